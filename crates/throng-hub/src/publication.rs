@@ -1,0 +1,95 @@
+//! What travels in a channel: publications, and who is there.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+/// A channel's name, shared by all who refer to it.
+pub type ChannelName = Arc<str>;
+
+/// Which life of a stream an offset belongs to: eight ASCII letters, chosen when the channel is
+/// first seen and again whenever its offsets start anew.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Epoch(pub [u8; 8]);
+
+impl Epoch {
+    /// Its eight letters.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A place in a stream: that of the publication with this offset; 0 is before the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub offset: u64,
+    pub epoch: Epoch,
+}
+
+/// Who published, joined, left or is present.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientInfo {
+    pub user: Arc<str>,
+    pub client: Uuid,
+    pub conn_info: Option<Bytes>,
+    pub chan_info: Option<Bytes>,
+}
+
+/// How many forms of one publication are kept at most: encodings times envelopes.
+pub const FORMS_MAX: usize = 4;
+
+/// A publication as it is sent to subscribers, recovered and listed.
+pub struct Publication {
+    /// The payload, opaque here.
+    pub data: Bytes,
+    /// The publishing client, when it was one.
+    pub info: Option<Arc<ClientInfo>>,
+    /// Its place in the stream, from 1; 0 in a channel that keeps no stream.
+    pub offset: u64,
+    /// The stream it is in, when there is one.
+    pub epoch: Option<Epoch>,
+    /// When it was published, Unix milliseconds.
+    pub time_ms: i64,
+    /// Sorted by key.
+    pub tags: Box<[(String, String)]>,
+    /// Invariant ENCODE-ONCE: each form's bytes, made when first wanted.
+    forms: [OnceLock<Bytes>; FORMS_MAX],
+}
+
+impl Publication {
+    /// A publication that has not been accepted into a stream yet.
+    pub fn new(data: Bytes, info: Option<Arc<ClientInfo>>, time_ms: i64) -> Self {
+        Self {
+            data,
+            info,
+            offset: 0,
+            epoch: None,
+            time_ms,
+            tags: Box::default(),
+            forms: [const { OnceLock::new() }; FORMS_MAX],
+        }
+    }
+
+    /// The bytes of one form, encoded by `encode` if nobody wanted them before.
+    pub fn form(&self, form: usize, encode: impl FnOnce() -> Bytes) -> &Bytes {
+        self.forms[form].get_or_init(encode)
+    }
+}
+
+impl fmt::Debug for Publication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publication")
+            .field("offset", &self.offset)
+            .field("epoch", &self.epoch)
+            .field("bytes", &self.data.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,248 @@
+//! What a configuration means: checked, complete, without a question left open. The defaults are
+//! Centrifugo's where it has the option.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use regex_lite::Regex;
+
+/// Everything the server needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Development mode: insecure, loopback only, with the playground at `/`.
+    pub dev: bool,
+    pub http: Http,
+    pub log: Log,
+    pub client: Client,
+    pub websocket: WebSocket,
+    pub uni_websocket: UniWebSocket,
+    pub channel: Channels,
+    pub http_api: HttpApi,
+    /// `health.enabled`: answer at `/health`.
+    pub health: bool,
+    /// `health.handler_prefix`.
+    pub health_path: String,
+    /// `rpc.ping`: the method that answers `{}`, when enabled.
+    pub rpc_ping: Option<String>,
+    /// `node.name`; empty means host name and port.
+    pub node_name: String,
+    pub pid_file: Option<PathBuf>,
+    pub shutdown: Shutdown,
+    pub limits: Limits,
+}
+
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// `http_server.address`; empty: every address.
+    pub address: String,
+    /// `http_server.port`; 0: any free one.
+    pub port: u16,
+    /// `http_server.internal_address`; empty: as `address`.
+    pub internal_address: String,
+    /// `http_server.internal_port`: API and health leave the public port for this one.
+    pub internal_port: Option<u16>,
+    /// `http_server.keep_alive_timeout` (throng's own): how long an idle HTTP connection is kept.
+    pub keep_alive_timeout: Duration,
+    /// `http_server.header_timeout` (throng's own): how long a request's head may take.
+    pub header_timeout: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Log {
+    pub level: Level,
+    /// `log.file`; none: stderr.
+    pub file: Option<PathBuf>,
+}
+
+/// How much is logged; each level includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    None,
+    Fatal,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// `client.allowed_origins`: case-insensitive globs over the whole Origin; `*` is all of them.
+    /// Empty: whatever carries an Origin is refused.
+    pub allowed_origins: Vec<String>,
+    pub token: Token,
+    /// `client.subscription_token`, when enabled; else the connection's keys serve.
+    pub subscription_token: Option<Token>,
+    pub allow_anonymous_connect_without_token: bool,
+    pub disallow_anonymous_connection_tokens: bool,
+    /// Zero: no pings.
+    pub ping_interval: Duration,
+    pub pong_timeout: Duration,
+    pub expired_close_delay: Duration,
+    pub expired_sub_close_delay: Duration,
+    pub stale_close_delay: Duration,
+    pub channel_limit: usize,
+    /// Bytes waiting for one client before it is closed as slow (3008).
+    pub queue_max_size: usize,
+    pub channel_position_check_delay: Duration,
+    /// 0: no limit but the descriptors'.
+    pub connection_limit: usize,
+    /// Connections of one user; 0: no limit.
+    pub user_connection_limit: usize,
+    /// New connections per second; 0: no limit.
+    pub connection_rate_limit: usize,
+    pub connect_include_server_time: bool,
+    pub history_max_publication_limit: usize,
+    pub recovery_max_publication_limit: usize,
+    /// Everything is allowed to everybody.
+    pub insecure: bool,
+    pub insecure_skip_token_signature_verify: bool,
+    /// The header whose value is the user's id; empty: none.
+    pub user_id_http_header: String,
+    pub personal_channel: Option<PersonalChannel>,
+}
+
+/// `client.subscribe_to_user_personal_channel`, when enabled.
+#[derive(Debug, Clone)]
+pub struct PersonalChannel {
+    pub namespace: String,
+    pub single_connection: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Token {
+    pub hmac_secret_key: String,
+    pub hmac_previous_secret_key: String,
+    /// Unix seconds; 0: for ever.
+    pub hmac_previous_secret_key_valid_until: i64,
+    pub audience: String,
+    pub audience_regex: Option<Regex>,
+    pub issuer: String,
+    pub issuer_regex: Option<Regex>,
+    /// The claim with the user's id; empty: `sub`.
+    pub user_id_claim: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct WebSocket {
+    pub enabled: bool,
+    /// `websocket.handler_prefix`.
+    pub path: String,
+    /// Bytes of one message.
+    pub message_size_limit: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct UniWebSocket {
+    pub enabled: bool,
+    pub path: String,
+    pub message_size_limit: usize,
+    /// No disconnect push before the close frame.
+    pub disable_disconnect_push: bool,
+    /// The connection ends without a close frame.
+    pub disable_closing_handshake: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Channels {
+    pub without_namespace: Arc<ChannelOptions>,
+    pub namespaces: BTreeMap<String, Arc<ChannelOptions>>,
+    /// Bytes of a channel's name.
+    pub max_length: usize,
+    /// Each of these four may be empty, which turns the rule off.
+    pub private_prefix: String,
+    pub namespace_boundary: String,
+    pub user_boundary: String,
+    pub user_separator: String,
+}
+
+/// What a namespace's channels may do; names and defaults are Centrifugo's.
+#[derive(Debug, Clone, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option of its own in the file")]
+pub struct ChannelOptions {
+    pub presence: bool,
+    pub join_leave: bool,
+    pub force_push_join_leave: bool,
+    pub history_size: u32,
+    pub history_ttl: Duration,
+    /// The namespace's, or the global one.
+    pub history_meta_ttl: Duration,
+    pub force_positioning: bool,
+    pub allow_positioning: bool,
+    pub force_recovery: bool,
+    pub allow_recovery: bool,
+    /// `force_recovery_mode = "cache"`.
+    pub recovery_mode_cache: bool,
+    pub auto_cache_recover: bool,
+    pub allow_subscribe_for_client: bool,
+    pub allow_subscribe_for_anonymous: bool,
+    pub allow_publish_for_client: bool,
+    pub allow_publish_for_subscriber: bool,
+    pub allow_publish_for_anonymous: bool,
+    pub allow_presence_for_client: bool,
+    pub allow_presence_for_subscriber: bool,
+    pub allow_presence_for_anonymous: bool,
+    pub allow_history_for_client: bool,
+    pub allow_history_for_subscriber: bool,
+    pub allow_history_for_anonymous: bool,
+    pub allow_user_limited_channels: bool,
+    /// Over the part behind the namespace's boundary.
+    pub channel_regex: Option<Regex>,
+    pub publication_data_format: DataFormat,
+}
+
+/// What a publication's payload must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DataFormat {
+    /// Anything that is not empty.
+    #[default]
+    NotEmpty,
+    Json,
+    JsonObject,
+    /// Anything, empty too.
+    Binary,
+}
+
+#[derive(Debug, Clone)]
+pub struct HttpApi {
+    pub enabled: bool,
+    /// `http_api.handler_prefix`.
+    pub path: String,
+    /// Empty: no key is right.
+    pub key: String,
+    /// No key is asked for.
+    pub insecure: bool,
+    /// Stay on the public port when there is an internal one.
+    pub external: bool,
+    /// `http_api.error_mode = "transport"`: errors as HTTP statuses.
+    pub error_mode_transport: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Shutdown {
+    /// `shutdown.timeout`: the end of it all.
+    pub timeout: Duration,
+    /// `shutdown.spread` (throng's own): clients are closed evenly over this time.
+    pub spread: Duration,
+}
+
+/// throng's own: what the node may use.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// `limits.clients`: connections wanted; none: as many as fit.
+    pub clients: Option<usize>,
+    /// `limits.buffer_bytes`: what all clients together may have waiting, in bytes: unsent
+    /// publications, half-received messages, recovery replies.
+    pub buffer_bytes: usize,
+    /// `limits.shards`: threads that own connections.
+    pub shards: usize,
+    /// `limits.incomplete_message_timeout`: how long a begun message may take to arrive.
+    pub incomplete_message_timeout: Duration,
+    /// `limits.close_timeout`: how long a close may take before the connection is reset.
+    pub close_timeout: Duration,
+    /// `limits.publish_timeout`: how long an API publish waits for buffer space before error 111.
+    pub publish_timeout: Duration,
+}

@@ -1,0 +1,194 @@
+//! The messages of the client protocol, as values that borrow from the frame they came in or
+//! from the state they describe. Each encoding turns these into bytes and back; `data` and
+//! `info` payloads stay opaque bytes throughout (raw JSON text in the JSON encoding).
+
+use std::borrow::Cow;
+
+/// A payload that the server relays and never looks into.
+pub type Payload<'a> = &'a [u8];
+
+/// One command of a client.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Command<'a> {
+    /// Chosen by the client, echoed in the reply; 0 for what has no reply.
+    pub id: u32,
+    /// What is asked.
+    pub request: Request<'a>,
+}
+
+/// What a command asks. Where a command names several, the first in this order wins.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request<'a> {
+    Connect(ConnectRequest<'a>),
+    Subscribe(SubscribeRequest<'a>),
+    Unsubscribe { channel: Cow<'a, str> },
+    Publish { channel: Cow<'a, str>, data: Payload<'a> },
+    Presence { channel: Cow<'a, str> },
+    PresenceStats { channel: Cow<'a, str> },
+    History(HistoryRequest<'a>),
+    Rpc { method: Cow<'a, str>, data: Payload<'a> },
+    Send { data: Payload<'a> },
+    Refresh { token: Cow<'a, str> },
+    SubRefresh { channel: Cow<'a, str>, token: Cow<'a, str> },
+    /// Id 0 and nothing else: the answer to a ping.
+    Pong,
+    /// An id and nothing that is known here.
+    Unknown,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ConnectRequest<'a> {
+    pub token: Cow<'a, str>,
+    pub data: Option<Payload<'a>>,
+    /// Positions from which server-side subscriptions recover, by channel.
+    pub subs: Vec<(Cow<'a, str>, SubscribeRequest<'a>)>,
+    pub name: Cow<'a, str>,
+    pub version: Cow<'a, str>,
+    /// Headers that the client says it would have sent; untrusted.
+    pub headers: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SubscribeRequest<'a> {
+    pub channel: Cow<'a, str>,
+    pub token: Cow<'a, str>,
+    pub recover: bool,
+    pub epoch: Cow<'a, str>,
+    pub offset: u64,
+    pub data: Option<Payload<'a>>,
+    pub positioned: bool,
+    pub recoverable: bool,
+    pub join_leave: bool,
+    pub delta: Cow<'a, str>,
+    /// Whether a tags filter came with it; its tree is decoded when filters are supported.
+    pub tags_filter: bool,
+    /// Bit 1: numeric channel ids wanted; bit 2: an unrecoverable position is an error.
+    pub flag: i64,
+    /// 0 for a stream subscription; the others are other kinds of subscription.
+    pub kind: i32,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct HistoryRequest<'a> {
+    pub channel: Cow<'a, str>,
+    /// 0: the position only; -1: as many as the server gives.
+    pub limit: i32,
+    pub since: Option<StreamPosition<'a>>,
+    pub reverse: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StreamPosition<'a> {
+    pub offset: u64,
+    pub epoch: Cow<'a, str>,
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply<'a> {
+    Error { code: u32, message: &'a str, temporary: bool },
+    Connect(ConnectResult<'a>),
+    Subscribe(SubscribeResult<'a>),
+    Unsubscribe,
+    Publish,
+    Presence(&'a [ClientInfo<'a>]),
+    PresenceStats { num_clients: u32, num_users: u32 },
+    History { publications: &'a [Publication<'a>], epoch: &'a str, offset: u64 },
+    Rpc { data: Option<Payload<'a>> },
+    Refresh(RefreshResult<'a>),
+    SubRefresh { expires: bool, ttl: u32 },
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ConnectResult<'a> {
+    pub client: &'a str,
+    pub version: &'a str,
+    pub expires: bool,
+    /// Seconds.
+    pub ttl: u32,
+    pub data: Option<Payload<'a>>,
+    /// Server-side subscriptions, by channel.
+    pub subs: &'a [(&'a str, SubscribeResult<'a>)],
+    /// Seconds between pings; 0 when the server sends none of its own.
+    pub ping: u32,
+    /// Whether the client must answer them.
+    pub pong: bool,
+    pub session: &'a str,
+    pub node: &'a str,
+    /// Unix milliseconds; 0 when not asked for.
+    pub time: i64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SubscribeResult<'a> {
+    pub expires: bool,
+    /// Seconds.
+    pub ttl: u32,
+    pub recoverable: bool,
+    pub epoch: &'a str,
+    pub publications: &'a [Publication<'a>],
+    pub recovered: bool,
+    pub offset: u64,
+    pub positioned: bool,
+    pub data: Option<Payload<'a>>,
+    pub was_recovering: bool,
+    pub delta: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RefreshResult<'a> {
+    pub client: &'a str,
+    pub version: &'a str,
+    pub expires: bool,
+    /// Seconds.
+    pub ttl: u32,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ClientInfo<'a> {
+    pub user: &'a str,
+    pub client: Cow<'a, str>,
+    pub conn_info: Option<Payload<'a>>,
+    pub chan_info: Option<Payload<'a>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Publication<'a> {
+    pub data: Payload<'a>,
+    pub info: Option<ClientInfo<'a>>,
+    pub offset: u64,
+    /// Sorted by key.
+    pub tags: &'a [(String, String)],
+    /// Unix milliseconds; 0 when unknown.
+    pub time: i64,
+    /// Only with the first publication of a stream, so that who subscribed to an empty one
+    /// learns it; empty otherwise.
+    pub epoch: &'a str,
+}
+
+/// What the server says unasked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Push<'a> {
+    Publication { channel: &'a str, publication: Publication<'a> },
+    Join { channel: &'a str, info: ClientInfo<'a> },
+    Leave { channel: &'a str, info: ClientInfo<'a> },
+    Unsubscribe { channel: &'a str, code: u32, reason: &'a str },
+    Message { data: Payload<'a> },
+    Subscribe { channel: &'a str, result: SubscribeResult<'a> },
+    /// Unidirectional transports only: the first push.
+    Connect(ConnectResult<'a>),
+    /// Transports without a close frame, and unidirectional ones: the last push.
+    Disconnect { code: u32, reason: &'a str, reconnect: bool },
+    Refresh { expires: bool, ttl: u32 },
+    /// Unidirectional transports only: the ping, an empty object.
+    Ping,
+}
+
+/// Which object a push is wrapped in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Envelope {
+    /// `{"push":…}`, one of the replies of a bidirectional transport.
+    Reply,
+    /// The push itself, on a unidirectional transport.
+    Bare,
+}

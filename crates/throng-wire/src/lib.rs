@@ -1,0 +1,11 @@
+//! Bytes to messages: WebSocket frames and the client protocol.
+//!
+//! Nothing here does I/O, reads a clock or knows what a channel is: bytes come in as slices,
+//! messages go out as values, and replies are appended to a buffer that the caller owns.
+//!
+//! * [`websocket`]: RFC 6455 frames, messages, close codes and the handshake key.
+//! * [`dialect`]: the client protocol's commands, replies and pushes in their encodings.
+#![forbid(unsafe_code)]
+
+pub mod dialect;
+pub mod websocket;
