@@ -1,0 +1,31 @@
+//! What the kernel says, one file per source.
+
+pub mod limits;
+pub mod process;
+
+use std::path::Path;
+
+/// A fact that could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FactError {
+    /// The file is not there, or not for us: the process is gone, or belongs to someone else.
+    #[error("cannot read {path}: {source}")]
+    Unreadable { path: String, source: std::io::Error },
+    /// The file is there and does not say what it says on any kernel we know.
+    #[error("{path} has no {what}")]
+    Unexpected { path: String, what: &'static str },
+}
+
+impl FactError {
+    fn unreadable(path: &Path, source: std::io::Error) -> Self {
+        Self::Unreadable { path: path.display().to_string(), source }
+    }
+
+    fn unexpected(path: &Path, what: &'static str) -> Self {
+        Self::Unexpected { path: path.display().to_string(), what }
+    }
+}
+
+fn read(path: &Path) -> Result<String, FactError> {
+    std::fs::read_to_string(path).map_err(|error| FactError::unreadable(path, error))
+}

@@ -1,0 +1,59 @@
+//! Raises the own soft limit on open files as far as it may go.
+
+use std::fmt;
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::facts::limits::{OpenFiles, UNLIMITED};
+
+/// Where raising stops: the kernel's own default for `fs.nr_open`. Programs that walk all possible
+/// descriptors (old daemons, started as our children) take minutes when told "unlimited".
+pub const OPEN_FILES_MAX: u64 = 1 << 20;
+
+/// What the limit was, and what it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Raised {
+    pub was: OpenFiles,
+    pub is: OpenFiles,
+}
+
+/// The kernel did not let us.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot raise the limit on open files from {} to {wanted}: {source}", .was.soft)]
+pub struct RaiseError {
+    pub was: OpenFiles,
+    pub wanted: u64,
+    pub source: std::io::Error,
+}
+
+impl fmt::Display for Raised {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.was == self.is {
+            return write!(out, "limit on open files: {}", self.is);
+        }
+        write!(out, "limit on open files: {}, raised from {}", self.is, self.was.soft)
+    }
+}
+
+/// Raises the soft limit to the hard one, at most to [`OPEN_FILES_MAX`]; never lowers it.
+///
+/// # Errors
+/// When the kernel refuses, which it does when `fs.nr_open` was lowered below the hard limit.
+pub fn raise_open_files() -> Result<Raised, RaiseError> {
+    let was = OpenFiles::own();
+    let wanted = wanted_soft(was);
+    if wanted == was.soft {
+        return Ok(Raised { was, is: was });
+    }
+    let maximum = (was.hard != UNLIMITED).then_some(was.hard);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
+        .map_err(|error| RaiseError { was, wanted, source: error.into() })?;
+    Ok(Raised { was, is: OpenFiles::own() })
+}
+
+fn wanted_soft(limits: OpenFiles) -> u64 {
+    limits.soft.max(limits.hard.min(OPEN_FILES_MAX))
+}
+
+#[cfg(test)]
+mod tests;
