@@ -1,0 +1,39 @@
+//! The one place where the server reads the time.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use throng_hub::request::Now;
+
+/// A clock that all threads of a process share; its zero is when it was made.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    zero: Instant,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    pub fn start() -> Self {
+        Self { zero: Instant::now() }
+    }
+
+    /// The time at `instant`.
+    pub fn at(&self, instant: Instant) -> Now {
+        let mono = instant.saturating_duration_since(self.zero).as_millis();
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        Now {
+            mono_ms: u64::try_from(mono).unwrap_or(u64::MAX),
+            unix_ms: i64::try_from(unix).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Now {
+        self.at(Instant::now())
+    }
+
+    /// Whole seconds since the clock started.
+    pub fn second_of(now: Now) -> u32 {
+        // 136 years of uptime.
+        u32::try_from(now.mono_ms / 1000).unwrap_or(u32::MAX - 1)
+    }
+}

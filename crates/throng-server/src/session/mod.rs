@@ -1,0 +1,440 @@
+//! A session: what one established client is, as a value.
+//!
+//! Invariant PURE: a session does no I/O and reads no clock. It is given a command, an answer, an
+//! order or the time, and leaves replies in the connection's [`Out`] and what must be asked of the
+//! node in [`Cx::requests`]. Invariant MOVABLE: all of its state is plain data.
+
+mod access;
+mod answer;
+mod ask;
+mod connect;
+mod order;
+mod publish;
+mod refresh;
+mod say;
+mod subscribe;
+#[cfg(test)]
+mod tests;
+mod wake;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use throng_hub::publication::ChannelName;
+use throng_hub::registry::Registry;
+use throng_hub::request::{ReplyTo, Request};
+use throng_wire::dialect::{self, Command, Encoding, Request as Asked};
+use uuid::Uuid;
+
+use crate::allowance::{Allowance, Drawn};
+use crate::codes::Disconnect;
+use crate::config::Settings;
+use crate::log::Log;
+use crate::shard::{ConnRef, Message, Out, Taken};
+
+pub use order::{Order, Target};
+pub use say::{FORM_JSON, FORM_JSON_UNI, encode_item};
+
+/// What the version field of connect replies says.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " throng");
+
+/// One client.
+#[derive(Debug)]
+pub struct Session {
+    client: Uuid,
+    user: Arc<str>,
+    stage: Stage,
+    kind: Kind,
+    /// Pings are WebSocket's own, not the protocol's.
+    native_ping: bool,
+    awaits_pong: bool,
+    /// Seconds of the shard; `NEVER` where there is none.
+    ping_s: u32,
+    pong_by_s: u32,
+    /// Until connected: when the client is stale. Then: when its token's grace is over.
+    expires_s: u32,
+    /// The earliest end of a subscription's grace.
+    subs_expire_s: u32,
+    /// What few clients have.
+    extra: Option<Box<Extra>>,
+    pending: Option<Box<Pending>>,
+    backlog: Option<Box<Backlog>>,
+}
+
+// A crowd's memory is these records: 19,000 of them fit in 2 MB.
+const _: () = assert!(size_of::<Session>() <= 88);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// No connect command yet.
+    Fresh,
+    /// The connect command waits for its subscriptions.
+    Connecting,
+    Ready,
+    /// The connect command was answered with an error.
+    Failed,
+}
+
+/// Whether a client may say anything after its first message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Bidirectional,
+    Unidirectional,
+}
+
+/// What a session starts with; from the request that opened its connection.
+#[derive(Debug)]
+pub struct Open {
+    pub kind: Kind,
+    /// `cf_ws_frame_ping_pong=true` was asked for.
+    pub native_ping: bool,
+    /// The value of `client.user_id_http_header`, where that is set.
+    pub user: Option<Box<str>>,
+    /// A unidirectional client's connect request, when it came in the address.
+    pub connect: Option<Bytes>,
+}
+
+/// What few clients have.
+#[derive(Debug, Default)]
+struct Extra {
+    user_header: Option<Box<str>>,
+    connect: Option<Bytes>,
+    conn_info: Option<Bytes>,
+    /// A unidirectional session's id, by which the server API may name it.
+    session: Option<Uuid>,
+    /// The token's server-side subscriptions, sorted: a refresh must not change them.
+    token_channels: Vec<ChannelName>,
+    name: Box<str>,
+}
+
+/// Questions to the node that are not answered yet.
+#[derive(Debug, Default)]
+struct Pending {
+    last_ticket: u32,
+    /// A client asks one thing at a time; the server's orders come beside.
+    list: Vec<(u32, Awaited)>,
+    /// A connect reply that waits for its subscriptions.
+    connect: Option<connect::InProgress>,
+}
+
+/// What an answer is for.
+#[derive(Debug)]
+enum Awaited {
+    Subscribe { id: u32, plan: Box<subscribe::Plan> },
+    /// A subscription in the connect reply.
+    ConnectSubscribe { plan: Box<subscribe::Plan> },
+    /// A subscription ordered through the API, told by a push.
+    OrderedSubscribe { plan: Box<subscribe::Plan> },
+    Publish { id: u32 },
+    Presence { id: u32 },
+    PresenceStats { id: u32 },
+    History { id: u32 },
+}
+
+/// The rest of a frame whose commands wait for an answer or for the next turn.
+#[derive(Debug)]
+struct Backlog {
+    frame: Vec<u8>,
+    at: usize,
+    _drawn: Drawn,
+}
+
+/// A subscription that was asked of the node for a client that has gone: undone when answered.
+#[derive(Debug)]
+pub struct Orphan {
+    pub number: u64,
+    pub ticket: u32,
+    pub undo: throng_hub::request::Unsubscribe,
+}
+
+/// What surrounds a session while it handles something.
+#[derive(Debug)]
+pub struct Cx<'a, 'o> {
+    pub out: &'a mut Out<'o>,
+    pub settings: &'a Settings,
+    pub registry: &'a mut Registry,
+    pub allowance: &'a Arc<Allowance>,
+    pub log: &'a Log,
+    /// This shard's mailbox.
+    pub mailbox: u16,
+    /// Questions and news for the node, in order.
+    pub requests: &'a mut Vec<(Request, ReplyTo)>,
+    /// How many connections of a user the node has, where that is limited.
+    pub user_connections: &'a dyn Fn(&str) -> usize,
+    /// What the handler does with the session after this.
+    pub effects: &'a mut Effects,
+}
+
+/// What a session wants done that is neither bytes nor the node's.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// The session has a user now and is to be found by it.
+    pub identified: bool,
+    /// Older connections of this user are to be closed with this.
+    pub displace: Option<(Arc<str>, Uuid, Disconnect)>,
+    /// It wants to publish and there is no room: resume it when there is.
+    pub starved: bool,
+}
+
+/// What became of one command.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Done,
+    /// Not now: try the same command again when resumed.
+    Retry,
+}
+
+impl Session {
+    /// A session for a connection that has just been upgraded.
+    pub fn open(open: Open, cx: &mut Cx<'_, '_>) -> Self {
+        let stale = seconds(cx.settings.client.stale_close_delay);
+        let uni = open.kind == Kind::Unidirectional;
+        let extra = (open.user.is_some() || open.connect.is_some() || uni).then(|| {
+            Box::new(Extra {
+                user_header: open.user,
+                connect: open.connect,
+                session: uni.then(|| cx.out.rng.uuid()),
+                ..Extra::default()
+            })
+        });
+        cx.out.set_form(if uni { FORM_JSON_UNI } else { FORM_JSON });
+        let expires_s = cx.out.second.saturating_add(stale);
+        cx.out.wake_at(expires_s);
+        Self {
+            client: cx.out.rng.uuid(),
+            user: Arc::default(),
+            stage: Stage::Fresh,
+            kind: open.kind,
+            native_ping: open.native_ping,
+            awaits_pong: false,
+            ping_s: crate::shard::NEVER,
+            pong_by_s: crate::shard::NEVER,
+            expires_s,
+            subs_expire_s: crate::shard::NEVER,
+            extra,
+            pending: None,
+            backlog: None,
+        }
+    }
+
+    /// The client's id.
+    pub fn client(&self) -> Uuid {
+        self.client
+    }
+
+    /// The client's user; empty for an anonymous one, and before it has connected.
+    pub fn user(&self) -> &Arc<str> {
+        &self.user
+    }
+
+    /// Whether the connect command has been answered with success.
+    pub fn is_connected(&self) -> bool {
+        self.stage == Stage::Ready
+    }
+
+    /// Whether it only listens.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// A message of the client.
+    pub fn message(&mut self, cx: &mut Cx<'_, '_>, message: Message<'_>) -> Taken {
+        let frame = match message {
+            Message::Text(text) => text.as_bytes(),
+            Message::Binary(data) => data,
+            Message::Ping => return Taken::All,
+            Message::Pong(_) => {
+                self.take_native_pong();
+                return Taken::All;
+            }
+        };
+        if self.kind == Kind::Unidirectional {
+            return self.uni_message(cx, frame);
+        }
+        if frame == b"{}" {
+            self.take_pong(cx);
+            return Taken::All;
+        }
+        let (at, taken) = self.commands(cx, frame);
+        if at < frame.len() && !cx.out.is_closing() {
+            self.backlog = Some(Box::new(Backlog {
+                frame: frame[at..].to_vec(),
+                at: 0,
+                _drawn: cx.allowance.hold(frame.len() - at),
+            }));
+        }
+        taken
+    }
+
+    /// Goes on after an answer, or in a new turn.
+    pub fn proceed(&mut self, cx: &mut Cx<'_, '_>) -> Taken {
+        if let Some(connect) = self.extra.as_mut().and_then(|extra| extra.connect.take()) {
+            return self.uni_message(cx, &connect);
+        }
+        let Some(mut backlog) = self.backlog.take() else { return self.standing() };
+        let (taken_bytes, taken) = self.commands(cx, &backlog.frame[backlog.at..]);
+        backlog.at += taken_bytes;
+        if backlog.at < backlog.frame.len() && !cx.out.is_closing() {
+            self.backlog = Some(backlog);
+        }
+        taken
+    }
+
+    /// Handles the commands of a frame until one must wait or the turn's share is spent. Returns
+    /// the bytes that are done with.
+    fn commands(&mut self, cx: &mut Cx<'_, '_>, frame: &[u8]) -> (usize, Taken) {
+        let mut commands = dialect::commands(Encoding::Json, frame);
+        let mut done = 0;
+        loop {
+            let Some(command) = commands.next() else { return (frame.len(), Taken::All) };
+            let step = match command {
+                Ok(command) => self.command(cx, command),
+                Err(malformed) => {
+                    self.refuse(cx, Disconnect::BAD_REQUEST, &format!("a command is not readable: {malformed}"));
+                    Step::Done
+                }
+            };
+            if step == Step::Done {
+                done = commands.consumed();
+            }
+            if cx.out.is_closing() {
+                return (frame.len(), Taken::All);
+            }
+            if step == Step::Retry || self.is_waiting() {
+                return (done, Taken::Waiting);
+            }
+            cx.out.share = cx.out.share.saturating_sub(1);
+            if cx.out.share == 0 {
+                return (done, Taken::More);
+            }
+        }
+    }
+
+    fn command(&mut self, cx: &mut Cx<'_, '_>, command: Command<'_>) -> Step {
+        let id = command.id;
+        if self.stage != Stage::Ready {
+            match command.request {
+                Asked::Connect(request) if self.stage == Stage::Fresh && id > 0 => {
+                    self.connect(cx, id, &request);
+                }
+                _ => self.refuse(
+                    cx,
+                    Disconnect::BAD_REQUEST,
+                    "the first command must be connect, and come once",
+                ),
+            }
+            return Step::Done;
+        }
+        // Only a message without an answer, and the answer to a ping, do without an id.
+        if id == 0 && !matches!(command.request, Asked::Send { .. } | Asked::Pong) {
+            self.refuse(cx, Disconnect::BAD_REQUEST, "a command that has a reply needs an id");
+            return Step::Done;
+        }
+        match command.request {
+            Asked::Connect(_) => {
+                self.refuse(cx, Disconnect::BAD_REQUEST, "connect came a second time");
+            }
+            Asked::Subscribe(request) => self.subscribe(cx, id, &request),
+            Asked::Unsubscribe { channel } => self.unsubscribe(cx, id, &channel),
+            Asked::Publish { channel, data } => return self.publish(cx, id, &channel, data),
+            Asked::Presence { channel } => self.presence(cx, id, &channel, ask::Presence::Full),
+            Asked::PresenceStats { channel } => {
+                self.presence(cx, id, &channel, ask::Presence::Stats);
+            }
+            Asked::History(request) => self.history(cx, id, &request),
+            Asked::Rpc { method, .. } => self.rpc(cx, id, &method),
+            Asked::Send { .. } => {
+                self.refuse(cx, Disconnect::NOT_AVAILABLE, "send has no receiver here");
+            }
+            Asked::Refresh { token } => self.refresh(cx, id, &token),
+            Asked::SubRefresh { channel, token } => self.sub_refresh(cx, id, &channel, &token),
+            Asked::Pong => self.take_pong(cx),
+            Asked::Unknown => self.refuse(
+                cx,
+                Disconnect::BAD_REQUEST,
+                "a command that this version does not know",
+            ),
+        }
+        Step::Done
+    }
+
+    /// Whether a command of the client's own waits for its answer.
+    pub fn is_waiting(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| {
+            pending.connect.is_some()
+                || pending
+                    .list
+                    .iter()
+                    .any(|(_, awaited)| !matches!(awaited, Awaited::OrderedSubscribe { .. }))
+        })
+    }
+
+    fn standing(&self) -> Taken {
+        if self.is_waiting() { Taken::Waiting } else { Taken::All }
+    }
+
+    /// Asks the node something and remembers what the answer is for.
+    fn ask_node(&mut self, cx: &mut Cx<'_, '_>, request: Request, awaited: Awaited) {
+        let pending = self.pending.get_or_insert_default();
+        pending.last_ticket = pending.last_ticket.wrapping_add(1);
+        let ticket = pending.last_ticket;
+        pending.list.push((ticket, awaited));
+        let to = reply_to(cx, ticket);
+        cx.requests.push((request, to));
+    }
+
+    /// Ends the session, and says why in one line of the log.
+    fn refuse(&self, cx: &mut Cx<'_, '_>, why: Disconnect, because: &str) {
+        let user = &self.user;
+        cx.log.client(why.code.into(), &format!("{} {because}", why.code), user, self.client);
+        cx.out.close(why);
+    }
+
+    /// Refuses one command with a line of the log that names the option behind it.
+    fn deny(
+        &self,
+        cx: &mut Cx<'_, '_>,
+        id: u32,
+        error: crate::codes::ErrorCode,
+        because: &str,
+    ) {
+        cx.log.client(error.code, &format!("{} {because}", error.code), &self.user, self.client);
+        self.error(cx, id, error);
+    }
+
+    /// What remains to be done for a session that has ended: the node is told of every
+    /// subscription, and those still asked for are kept until they can be undone.
+    pub fn end(mut self, cx_registry: &mut Registry, conn: ConnRef, end: &mut dyn FnMut(Ending)) {
+        let client = self.client;
+        cx_registry.leave_all(conn.slot, &mut |channel, subscription| {
+            end(Ending::Leave(subscribe::leaving(client, channel, &subscription)));
+        });
+        let Some(pending) = self.pending.take() else { return };
+        for (ticket, awaited) in pending.list {
+            let (Awaited::Subscribe { plan, .. }
+            | Awaited::ConnectSubscribe { plan }
+            | Awaited::OrderedSubscribe { plan }) = awaited
+            else {
+                continue;
+            };
+            end(Ending::Orphan(Orphan { number: conn.number, ticket, undo: plan.undo(client) }));
+        }
+    }
+}
+
+/// Something that a session leaves behind.
+#[derive(Debug)]
+pub enum Ending {
+    Leave(throng_hub::request::Unsubscribe),
+    Orphan(Orphan),
+}
+
+fn reply_to(cx: &Cx<'_, '_>, ticket: u32) -> ReplyTo {
+    ReplyTo { mailbox: cx.mailbox, slot: cx.out.conn.slot, number: cx.out.conn.number, ticket }
+}
+
+/// A duration in whole seconds, rounded up; what is set is never cut to nothing.
+fn seconds(duration: std::time::Duration) -> u32 {
+    let whole = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    u32::try_from(whole).unwrap_or(crate::shard::NEVER / 2)
+}

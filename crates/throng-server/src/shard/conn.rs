@@ -1,0 +1,184 @@
+//! The record of one connection.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use mio::net::TcpStream;
+use throng_limits::budget::Permit;
+use throng_wire::websocket::Decoder;
+
+use super::outbox::{Flushed, Outbox};
+use crate::codes::Disconnect;
+
+/// One connection: its socket's side and, while it is established, its session.
+#[derive(Debug)]
+pub(super) struct Conn<S> {
+    pub(super) link: Link,
+    /// Gone as soon as the connection is closing.
+    pub(super) session: Option<S>,
+}
+
+/// What the shard needs of a connection to read, write and end it.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) socket: TcpStream,
+    /// What kind of bytes this connection wants of a publication.
+    pub(super) form: u8,
+    pub(super) state: State,
+    pub(super) flags: Flags,
+    /// Unique for life; the slot may be somebody else's tomorrow.
+    pub(super) number: u64,
+    pub(super) decoder: Decoder,
+    /// There while the socket is full.
+    pub(super) outbox: Option<Box<Outbox>>,
+    /// Bytes read and not yet looked at: the rest of a turn, or what came behind a command whose
+    /// answer is awaited.
+    pub(super) stash: Option<Box<Vec<u8>>>,
+    /// When the session wants to be woken.
+    pub(super) wake_s: u32,
+    /// When a half-received message, or a close, has taken too long; `NEVER` while there is none.
+    pub(super) deadline_s: u32,
+    /// What the decoder held when the allowance was last told.
+    pub(super) accounted: u32,
+    /// Given back when the socket is closed, not before: invariant PAY-FIRST.
+    pub(super) _permit: Permit,
+}
+
+/// Where a connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Open,
+    /// The close frame is on its way or written; what the peer still says is ignored.
+    Closing,
+    /// The socket failed or was given up; the record goes at the end of the turn.
+    Dead,
+}
+
+/// What holds for a connection just now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Flags(u8);
+
+impl Flags {
+    /// The socket may have more to read: no event will say so again.
+    pub(super) const READABLE: u8 = 1;
+    /// Reading has stopped until an answer comes.
+    pub(super) const WAITING: u8 = 1 << 1;
+    /// It is in the list of those who go on in the next turn.
+    pub(super) const READY: u8 = 1 << 2;
+    /// Nothing is written before the bytes that [`super::Out::release`] puts first.
+    pub(super) const HELD: u8 = 1 << 3;
+    /// The peer has sent its close frame, or its end of the stream.
+    pub(super) const PEER_CLOSED: u8 = 1 << 4;
+    /// The session has more of a message to go through.
+    pub(super) const MORE: u8 = 1 << 5;
+    /// The peer will send nothing more.
+    pub(super) const READ_CLOSED: u8 = 1 << 6;
+    /// Closed as slow: what does not leave at once is not waited for.
+    pub(super) const HURRIED: u8 = 1 << 7;
+
+    pub(super) fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
+
+    pub(super) fn set(&mut self, flag: u8) {
+        self.0 |= flag;
+    }
+
+    pub(super) fn clear(&mut self, flag: u8) {
+        self.0 &= !flag;
+    }
+}
+
+/// Who is at the other end.
+pub type Peer = SocketAddr;
+
+/// What became of bytes handed to a link.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// The socket has them all.
+    Written,
+    /// Some or all wait in the outbox; so many bytes more than before.
+    Queued(usize),
+    /// The socket is broken.
+    Failed,
+}
+
+impl Link {
+    /// Writes frames, or queues what the socket does not take.
+    pub(super) fn send(&mut self, frames: &[u8], shared: impl FnOnce() -> Bytes) -> Sent {
+        if frames.is_empty() {
+            return Sent::Written;
+        }
+        if let Some(outbox) = &mut self.outbox {
+            outbox.push(shared(), 0);
+            return Sent::Queued(frames.len());
+        }
+        let written = if self.flags.has(Flags::HELD) {
+            0
+        } else {
+            match self.write(frames) {
+                Ok(written) if written == frames.len() => return Sent::Written,
+                Ok(written) => written,
+                Err(_) => return Sent::Failed,
+            }
+        };
+        let mut outbox = Box::<Outbox>::default();
+        outbox.push(shared(), written);
+        let queued = outbox.bytes();
+        self.outbox = Some(outbox);
+        Sent::Queued(queued)
+    }
+
+    /// One write; 0 when the socket is full.
+    fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.socket.write(frames) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => return Ok(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Writes on from the outbox. Returns the bytes that left it.
+    pub(super) fn flush(&mut self) -> io::Result<usize> {
+        if self.flags.has(Flags::HELD) {
+            return Ok(0);
+        }
+        let Some(outbox) = &mut self.outbox else { return Ok(0) };
+        let before = outbox.bytes();
+        let flushed = outbox.flush(&mut self.socket)?;
+        let left = before - outbox.bytes();
+        if flushed == Flushed::Empty {
+            self.outbox = None;
+        }
+        Ok(left)
+    }
+
+    /// Bytes waiting for the socket.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.outbox.as_ref().map_or(0, |outbox| outbox.bytes())
+    }
+
+    /// The next second in which the sweep has something to do here.
+    pub(super) fn due_s(&self) -> u32 {
+        self.wake_s.min(self.deadline_s)
+    }
+
+    /// Makes the kernel drop what it holds for this socket: closing it sends a reset.
+    pub(super) fn reset(&self) {
+        // Fails only for a socket that is gone already, which is what is wanted.
+        socket2::SockRef::from(&self.socket).set_linger(Some(std::time::Duration::ZERO)).ok();
+    }
+}
+
+/// A session that ended without the handler's doing, to be told at the end of the turn.
+#[derive(Debug)]
+pub(super) struct Fallen {
+    pub(super) slot: u32,
+    pub(super) number: u64,
+    pub(super) why: Disconnect,
+}

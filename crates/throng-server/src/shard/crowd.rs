@@ -1,0 +1,426 @@
+//! The connections of a shard, and what can be done to one of them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use slab::Slab;
+use throng_hub::request::Now;
+use throng_wire::websocket::{Opcode, put_close, put_header};
+
+use super::conn::{Conn, Fallen, Flags, Link, Sent, State};
+use super::{Bounds, ConnRef, NEVER, WakeAt};
+use crate::allowance::Allowance;
+use crate::clock::Clock;
+use crate::codes::Disconnect;
+use crate::rng::Rng;
+
+/// All connections of a shard.
+#[derive(Debug)]
+pub struct Crowd<S> {
+    pub(super) conns: Slab<Conn<S>>,
+    /// By slot: the next second in which the sweep has something to do there. Apart from the
+    /// records so that a sweep over a silent crowd reads four bytes per connection.
+    pub(super) due: Vec<u32>,
+    /// Slots that go on in the next turn without an event.
+    pub(super) ready: Vec<u32>,
+    /// Slots whose connection ended in the middle of something else.
+    pub(super) fallen: Vec<Fallen>,
+    pub(super) bounds: Bounds,
+    pub(super) allowance: Arc<Allowance>,
+    pub(super) counters: Counters,
+    pub(super) time: TurnTime,
+    pub(super) rng: Rng,
+    /// Frames made for the connection at hand.
+    pub(super) scratch: Vec<u8>,
+    pub(super) clock: Clock,
+}
+
+/// The time, read once per turn.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TurnTime {
+    pub(super) instant: Instant,
+    pub(super) now: Now,
+    pub(super) second: u32,
+}
+
+/// What a shard counts; summed over shards when asked.
+#[derive(Debug, Default, Clone)]
+pub struct Counters {
+    /// Connections taken in, ever.
+    pub opened: u64,
+    /// Answers that came for a connection that had gone.
+    pub late_answers: u64,
+    /// Panics caught while one connection's input was handled.
+    pub panics: u64,
+    /// Connections reset because their socket took nothing.
+    pub resets: u64,
+}
+
+/// What a handler says to the connection at hand; written when the handler returns.
+#[derive(Debug)]
+pub struct Out<'a> {
+    pub conn: ConnRef,
+    /// The shard's seconds.
+    pub second: u32,
+    pub now: Now,
+    pub rng: &'a mut Rng,
+    /// Commands that this connection may still have handled in this turn.
+    pub share: u32,
+    pub(super) frames: &'a mut Vec<u8>,
+    pub(super) close: Option<Disconnect>,
+    pub(super) form: Option<u8>,
+    pub(super) wake: Option<WakeAt>,
+    pub(super) hold: bool,
+    pub(super) release: Option<Bytes>,
+    pub(super) queue_room: usize,
+}
+
+impl Out<'_> {
+    /// Says one message.
+    pub fn frame(&mut self, opcode: Opcode, payload: &[u8]) {
+        put_header(opcode, payload.len(), self.frames);
+        self.frames.extend_from_slice(payload);
+    }
+
+    /// Says frames that are made already.
+    pub fn frames(&mut self, frames: &[u8]) {
+        self.frames.extend_from_slice(frames);
+    }
+
+    /// Ends the connection after what was said.
+    pub fn close(&mut self, why: Disconnect) {
+        if self.close.is_none() {
+            self.close = Some(why);
+        }
+    }
+
+    /// Whether [`Out::close`] was called.
+    pub fn is_closing(&self) -> bool {
+        self.close.is_some()
+    }
+
+    /// Which form of publications this connection wants from now on.
+    pub fn set_form(&mut self, form: u8) {
+        self.form = Some(form);
+    }
+
+    /// When to call [`super::Handler::wake`].
+    pub fn wake_at(&mut self, second: WakeAt) {
+        self.wake = Some(second);
+    }
+
+    /// Keeps everything back until [`Out::release`].
+    pub fn hold(&mut self) {
+        self.hold = true;
+    }
+
+    /// Lets go what was kept back, `first` before all of it.
+    pub fn release(&mut self, first: Bytes) {
+        self.release = Some(first);
+    }
+
+    /// Bytes that may still be queued for this connection before it counts as slow.
+    pub fn room(&self) -> usize {
+        self.queue_room.saturating_sub(self.frames.len())
+    }
+}
+
+impl<S> Crowd<S> {
+    /// How many connections there are, closing ones included.
+    pub fn len(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.conns.is_empty()
+    }
+
+    /// The shard's seconds.
+    pub fn second(&self) -> u32 {
+        self.time.second
+    }
+
+    /// The turn's time.
+    pub fn now(&self) -> Now {
+        self.time.now
+    }
+
+    /// The shard's generator.
+    pub fn rng(&mut self) -> &mut Rng {
+        &mut self.rng
+    }
+
+    /// What the shard has counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// A connection's session, if it is still established.
+    pub fn session(&self, slot: u32) -> Option<&S> {
+        self.conns.get(slot as usize)?.session.as_ref()
+    }
+
+    /// All established connections.
+    pub fn sessions(&self) -> impl Iterator<Item = (ConnRef, &S)> {
+        self.conns.iter().filter_map(|(slot, conn)| {
+            let slot = u32::try_from(slot).ok()?;
+            Some((ConnRef { slot, number: conn.link.number }, conn.session.as_ref()?))
+        })
+    }
+
+    /// The number of the connection in `slot`.
+    pub fn conn_ref(&self, slot: u32) -> Option<ConnRef> {
+        let conn = self.conns.get(slot as usize)?;
+        Some(ConnRef { slot, number: conn.link.number })
+    }
+
+    /// Runs `f` on a connection's session and sends what it says. `None` if that connection is
+    /// gone: what was meant for it is dropped and counted.
+    pub fn with<T>(
+        &mut self,
+        to: ConnRef,
+        f: impl FnOnce(&mut S, &mut Out<'_>) -> T,
+    ) -> Option<T> {
+        let found = self
+            .conns
+            .get_mut(to.slot as usize)
+            .filter(|conn| conn.link.number == to.number && conn.link.state == State::Open)
+            .and_then(|conn| conn.session.take());
+        let Some(mut session) = found else {
+            self.counters.late_answers += 1;
+            return None;
+        };
+        let result = self.speak(to.slot, |out| f(&mut session, out));
+        if let Some(conn) = self.conns.get_mut(to.slot as usize) {
+            conn.session = Some(session);
+        }
+        Some(result)
+    }
+
+    /// Makes an [`Out`] for a slot, runs `f`, and carries out what it said.
+    pub(super) fn speak<T>(&mut self, slot: u32, f: impl FnOnce(&mut Out<'_>) -> T) -> T {
+        let mut frames = std::mem::take(&mut self.scratch);
+        let (number, queue_room) = self.conns.get(slot as usize).map_or((0, 0), |conn| {
+            let queued = conn.link.waiting_bytes();
+            (conn.link.number, self.bounds.outbox_bytes_max.saturating_sub(queued))
+        });
+        let mut out = Out {
+            conn: ConnRef { slot, number },
+            second: self.time.second,
+            now: self.time.now,
+            rng: &mut self.rng,
+            share: super::turn::COMMANDS_PER_TURN,
+            frames: &mut frames,
+            close: None,
+            form: None,
+            wake: None,
+            hold: false,
+            release: None,
+            queue_room,
+        };
+        let result = f(&mut out);
+        let said = Said {
+            close: out.close.take(),
+            form: out.form,
+            wake: out.wake,
+            hold: out.hold,
+            release: out.release.take(),
+        };
+        self.carry_out(slot, &frames, said);
+        frames.clear();
+        // A large reply must not leave its size behind in every shard.
+        if frames.capacity() > super::turn::READ_BUFFER_BYTES {
+            frames = Vec::new();
+        }
+        self.scratch = frames;
+        result
+    }
+
+    fn carry_out(&mut self, slot: u32, frames: &[u8], said: Said) {
+        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        if let Some(form) = said.form {
+            conn.link.form = form;
+        }
+        if let Some(wake) = said.wake {
+            conn.link.wake_s = wake;
+            self.due[slot as usize] = conn.link.due_s();
+        }
+        if said.hold {
+            conn.link.flags.set(Flags::HELD);
+        }
+        if let Some(first) = said.release {
+            self.release(slot, first);
+        }
+        self.send(slot, frames, || Bytes::copy_from_slice(frames));
+        if let Some(why) = said.close {
+            self.fall(slot, why);
+        }
+    }
+
+    /// Sends frames that are shared with others.
+    pub fn deliver(&mut self, slot: u32, frames: &Bytes) {
+        self.send(slot, frames, || frames.clone());
+    }
+
+    /// The form of publications that the connection in `slot` wants; `None` if it is closing.
+    pub fn form(&self, slot: u32) -> Option<u8> {
+        let link = &self.conns.get(slot as usize)?.link;
+        (link.state == State::Open).then_some(link.form)
+    }
+
+    /// Sends frames made for this connection alone.
+    pub(super) fn send(&mut self, slot: u32, frames: &[u8], shared: impl FnOnce() -> Bytes) {
+        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        if conn.link.state != State::Open {
+            return;
+        }
+        match conn.link.send(frames, shared) {
+            Sent::Written => {}
+            Sent::Queued(bytes) => {
+                self.allowance.take(bytes);
+                let full = conn.link.outbox.as_ref().is_some_and(|outbox| {
+                    outbox.bytes() > self.bounds.outbox_bytes_max || outbox.overcrowded()
+                });
+                if full {
+                    self.fall(slot, Disconnect::SLOW);
+                }
+            }
+            Sent::Failed => self.break_off(slot, Disconnect::WRITE_ERROR),
+        }
+    }
+
+    /// Lets go what a held connection kept back.
+    fn release(&mut self, slot: u32, first: Bytes) {
+        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        conn.link.flags.clear(Flags::HELD);
+        let Some(outbox) = &mut conn.link.outbox else {
+            let frames = first.clone();
+            return self.send(slot, &frames, || first);
+        };
+        self.allowance.take(first.len());
+        outbox.push_front(first);
+        self.flush(slot);
+    }
+
+    /// Writes on from a connection's outbox.
+    pub(super) fn flush(&mut self, slot: u32) {
+        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        match conn.link.flush() {
+            Ok(left) => self.allowance.give(left),
+            Err(_) => self.break_off(slot, Disconnect::WRITE_ERROR),
+        }
+    }
+
+    /// Goes on reading a connection that waited for an answer.
+    pub fn resume(&mut self, slot: u32) {
+        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        if conn.link.flags.has(Flags::WAITING) {
+            conn.link.flags.clear(Flags::WAITING);
+            conn.link.flags.set(Flags::MORE);
+            make_ready(&mut conn.link, slot, &mut self.ready);
+        }
+    }
+
+    /// Ends a connection: its session goes at the end of this step, its socket when the close is
+    /// through.
+    pub fn fall(&mut self, slot: u32, why: Disconnect) {
+        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        if conn.link.state != State::Open {
+            return;
+        }
+        conn.link.state = State::Closing;
+        if why.code == Disconnect::SLOW.code {
+            conn.link.flags.set(Flags::HURRIED);
+        }
+        self.fallen.push(Fallen { slot, number: conn.link.number, why });
+    }
+
+    /// Ends a connection whose socket is of no use any more.
+    pub(super) fn break_off(&mut self, slot: u32, why: Disconnect) {
+        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        if conn.link.state == State::Dead {
+            return;
+        }
+        conn.link.state = State::Dead;
+        self.fallen.push(Fallen { slot, number: conn.link.number, why });
+    }
+
+    /// Writes the close frame of a falling connection behind what it has waiting.
+    pub(super) fn say_goodbye(&mut self, slot: u32, farewell: &[u8], code: u16, reason: &str) {
+        let close_seconds = self.close_seconds();
+        let second = self.time.second;
+        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        let link = &mut conn.link;
+        let hurried = link.flags.has(Flags::HURRIED);
+        link.flags.clear(Flags::HELD);
+        if hurried && let Some(outbox) = &mut link.outbox {
+            let dropped = outbox.cut();
+            self.allowance.give(dropped);
+            if outbox.bytes() == 0 {
+                link.outbox = None;
+            }
+        }
+        let mut frames = farewell.to_vec();
+        if code > 0 {
+            put_close(code, reason, &mut frames);
+        }
+        link.wake_s = NEVER;
+        // A slow client has one more second to take its last frames.
+        link.deadline_s = second + if hurried { 1 } else { close_seconds };
+        self.due[slot as usize] = link.due_s();
+        link.stash = None;
+        match link.send(&frames, || Bytes::copy_from_slice(&frames)) {
+            Sent::Written => {}
+            Sent::Queued(bytes) => self.allowance.take(bytes),
+            Sent::Failed => link.state = State::Dead,
+        }
+    }
+
+    fn close_seconds(&self) -> u32 {
+        u32::try_from(self.bounds.close.as_secs()).unwrap_or(NEVER / 2).max(1)
+    }
+
+    /// Tells the allowance what the decoder and the stash of a connection hold now.
+    pub(super) fn account(&mut self, slot: u32) {
+        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        let link = &mut conn.link;
+        let held =
+            link.decoder.held_bytes() + link.stash.as_ref().map_or(0, |stash| stash.capacity());
+        let held = u32::try_from(held).unwrap_or(u32::MAX);
+        match held.checked_sub(link.accounted) {
+            Some(more) => self.allowance.take(more as usize),
+            None => self.allowance.give((link.accounted - held) as usize),
+        }
+        link.accounted = held;
+    }
+
+    /// The connection with the most bytes waiting; for when the node's allowance is exceeded.
+    pub(super) fn heaviest(&self) -> Option<u32> {
+        let (slot, conn) = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| conn.link.state == State::Open)
+            .max_by_key(|(_, conn)| conn.link.waiting_bytes() + conn.link.accounted as usize)?;
+        (conn.link.waiting_bytes() + conn.link.accounted as usize > 0)
+            .then(|| u32::try_from(slot).ok())?
+    }
+}
+
+/// What an [`Out`] gathered, beside the frames.
+struct Said {
+    close: Option<Disconnect>,
+    form: Option<u8>,
+    wake: Option<WakeAt>,
+    hold: bool,
+    release: Option<Bytes>,
+}
+
+/// Puts a connection into the list of those who go on in the next turn.
+pub(super) fn make_ready(link: &mut Link, slot: u32, ready: &mut Vec<u32>) {
+    if !link.flags.has(Flags::READY) {
+        link.flags.set(Flags::READY);
+        ready.push(slot);
+    }
+}
