@@ -1,4 +1,5 @@
 //! Listeners, shards, sessions, authentication and the server API.
 #![deny(unsafe_code)]
 
+pub mod codes;
 pub mod config;
