@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use throng_hub::publication::{ChannelName, ClientInfo};
-use throng_hub::registry::{SubFlags, Subscription};
+use throng_hub::registry::{Registry, SubFlags, Subscription};
 use throng_hub::request::{
     Recover, RecoveryMode, Request, Retention, Subscribe, Unsubscribe as HubUnsubscribe,
 };
@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::access::{self, Asker};
 use super::{Awaited, Cx, Session};
 use crate::codes::{Disconnect, ErrorCode, Unsubscribe};
-use crate::config::{ChannelError, ChannelOptions, Resolved};
-use crate::token::{Grant, TokenError};
+use crate::config::{ChannelError, ChannelOptions, Resolved, Settings};
+use crate::token::{Grant, SubscriptionClaims, TokenError};
 
 /// What a subscription will be when the node has answered.
 #[derive(Debug)]
@@ -89,14 +89,19 @@ pub(crate) fn retention(options: &ChannelOptions) -> Retention {
     }
 }
 
+/// Why a subscription token does not help.
+enum Denied {
+    Error(ErrorCode, String),
+    Close(Disconnect, String),
+}
+
 impl Session {
     pub(super) fn subscribe(&mut self, cx: &mut Cx<'_, '_>, id: u32, request: &SubscribeRequest<'_>) {
         let channel: &str = &request.channel;
         if channel.is_empty() {
             return self.refuse(cx, Disconnect::BAD_REQUEST, "subscribe names no channel");
         }
-        let settings = cx.settings;
-        let resolved = match self.checked(cx, request) {
+        let resolved = match self.checked(cx.settings, cx.registry, cx.out.conn.slot, request) {
             Ok(resolved) => resolved,
             Err((error, because)) => {
                 return self.deny(cx, id, error, &format!("{}: {because}", Shown(channel)));
@@ -111,37 +116,19 @@ impl Session {
             ..Wish::default()
         };
         if request.token.is_empty() {
-            let insecure = settings.client.insecure;
-            let listed = resolved.allows_user(&self.user);
-            let verdict = match listed {
-                Some(true) => Ok(()),
-                Some(false) => Err(format!(
-                    "{}: this user is not in the channel's own list behind {}",
-                    Shown(channel),
-                    settings.channel.user_boundary
-                )),
-                None if resolved.private && !insecure => Err(format!(
-                    "{}: no subscription token, and a channel beginning with {} needs one",
-                    Shown(channel),
-                    settings.channel.private_prefix
-                )),
-                None => access::may_subscribe(resolved.options, &self.user, insecure).map_err(
-                    |option| {
-                        format!("{}: no subscription token, and {option} is off", Shown(channel))
-                    },
-                ),
-            };
-            if let Err(because) = verdict {
+            if let Err(because) = self.right_without_token(cx.settings, &resolved) {
+                let because = format!("{}: {because}", Shown(channel));
                 return self.deny(cx, id, ErrorCode::PERMISSION_DENIED, &because);
             }
         } else {
-            let claims = match self.subscription_claims(cx, channel, &request.token) {
-                Ok(claims) => claims,
+            match self.right_by_token(cx, channel, &request.token) {
+                Ok(claims) => {
+                    wish.expire_at = claims.expire_at;
+                    wish.grant = claims.grant;
+                }
                 Err(Denied::Error(error, because)) => return self.deny(cx, id, error, &because),
                 Err(Denied::Close(why, because)) => return self.refuse(cx, why, &because),
-            };
-            wish.expire_at = claims.expire_at;
-            wish.grant = claims.grant;
+            }
         }
         let (plan, request) = self.plan(cx, channel, resolved.options, wish);
         self.ask_node(cx, request, Awaited::Subscribe { id, plan: Box::new(plan) });
@@ -150,15 +137,263 @@ impl Session {
     /// The checks before any question of right, in the protocol's order.
     fn checked<'s>(
         &self,
-        cx: &Cx<'_, 's>,
-        request: &SubscribeRequest<'_>,
-    ) -> Result<Resolved<'s>, (ErrorCode, String)>
-    where
-        's: 's,
-    {
-        let _ = (cx, request);
-        unreachable!()
+        settings: &'s Settings,
+        registry: &Registry,
+        slot: u32,
+        request: &'s SubscribeRequest<'_>,
+    ) -> Result<Resolved<'s>, (ErrorCode, String)> {
+        let channel: &str = &request.channel;
+        let limit = settings.channel.max_length;
+        if channel.len() > limit {
+            return Err((
+                ErrorCode::BAD_REQUEST,
+                format!("{} bytes, and channel.max_length is {limit}", channel.len()),
+            ));
+        }
+        if registry.find(slot, channel).is_some() {
+            return Err((ErrorCode::ALREADY_SUBSCRIBED, "subscribed already".to_owned()));
+        }
+        let limit = settings.client.channel_limit;
+        if limit > 0 && registry.count(slot) >= limit {
+            return Err((
+                ErrorCode::LIMIT_EXCEEDED,
+                format!("this client has {limit} channels, which is client.channel_limit"),
+            ));
+        }
+        let resolved = settings.channel.resolve(channel).map_err(|error| {
+            let code = match error {
+                ChannelError::UnknownNamespace => ErrorCode::UNKNOWN_CHANNEL,
+                _ => ErrorCode::BAD_REQUEST,
+            };
+            (code, error.to_string())
+        })?;
+        if request.kind != 0 {
+            return Err((
+                ErrorCode::PERMISSION_DENIED,
+                "only stream subscriptions (subscription_type \"\") are supported".to_owned(),
+            ));
+        }
+        if request.tags_filter {
+            return Err((
+                ErrorCode::BAD_REQUEST,
+                "a tags filter came, and allow_tags_filter is not supported yet".to_owned(),
+            ));
+        }
+        Ok(resolved)
     }
+
+    /// Whether this user may subscribe without a token; else what is in the way.
+    pub(super) fn right_without_token(
+        &self,
+        settings: &Settings,
+        resolved: &Resolved<'_>,
+    ) -> Result<(), String> {
+        let insecure = settings.client.insecure;
+        if resolved.private && !insecure {
+            let prefix = &settings.channel.private_prefix;
+            return Err(format!(
+                "no subscription token, and a channel beginning with channel.private_prefix \
+                 ({prefix}) needs one"
+            ));
+        }
+        if let Some(users) = &resolved.users {
+            if users.contains(&self.user) {
+                return Ok(());
+            }
+            return Err("the user is not in the list that the channel's name ends with \
+                        (allow_user_limited_channels is on)"
+                .to_owned());
+        }
+        access::may_subscribe(resolved.options, &self.user, insecure)
+            .map_err(|option| format!("no subscription token, and {option} is off"))
+    }
+
+    fn right_by_token(
+        &self,
+        cx: &Cx<'_, '_>,
+        channel: &str,
+        token: &str,
+    ) -> Result<SubscriptionClaims, Denied> {
+        let shown = Shown(channel);
+        let claims = self.subscription_claims(cx, token).map_err(|error| match error {
+            TokenError::Expired => Denied::Error(
+                ErrorCode::TOKEN_EXPIRED,
+                format!("{shown}: the subscription token is expired"),
+            ),
+            TokenError::Invalid(reason) => Denied::Error(
+                ErrorCode::PERMISSION_DENIED,
+                format!("{shown}: the subscription token is invalid: {reason}"),
+            ),
+        })?;
+        let because = if claims.channel != channel {
+            "channel"
+        } else if claims.user != *self.user {
+            "user"
+        } else if !claims.client.is_empty() && claims.client != self.client.to_string() {
+            "client"
+        } else {
+            return Ok(claims);
+        };
+        Err(Denied::Close(
+            Disconnect::INVALID_TOKEN,
+            format!("{shown}: the subscription token was made for another {because}"),
+        ))
+    }
+
+    /// Reads a subscription token with the keys that are meant for it.
+    pub(super) fn subscription_claims(
+        &self,
+        cx: &Cx<'_, '_>,
+        token: &str,
+    ) -> Result<SubscriptionClaims, TokenError> {
+        let client = &cx.settings.client;
+        client.subscription_token.as_ref().unwrap_or(&client.token).subscription(
+            token,
+            cx.out.now.unix_ms / 1000,
+            super::connect::signature(cx.settings),
+        )
+    }
+
+    /// What the subscription will be, and what the node must be asked for it.
+    pub(super) fn plan(
+        &self,
+        cx: &Cx<'_, '_>,
+        channel: &str,
+        options: &ChannelOptions,
+        wish: Wish,
+    ) -> (Plan, Request) {
+        let overridden;
+        let options = if wish.grant.overrides.is_empty() {
+            options
+        } else {
+            overridden = wish.grant.overrides.over(options);
+            &overridden
+        };
+        let asker =
+            Asker { user: &self.user, subscriber: true, insecure: cx.settings.client.insecure };
+        let flags = flags(options, asker, &wish);
+        let info = (flags.contains(SubFlags::PRESENCE) || flags.contains(SubFlags::ANNOUNCE))
+            .then(|| self.client_info(wish.grant.info.clone()));
+        let recover = self.recover(cx, options, flags, &wish);
+        let plan = Plan {
+            channel: ChannelName::from(channel),
+            flags,
+            info,
+            data: wish.grant.data,
+            expire_at: wish.expire_at,
+            was_recovering: wish.recover.is_some() && flags.contains(SubFlags::RECOVERABLE),
+            from_offset: wish.recover.map_or(0, |(_, offset)| offset),
+            reject_unrecovered: wish.reject_unrecovered,
+            cancelled: false,
+        };
+        let request = Request::Subscribe(Subscribe {
+            channel: ChannelName::clone(&plan.channel),
+            client: self.client,
+            info: plan.info.clone(),
+            presence: flags.contains(SubFlags::PRESENCE),
+            announce: flags.contains(SubFlags::ANNOUNCE),
+            positioned: flags.contains(SubFlags::POSITIONED),
+            recover,
+            retention: retention(options),
+        });
+        (plan, request)
+    }
+
+    fn recover(
+        &self,
+        cx: &Cx<'_, '_>,
+        options: &ChannelOptions,
+        flags: SubFlags,
+        wish: &Wish,
+    ) -> Option<Recover> {
+        if !flags.contains(SubFlags::RECOVERABLE) {
+            return None;
+        }
+        let cache = options.recovery_mode_cache;
+        let (epoch, offset) = match &wish.recover {
+            Some((epoch, offset)) => (epoch.clone(), *offset),
+            None if cache && options.auto_cache_recover => (Box::default(), 0),
+            None => return None,
+        };
+        Some(Recover {
+            epoch,
+            offset,
+            mode: if cache { RecoveryMode::Cache } else { RecoveryMode::Stream },
+            limit: cx.settings.client.recovery_max_publication_limit,
+            // A reply that would not fit the outbox must not be asked for again and again: half
+            // of the room leaves the rest for what surrounds the payloads.
+            bytes_max: cx.out.room() / 2,
+        })
+    }
+
+    /// How others see this client.
+    pub(super) fn client_info(&self, chan_info: Option<Bytes>) -> Arc<ClientInfo> {
+        Arc::new(ClientInfo {
+            user: Arc::clone(&self.user),
+            client: self.client,
+            conn_info: self.extra.as_ref().and_then(|extra| extra.conn_info.clone()),
+            chan_info,
+        })
+    }
+
+    pub(super) fn unsubscribe(&mut self, cx: &mut Cx<'_, '_>, id: u32, channel: &str) {
+        if channel.is_empty() {
+            return self.refuse(cx, Disconnect::BAD_REQUEST, "unsubscribe names no channel");
+        }
+        self.leave(cx, channel);
+        self.reply(cx, id, &Reply::Unsubscribe);
+    }
+
+    /// Ends one subscription, if there is one. Returns whether there was.
+    pub(super) fn leave(&mut self, cx: &mut Cx<'_, '_>, channel: &str) -> bool {
+        let Some(subscription) = cx.registry.leave(cx.out.conn.slot, channel) else {
+            return false;
+        };
+        let leaving = leaving(self.client, &ChannelName::from(channel), &subscription);
+        let to = super::reply_to(cx, 0);
+        cx.requests.push((Request::Unsubscribe(leaving), to));
+        true
+    }
+
+    /// Ends one subscription and tells the client. Returns whether there was one.
+    pub(super) fn push_off(&mut self, cx: &mut Cx<'_, '_>, channel: &str, why: Unsubscribe) -> bool {
+        let left = self.leave(cx, channel);
+        if left {
+            let Unsubscribe { code, reason } = why;
+            self.push(cx, &Push::Unsubscribe { channel, code, reason });
+        }
+        left
+    }
+}
+
+/// How the member will follow the channel.
+fn flags(options: &ChannelOptions, asker: Asker<'_>, wish: &Wish) -> SubFlags {
+    let keeps = retention(options).keeps();
+    let history = access::may_see_history(options, asker);
+    let recoverable = keeps
+        && (options.force_recovery
+            || (wish.recoverable && (options.allow_recovery || history)));
+    let positioned = keeps
+        && (recoverable
+            || options.force_positioning
+            || (wish.positioned && (options.allow_positioning || history)));
+    let join_leave = options.join_leave
+        && (options.force_push_join_leave
+            || (wish.join_leave && access::may_see_presence(options, asker)));
+    let mut flags = SubFlags::default();
+    for (flag, holds) in [
+        (SubFlags::POSITIONED, positioned),
+        (SubFlags::RECOVERABLE, recoverable),
+        (SubFlags::JOIN_LEAVE, join_leave),
+        (SubFlags::SERVER_SIDE, wish.server_side),
+        (SubFlags::PRESENCE, options.presence),
+        (SubFlags::ANNOUNCE, options.join_leave),
+    ] {
+        if holds {
+            flags = flags.with(flag);
+        }
+    }
+    flags
 }
 
 /// A channel's name in a log line: what a client chose, so bounded and without control characters.

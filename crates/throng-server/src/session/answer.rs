@@ -1,0 +1,196 @@
+//! What a session does with the node's answers.
+
+use std::sync::Arc;
+
+use throng_hub::registry::{Join, SubFlags};
+use throng_hub::request::{Answer, HubError, Recovery, Request, Subscribed};
+use throng_wire::dialect::{Push, Reply};
+
+use super::say::{self, Outcome};
+use super::subscribe::{Plan, Shown};
+use super::{Awaited, Cx, Session, wake};
+use crate::codes::{Disconnect, ErrorCode, Unsubscribe};
+
+impl Session {
+    /// An answer has come for `ticket`. Returns whether the client may be read again.
+    pub fn answer(&mut self, cx: &mut Cx<'_, '_>, ticket: u32, answer: Answer) -> bool {
+        let Some(pending) = &mut self.pending else { return false };
+        let Some(at) = pending.list.iter().position(|(asked, _)| *asked == ticket) else {
+            return false;
+        };
+        let (_, awaited) = pending.list.swap_remove(at);
+        self.settle(cx, awaited, answer);
+        let idle = |pending: &super::Pending| pending.list.is_empty() && pending.connect.is_none();
+        if self.pending.as_deref().is_some_and(idle) {
+            self.pending = None;
+        }
+        !self.is_waiting()
+    }
+
+    fn settle(&mut self, cx: &mut Cx<'_, '_>, awaited: Awaited, answer: Answer) {
+        match (awaited, answer) {
+            (Awaited::Subscribe { id, plan }, Answer::Subscribed { result, .. }) => {
+                self.subscribed(cx, id, *plan, result);
+            }
+            (Awaited::ConnectSubscribe { plan }, Answer::Subscribed { result, .. }) => {
+                let outcome = self.enter(cx, *plan, result).ok();
+                self.connect_progress(cx, outcome);
+            }
+            (Awaited::OrderedSubscribe { plan }, Answer::Subscribed { result, .. }) => {
+                let cancelled = plan.cancelled;
+                if let Ok(outcome) = self.enter(cx, *plan, result) {
+                    let list = say::publications(&outcome.publications);
+                    let result = outcome.result(&list);
+                    self.push(cx, &Push::Subscribe { channel: &outcome.channel, result });
+                    if cancelled {
+                        self.push_off(cx, &outcome.channel, Unsubscribe::SERVER);
+                    }
+                }
+            }
+            (Awaited::Publish { id }, Answer::Published(result)) => match result {
+                Ok(_) => self.reply(cx, id, &Reply::Publish),
+                Err(error) => self.hub_error(cx, id, error),
+            },
+            (Awaited::Presence { id }, Answer::Presence(result)) => match result {
+                Ok(list) => {
+                    let list: Vec<_> = list.iter().map(|info| say::client_info(info)).collect();
+                    self.reply(cx, id, &Reply::Presence(&list));
+                }
+                Err(error) => self.hub_error(cx, id, error),
+            },
+            (Awaited::PresenceStats { id }, Answer::PresenceStats(result)) => match result {
+                Ok(stats) => {
+                    let (num_clients, num_users) = (stats.clients, stats.users);
+                    self.reply(cx, id, &Reply::PresenceStats { num_clients, num_users });
+                }
+                Err(error) => self.hub_error(cx, id, error),
+            },
+            (Awaited::History { id }, Answer::History(result)) => match result {
+                Ok(page) => {
+                    let publications = say::publications(&page.publications);
+                    let epoch = page.position.epoch;
+                    let (epoch, offset) = (epoch.as_str(), page.position.offset);
+                    let reply = Reply::History { publications: &publications, epoch, offset };
+                    self.reply(cx, id, &reply);
+                }
+                Err(error) => self.hub_error(cx, id, error),
+            },
+            (awaited, answer) => {
+                // A bug of ours: the node answers each kind of question with its kind of answer.
+                debug_assert!(false, "{awaited:?} was answered with {answer:?}");
+                cx.out.close(Disconnect::INTERNAL);
+            }
+        }
+    }
+
+    /// The client's own subscribe command is answered.
+    fn subscribed(
+        &mut self,
+        cx: &mut Cx<'_, '_>,
+        id: u32,
+        plan: Plan,
+        result: Result<Subscribed, HubError>,
+    ) {
+        let unrecovered = matches!(
+            &result,
+            Ok(Subscribed { recovery: Recovery::NotRecovered, .. })
+        );
+        if plan.reject_unrecovered && plan.was_recovering && unrecovered {
+            let to = super::reply_to(cx, 0);
+            cx.requests.push((Request::Unsubscribe(plan.undo(self.client)), to));
+            let because = format!("{}: the position cannot be recovered", Shown(&plan.channel));
+            return self.deny(cx, id, ErrorCode::UNRECOVERABLE_POSITION, &because);
+        }
+        let cancelled = plan.cancelled;
+        match self.enter(cx, plan, result) {
+            Ok(outcome) => {
+                let list = say::publications(&outcome.publications);
+                self.reply(cx, id, &Reply::Subscribe(outcome.result(&list)));
+                if cancelled {
+                    self.push_off(cx, &outcome.channel, Unsubscribe::SERVER);
+                }
+            }
+            Err(error) => self.error(cx, id, error),
+        }
+    }
+
+    /// Enters the channel as planned: from this moment its publications reach the client.
+    fn enter(
+        &mut self,
+        cx: &mut Cx<'_, '_>,
+        plan: Plan,
+        result: Result<Subscribed, HubError>,
+    ) -> Result<Outcome, ErrorCode> {
+        let subscribed = result.map_err(error_code)?;
+        let grace = cx.settings.client.expired_sub_close_delay;
+        let expiry = plan.expire_at.map(|unix_s| wake::expiry(cx, unix_s, grace));
+        let expires_s = expiry.map_or(0, |(at_s, _)| at_s);
+        let join = Join {
+            flags: plan.flags,
+            expires_s,
+            info: plan.info.clone(),
+            position: subscribed.position,
+        };
+        if cx.registry.join(cx.out.conn.slot, &plan.channel, join).is_err() {
+            // The server subscribed the client while its own command was under way.
+            let to = super::reply_to(cx, 0);
+            cx.requests.push((Request::Unsubscribe(plan.undo(self.client)), to));
+            return Err(ErrorCode::ALREADY_SUBSCRIBED);
+        }
+        self.note_subscription_expiry(cx, expires_s);
+        let top = subscribed.position.map_or(0, |position| position.offset);
+        let (recovered, publications) = match subscribed.recovery {
+            Recovery::Recovered(list) => (plan.was_recovering || !list.is_empty(), list),
+            Recovery::NotRecovered | Recovery::NotAsked => (false, Vec::new()),
+        };
+        let positioned = plan.positioned();
+        Ok(Outcome {
+            positioned,
+            recoverable: plan.flags.contains(SubFlags::RECOVERABLE),
+            was_recovering: plan.was_recovering,
+            recovered,
+            epoch: subscribed.position.map(|position| position.epoch),
+            // Recovered: the client counts on from where it was while it takes the publications.
+            offset: if recovered && plan.was_recovering { plan.from_offset } else { top },
+            publications,
+            data: plan.data,
+            ttl: expiry.map(|(_, ttl)| ttl),
+            channel: plan.channel,
+        })
+    }
+
+    fn hub_error(&self, cx: &mut Cx<'_, '_>, id: u32, error: HubError) {
+        self.error(cx, id, error_code(error));
+    }
+
+    /// Publications of a channel were lost on their way here: a client that follows its position
+    /// must recover.
+    pub fn insufficient(&mut self, cx: &mut Cx<'_, '_>, channel: &str) {
+        let slot = cx.out.conn.slot;
+        let server_side = cx
+            .registry
+            .find(slot, channel)
+            .is_some_and(|subscription| subscription.flags.contains(SubFlags::SERVER_SIDE));
+        if server_side {
+            let because = format!("{}: publications were lost before this node", Shown(channel));
+            self.refuse(cx, Disconnect::INSUFFICIENT, &because);
+        } else {
+            self.push_off(cx, channel, Unsubscribe::INSUFFICIENT);
+        }
+    }
+
+    /// The channel names the session is subscribed to, for whoever asks who is connected.
+    pub fn user_name(&self) -> Arc<str> {
+        Arc::clone(&self.user)
+    }
+}
+
+/// What a client, or a caller of the server API, is told of the hub's errors.
+pub(crate) fn error_code(error: HubError) -> ErrorCode {
+    match error {
+        HubError::UnrecoverablePosition => ErrorCode::UNRECOVERABLE_POSITION,
+        HubError::BadSince => ErrorCode::BAD_REQUEST,
+        HubError::Broker => ErrorCode::INTERNAL,
+        HubError::Overloaded => ErrorCode::TOO_MANY_REQUESTS,
+    }
+}

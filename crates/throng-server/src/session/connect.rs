@@ -1,0 +1,383 @@
+//! Connecting: who the client is, and which subscriptions it is given with the reply.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use throng_hub::publication::ChannelName;
+use throng_hub::request::Request;
+use throng_wire::dialect::{
+    self, ConnectRequest, ConnectResult, Encoding, Push, Reply, SubscribeRequest, SubscribeResult,
+};
+use throng_wire::websocket::{Opcode, put_frame};
+
+use super::say::{self, Outcome};
+use super::subscribe::{Plan, Shown, Wish};
+use super::{Awaited, Cx, Extra, Kind, Session, Stage, VERSION, wake};
+use crate::codes::{Disconnect, ErrorCode};
+use crate::config::Settings;
+use crate::shard::{NEVER, Taken};
+use crate::token::{ConnectionClaims, Grant, Signature, TokenError};
+
+/// A connect reply that waits for its subscriptions.
+#[derive(Debug)]
+pub(super) struct InProgress {
+    id: u32,
+    /// Subscriptions still to be answered.
+    left: usize,
+    /// Those answered, in the order of their answers.
+    pub(super) outcomes: Vec<Outcome>,
+    ttl: Option<u32>,
+}
+
+/// A subscription that comes with the connection.
+struct Given {
+    channel: ChannelName,
+    grant: Grant,
+    wish: Wish,
+}
+
+/// Whether tokens' signatures are looked at.
+pub(super) fn signature(settings: &Settings) -> Signature {
+    if settings.client.insecure_skip_token_signature_verify {
+        Signature::Skipped
+    } else {
+        Signature::Checked
+    }
+}
+
+impl Session {
+    pub(super) fn connect(&mut self, cx: &mut Cx<'_, '_>, id: u32, request: &ConnectRequest<'_>) {
+        let claims = match self.credentials(cx, request) {
+            Ok(claims) => claims,
+            Err(Refused::Expired) => {
+                self.stage = Stage::Failed;
+                return self.connect_error(cx, id, ErrorCode::TOKEN_EXPIRED, "the token is expired");
+            }
+            Err(Refused::Close(why, because)) => return self.refuse(cx, why, &because),
+        };
+        self.user = if claims.user.is_empty() { Arc::default() } else { claims.user.as_str().into() };
+        if let Err(because) = self.room_for_user(cx) {
+            return self.refuse(cx, Disconnect::CONNECTION_LIMIT, &because);
+        }
+        if claims.info.is_some() || !request.name.is_empty() {
+            let extra = self.extra.get_or_insert_default();
+            extra.conn_info.clone_from(&claims.info);
+            extra.name = request.name.chars().take(64).collect();
+        }
+        let given = match self.given(cx, &claims, request) {
+            Ok(given) => given,
+            Err((why, because)) => return self.refuse(cx, why, &because),
+        };
+        let ttl = self.set_expiry(cx, claims.expire_at);
+        self.stage = Stage::Connecting;
+        let connect = InProgress { id, left: given.len(), outcomes: Vec::new(), ttl };
+        if given.is_empty() {
+            return self.connected(cx, &connect);
+        }
+        // Nothing of these channels may overtake the connect reply.
+        cx.out.hold();
+        self.pending.get_or_insert_default().connect = Some(connect);
+        for each in given {
+            let settings = cx.settings;
+            let Ok(resolved) = settings.channel.resolve(&each.channel) else { continue };
+            let wish = Wish { grant: each.grant, server_side: true, ..each.wish };
+            let (plan, request) = self.plan(cx, &each.channel, resolved.options, wish);
+            self.ask_node(cx, request, Awaited::ConnectSubscribe { plan: Box::new(plan) });
+        }
+    }
+
+    /// Who the client is, by its token or without one.
+    fn credentials(
+        &self,
+        cx: &Cx<'_, '_>,
+        request: &ConnectRequest<'_>,
+    ) -> Result<ConnectionClaims, Refused> {
+        let client = &cx.settings.client;
+        if !request.token.is_empty() {
+            let now_s = cx.out.now.unix_ms / 1000;
+            let mut claims = client
+                .token
+                .connection(&request.token, now_s, signature(cx.settings))
+                .map_err(|error| match error {
+                    TokenError::Expired => Refused::Expired,
+                    TokenError::Invalid(reason) => {
+                        Refused::Close(Disconnect::INVALID_TOKEN, format!("the connection token is invalid: {reason}"))
+                    }
+                })?;
+            if claims.user.is_empty() && client.disallow_anonymous_connection_tokens {
+                return Err(Refused::Close(
+                    Disconnect::PERMISSION_DENIED,
+                    "the token names no user, and client.disallow_anonymous_connection_tokens is on"
+                        .to_owned(),
+                ));
+            }
+            if client.insecure {
+                claims.expire_at = None;
+            }
+            return Ok(claims);
+        }
+        let by_header = self.extra.as_ref().and_then(|extra| extra.user_header.as_deref());
+        if let Some(user) = by_header.filter(|user| !user.is_empty()) {
+            return Ok(ConnectionClaims { user: user.to_owned(), ..ConnectionClaims::default() });
+        }
+        if client.insecure || client.allow_anonymous_connect_without_token {
+            return Ok(ConnectionClaims::default());
+        }
+        Err(Refused::Close(
+            Disconnect::BAD_REQUEST,
+            "the client brought no token, and client.allow_anonymous_connect_without_token is off \
+             (a token is made with client.token.hmac_secret_key)"
+                .to_owned(),
+        ))
+    }
+
+    fn room_for_user(&self, cx: &Cx<'_, '_>) -> Result<(), String> {
+        let limit = cx.settings.client.user_connection_limit;
+        if limit == 0 || self.user.is_empty() || (cx.user_connections)(&self.user) < limit {
+            return Ok(());
+        }
+        Err(format!("the user has {limit} connections, which is client.user_connection_limit"))
+    }
+
+    /// The subscriptions that come with the connection: the token's, the personal channel, and
+    /// what a unidirectional client asks for and may have.
+    fn given(
+        &mut self,
+        cx: &mut Cx<'_, '_>,
+        claims: &ConnectionClaims,
+        request: &ConnectRequest<'_>,
+    ) -> Result<Vec<Given>, (Disconnect, String)> {
+        let mut given: Vec<Given> = Vec::new();
+        let mut add = |channel: &str, grant: Grant| {
+            if !given.iter().any(|each| &*each.channel == channel) {
+                let asked = request.subs.iter().find(|(name, _)| name == channel);
+                let wish = asked.map_or_else(Wish::default, |(_, sub)| wish_of(sub));
+                given.push(Given { channel: channel.into(), grant, wish });
+            }
+        };
+        for (channel, grant) in &claims.subs {
+            add(channel, grant.clone());
+        }
+        for channel in &claims.channels {
+            add(channel, Grant::default());
+        }
+        if let Some(personal) = &cx.settings.client.personal_channel
+            && !self.user.is_empty()
+        {
+            add(&self.personal_channel(cx.settings, &personal.namespace), Grant::default());
+            if personal.single_connection {
+                cx.effects.displace =
+                    Some((Arc::clone(&self.user), self.client, Disconnect::CONNECTION_LIMIT));
+            }
+        }
+        let token_channels: Vec<ChannelName> =
+            given.iter().map(|each| ChannelName::clone(&each.channel)).collect();
+        if self.kind == Kind::Unidirectional {
+            self.add_wanted(cx, request, &mut given)?;
+        }
+        for each in &given {
+            if let Err(error) = cx.settings.channel.resolve(&each.channel) {
+                return Err((
+                    Disconnect::BAD_REQUEST,
+                    format!("{}: a server-side subscription: {error}", Shown(&each.channel)),
+                ));
+            }
+        }
+        let limit = cx.settings.client.channel_limit;
+        if limit > 0 && given.len() > limit {
+            return Err((
+                Disconnect::CHANNEL_LIMIT,
+                format!(
+                    "{} server-side subscriptions, and client.channel_limit is {limit}",
+                    given.len()
+                ),
+            ));
+        }
+        self.remember_token_channels(token_channels);
+        Ok(given)
+    }
+
+    /// The channels that a unidirectional client asks for, those that it could subscribe to itself.
+    fn add_wanted(
+        &self,
+        cx: &mut Cx<'_, '_>,
+        request: &ConnectRequest<'_>,
+        given: &mut Vec<Given>,
+    ) -> Result<(), (Disconnect, String)> {
+        for (channel, sub) in &request.subs {
+            if given.iter().any(|each| *each.channel == **channel) {
+                continue;
+            }
+            let resolved = cx.settings.channel.resolve(channel).map_err(|error| {
+                (Disconnect::BAD_REQUEST, format!("{}: {error}", Shown(channel)))
+            })?;
+            match self.right_without_token(cx.settings, &resolved) {
+                Ok(()) => given.push(Given {
+                    channel: ChannelName::from(&**channel),
+                    grant: Grant::default(),
+                    wish: wish_of(sub),
+                }),
+                Err(because) => {
+                    let line = format!("103 {}: {because}", Shown(channel));
+                    cx.log.client(103, &line, &self.user, self.client);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn personal_channel(&self, settings: &Settings, namespace: &str) -> String {
+        let user_boundary = &settings.channel.user_boundary;
+        let user = &self.user;
+        if namespace.is_empty() {
+            format!("{user_boundary}{user}")
+        } else {
+            format!("{namespace}{}{user_boundary}{user}", settings.channel.namespace_boundary)
+        }
+    }
+
+    fn remember_token_channels(&mut self, mut channels: Vec<ChannelName>) {
+        channels.sort_unstable();
+        if !channels.is_empty() {
+            self.extra.get_or_insert_with(Box::<Extra>::default).token_channels = channels;
+        }
+    }
+
+    /// Sets when the connection expires. Returns the seconds until then, for the client.
+    pub(super) fn set_expiry(&mut self, cx: &mut Cx<'_, '_>, unix_s: Option<i64>) -> Option<u32> {
+        let Some(unix_s) = unix_s else {
+            self.expires_s = NEVER;
+            return None;
+        };
+        let (at_s, ttl) = wake::expiry(cx, unix_s, cx.settings.client.expired_close_delay);
+        self.expires_s = at_s;
+        Some(ttl)
+    }
+
+    /// One of the connect reply's subscriptions is settled, with an outcome or without.
+    pub(super) fn connect_progress(&mut self, cx: &mut Cx<'_, '_>, outcome: Option<Outcome>) {
+        let Some(pending) = &mut self.pending else { return };
+        let Some(connect) = &mut pending.connect else { return };
+        connect.outcomes.extend(outcome);
+        connect.left -= 1;
+        if connect.left == 0
+            && let Some(connect) = pending.connect.take()
+        {
+            self.connected(cx, &connect);
+        }
+    }
+
+    /// The client is connected: says so, before anything else it is told.
+    fn connected(&mut self, cx: &mut Cx<'_, '_>, connect: &InProgress) {
+        self.stage = Stage::Ready;
+        cx.effects.identified = true;
+        self.begin_pings(cx);
+        cx.out.wake_at(self.wake_at());
+        let lists: Vec<Vec<dialect::Publication<'_>>> =
+            connect.outcomes.iter().map(|outcome| say::publications(&outcome.publications)).collect();
+        let subs: Vec<(&str, SubscribeResult<'_>)> = connect
+            .outcomes
+            .iter()
+            .zip(&lists)
+            .map(|(outcome, list)| (&*outcome.channel, outcome.result(list)))
+            .collect();
+        let client = self.client.to_string();
+        let session = self.extra.as_ref().and_then(|extra| extra.session).map(|id| id.to_string());
+        let settings = &cx.settings.client;
+        let interval = ping_seconds(settings.ping_interval);
+        let result = ConnectResult {
+            client: &client,
+            version: VERSION,
+            expires: connect.ttl.is_some(),
+            ttl: connect.ttl.unwrap_or(0),
+            data: None,
+            subs: &subs,
+            ping: if self.native_ping { 0 } else { interval },
+            pong: !self.native_ping && interval > 0 && self.kind == Kind::Bidirectional,
+            session: session.as_deref().unwrap_or(""),
+            node: "",
+            time: if settings.connect_include_server_time { cx.out.now.unix_ms } else { 0 },
+        };
+        let mut payload = Vec::with_capacity(192);
+        match self.kind {
+            Kind::Bidirectional => {
+                dialect::put_reply(Encoding::Json, connect.id, &Reply::Connect(result), &mut payload);
+            }
+            Kind::Unidirectional => {
+                let envelope = self.envelope();
+                dialect::put_push(Encoding::Json, envelope, &Push::Connect(result), &mut payload);
+            }
+        }
+        if connect.outcomes.is_empty() && self.pending.is_none() {
+            cx.out.frame(Opcode::Text, &payload);
+        } else {
+            let mut frame = Vec::with_capacity(payload.len() + 10);
+            put_frame(Opcode::Text, &payload, &mut frame);
+            cx.out.release(Bytes::from(frame));
+        }
+    }
+
+    /// A connect command's error; a unidirectional client is told by a close instead.
+    pub(super) fn connect_error(
+        &mut self,
+        cx: &mut Cx<'_, '_>,
+        id: u32,
+        error: ErrorCode,
+        because: &str,
+    ) {
+        if self.kind == Kind::Bidirectional {
+            return self.deny(cx, id, error, because);
+        }
+        let why = match error.code {
+            109 | 110 => Disconnect::CONNECTION_EXPIRED,
+            111 => Disconnect::TOO_MANY_REQUESTS,
+            103 => Disconnect::PERMISSION_DENIED,
+            _ => Disconnect::INTERNAL,
+        };
+        self.refuse(cx, why, because);
+    }
+
+    /// A unidirectional client's message: the first is its connect request, the rest is not for us.
+    pub(super) fn uni_message(&mut self, cx: &mut Cx<'_, '_>, frame: &[u8]) -> Taken {
+        if self.stage != Stage::Fresh {
+            return Taken::All;
+        }
+        match dialect::connect_request(Encoding::Json, frame) {
+            Ok(request) => self.connect(cx, 0, &request),
+            Err(malformed) => self.refuse(
+                cx,
+                Disconnect::BAD_REQUEST,
+                &format!("the connect request is not readable: {malformed}"),
+            ),
+        }
+        if cx.out.is_closing() { Taken::All } else { self.standing() }
+    }
+}
+
+/// Why a client is not let in.
+enum Refused {
+    Expired,
+    Close(Disconnect, String),
+}
+
+fn wish_of(request: &SubscribeRequest<'_>) -> Wish {
+    Wish {
+        positioned: request.positioned,
+        recoverable: request.recoverable,
+        join_leave: request.join_leave,
+        recover: request.recover.then(|| (Box::from(&*request.epoch), request.offset)),
+        ..Wish::default()
+    }
+}
+
+fn ping_seconds(interval: Duration) -> u32 {
+    super::seconds(interval)
+}
+
+impl Plan {
+    /// Whether the reply tells a position.
+    pub(super) fn positioned(&self) -> bool {
+        self.flags.contains(throng_hub::registry::SubFlags::POSITIONED)
+    }
+}

@@ -1,0 +1,122 @@
+//! What the server API orders sessions to do.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::subscribe::Wish;
+use super::{Awaited, Cx, Session};
+use crate::codes::{Disconnect, Unsubscribe};
+use crate::token::Grant;
+
+/// Whom an order is for: all connections of a user, or some of them.
+#[derive(Debug, Clone, Default)]
+pub struct Target {
+    pub user: Arc<str>,
+    /// Only the connection with this client id.
+    pub client: Option<Uuid>,
+    /// Only the connection with this session id.
+    pub session: Option<Uuid>,
+    /// Not those.
+    pub spared: Vec<Uuid>,
+}
+
+/// An order.
+#[derive(Debug, Clone)]
+pub enum Order {
+    Subscribe {
+        channel: Arc<str>,
+        grant: Grant,
+        /// Unix seconds.
+        expire_at: Option<i64>,
+        recover_since: Option<(Box<str>, u64)>,
+    },
+    /// An empty channel is every channel.
+    Unsubscribe { channel: Arc<str> },
+    Disconnect(Disconnect),
+    Refresh { expired: bool, expire_at: Option<i64>, info: Option<Bytes> },
+}
+
+impl Session {
+    /// Whether the order is for this session.
+    pub fn is_meant(&self, target: &Target) -> bool {
+        self.user == target.user
+            && target.client.is_none_or(|client| client == self.client)
+            && target.session.is_none_or(|session| {
+                self.extra.as_ref().is_some_and(|extra| extra.session == Some(session))
+            })
+            && !target.spared.contains(&self.client)
+    }
+
+    /// Carries an order out.
+    pub fn order(&mut self, cx: &mut Cx<'_, '_>, order: &Order) {
+        match order {
+            Order::Subscribe { channel, grant, expire_at, recover_since } => {
+                let taken = cx.registry.find(cx.out.conn.slot, channel).is_some();
+                let settings = cx.settings;
+                if taken || self.is_subscribing(channel) {
+                    return;
+                }
+                let Ok(resolved) = settings.channel.resolve(channel) else { return };
+                let wish = Wish {
+                    grant: grant.clone(),
+                    expire_at: *expire_at,
+                    recover: recover_since.clone(),
+                    server_side: true,
+                    ..Wish::default()
+                };
+                let (plan, request) = self.plan(cx, channel, resolved.options, wish);
+                self.ask_node(cx, request, Awaited::OrderedSubscribe { plan: Box::new(plan) });
+            }
+            Order::Unsubscribe { channel } => self.ordered_off(cx, channel),
+            Order::Disconnect(why) => {
+                self.refuse(cx, why.clone(), "the server API, or a newer connection, asked for it");
+            }
+            Order::Refresh { expired: true, .. } => {
+                self.refuse(cx, Disconnect::CONNECTION_EXPIRED, "the server API said so");
+            }
+            Order::Refresh { expire_at, info, .. } => {
+                if info.is_some() {
+                    self.extra.get_or_insert_default().conn_info.clone_from(info);
+                }
+                let ttl = self.set_expiry(cx, *expire_at);
+                cx.out.wake_at(self.wake_at());
+                self.push_refresh(cx, ttl);
+            }
+        }
+    }
+
+    fn ordered_off(&mut self, cx: &mut Cx<'_, '_>, channel: &str) {
+        let slot = cx.out.conn.slot;
+        let channels: Vec<Arc<str>> = cx
+            .registry
+            .subscriptions(slot)
+            .map(|(name, _)| Arc::clone(name))
+            .filter(|name| channel.is_empty() || &**name == channel)
+            .collect();
+        for each in channels {
+            self.push_off(cx, &each, Unsubscribe::SERVER);
+        }
+        // Those that are not answered yet end as soon as they are.
+        let Some(pending) = &mut self.pending else { return };
+        for (_, awaited) in &mut pending.list {
+            if let Awaited::Subscribe { plan, .. } | Awaited::OrderedSubscribe { plan } = awaited
+                && (channel.is_empty() || &*plan.channel == channel)
+            {
+                plan.cancelled = true;
+            }
+        }
+    }
+
+    fn is_subscribing(&self, channel: &str) -> bool {
+        self.pending.as_ref().is_some_and(|pending| {
+            pending.list.iter().any(|(_, awaited)| match awaited {
+                Awaited::Subscribe { plan, .. }
+                | Awaited::ConnectSubscribe { plan }
+                | Awaited::OrderedSubscribe { plan } => &*plan.channel == channel,
+                _ => false,
+            })
+        })
+    }
+}

@@ -1,0 +1,107 @@
+//! Renewing a right: the connection's, and one subscription's.
+
+use throng_hub::publication::ChannelName;
+use throng_wire::dialect::{RefreshResult, Reply};
+
+use super::subscribe::Shown;
+use super::{Cx, Session, VERSION, wake};
+use crate::codes::{Disconnect, ErrorCode};
+use crate::token::TokenError;
+
+impl Session {
+    pub(super) fn refresh(&mut self, cx: &mut Cx<'_, '_>, id: u32, token: &str) {
+        if token.is_empty() {
+            return self.refuse(cx, Disconnect::BAD_REQUEST, "refresh brings no token");
+        }
+        let now_s = cx.out.now.unix_ms / 1000;
+        let signature = super::connect::signature(cx.settings);
+        let claims = match cx.settings.client.token.connection(token, now_s, signature) {
+            Ok(claims) => claims,
+            Err(TokenError::Expired) => {
+                let because = "the token that came to refresh is expired itself";
+                return self.refuse(cx, Disconnect::CONNECTION_EXPIRED, because);
+            }
+            Err(TokenError::Invalid(reason)) => {
+                let because = format!("the token that came to refresh is invalid: {reason}");
+                return self.refuse(cx, Disconnect::INVALID_TOKEN, &because);
+            }
+        };
+        if claims.user != *self.user {
+            let because = "the token that came to refresh is another user's";
+            return self.refuse(cx, Disconnect::INVALID_TOKEN, because);
+        }
+        let mut channels: Vec<&str> = claims.channels.iter().map(String::as_str).collect();
+        channels.extend(claims.subs.iter().map(|(channel, _)| channel.as_str()));
+        channels.sort_unstable();
+        channels.dedup();
+        if !self.has_token_channels(cx, &channels) {
+            let because = "the token that came to refresh has other channels than the first one";
+            return self.refuse(cx, Disconnect::INSUFFICIENT, because);
+        }
+        let ttl = self.set_expiry(cx, claims.expire_at);
+        cx.out.wake_at(self.wake_at());
+        let client = self.client.to_string();
+        let result = RefreshResult {
+            client: &client,
+            version: VERSION,
+            expires: ttl.is_some(),
+            ttl: ttl.unwrap_or(0),
+        };
+        self.reply(cx, id, &Reply::Refresh(result));
+    }
+
+    /// Whether these are the server-side channels of the token that the client connected with.
+    fn has_token_channels(&self, cx: &Cx<'_, '_>, channels: &[&str]) -> bool {
+        let had: &[ChannelName] = self.extra.as_ref().map_or(&[], |extra| &extra.token_channels);
+        let personal = cx.settings.client.personal_channel.as_ref();
+        let personal =
+            personal.map(|personal| self.personal_channel(cx.settings, &personal.namespace));
+        let mine = |channel: &&ChannelName| personal.as_deref() != Some(&***channel);
+        had.iter()
+            .filter(mine)
+            .map(|each| &**each)
+            .eq(channels.iter().copied().filter(|channel| personal.as_deref() != Some(channel)))
+    }
+
+    pub(super) fn sub_refresh(&mut self, cx: &mut Cx<'_, '_>, id: u32, channel: &str, token: &str) {
+        if channel.is_empty() {
+            return self.refuse(cx, Disconnect::BAD_REQUEST, "sub_refresh names no channel");
+        }
+        let slot = cx.out.conn.slot;
+        if cx.registry.find(slot, channel).is_none() {
+            let because = format!("{}: sub_refresh without a subscription", Shown(channel));
+            return self.deny(cx, id, ErrorCode::PERMISSION_DENIED, &because);
+        }
+        if token.is_empty() {
+            let because = format!("{}: sub_refresh brings no token", Shown(channel));
+            return self.deny(cx, id, ErrorCode::BAD_REQUEST, &because);
+        }
+        let claims = match self.subscription_claims(cx, token) {
+            Ok(claims) => claims,
+            Err(TokenError::Expired) => {
+                let because = format!("{}: the token that came to refresh is expired", Shown(channel));
+                return self.deny(cx, id, ErrorCode::TOKEN_EXPIRED, &because);
+            }
+            Err(TokenError::Invalid(reason)) => {
+                let because = format!("{}: the token is invalid: {reason}", Shown(channel));
+                return self.refuse(cx, Disconnect::INVALID_TOKEN, &because);
+            }
+        };
+        let fits = claims.channel == channel
+            && claims.user == *self.user
+            && (claims.client.is_empty() || claims.client == self.client.to_string());
+        if !fits {
+            let because =
+                format!("{}: the token is for another channel, user or client", Shown(channel));
+            return self.refuse(cx, Disconnect::INVALID_TOKEN, &because);
+        }
+        let grace = cx.settings.client.expired_sub_close_delay;
+        let (at_s, ttl) =
+            claims.expire_at.map_or((0, 0), |unix_s| wake::expiry(cx, unix_s, grace));
+        if let Some(subscription) = cx.registry.find_mut(slot, channel) {
+            subscription.expires_s = at_s;
+        }
+        self.note_subscription_expiry(cx, at_s);
+        self.reply(cx, id, &Reply::SubRefresh { expires: at_s != 0, ttl });
+    }
+}
