@@ -3,4 +3,5 @@
 
 pub mod codes;
 pub mod config;
+pub mod log;
 pub mod token;
