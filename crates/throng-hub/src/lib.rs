@@ -10,5 +10,9 @@
 #![forbid(unsafe_code)]
 
 pub mod event;
+pub mod fanout;
 pub mod publication;
+pub mod registry;
 pub mod request;
+mod roster;
+pub mod subscription;

@@ -56,14 +56,28 @@ pub enum Request {
     Subscribe(Subscribe),
     /// From shards only; has no answer.
     Unsubscribe(Unsubscribe),
-    Presence { channel: ChannelName },
-    PresenceStats { channel: ChannelName },
-    History { channel: ChannelName, query: HistoryQuery, retention: Retention },
-    RemoveHistory { channel: ChannelName },
+    Presence {
+        channel: ChannelName,
+    },
+    PresenceStats {
+        channel: ChannelName,
+    },
+    History {
+        channel: ChannelName,
+        query: HistoryQuery,
+        retention: Retention,
+    },
+    RemoveHistory {
+        channel: ChannelName,
+    },
     /// Channels with subscribers; `None` is all of them, else a glob (`*`, `?`, `[a-z]`).
-    Channels { pattern: Option<Box<str>> },
+    Channels {
+        pattern: Option<Box<str>>,
+    },
     /// The channel's subscribers, and, when it has none, the names nearest to it that have some.
-    Audience { channel: ChannelName },
+    Audience {
+        channel: ChannelName,
+    },
 }
 
 #[derive(Debug)]
@@ -156,7 +170,10 @@ pub struct Since {
 #[derive(Debug)]
 pub enum Answer {
     Published(Result<Published, HubError>),
-    Subscribed { channel: ChannelName, result: Result<Subscribed, HubError> },
+    Subscribed {
+        channel: ChannelName,
+        result: Result<Subscribed, HubError>,
+    },
     Presence(Result<Vec<Arc<ClientInfo>>, HubError>),
     PresenceStats(Result<PresenceStats, HubError>),
     History(Result<HistoryPage, HubError>),

@@ -1,0 +1,293 @@
+//! A pass over the subscribers of one channel with the items that wait for them.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::event::{Flight, Item};
+use crate::publication::{ChannelName, FORMS_MAX};
+use crate::roster::GONE;
+use crate::subscription::{Member, SubFlags, Subscriptions};
+
+/// Payload bytes that one pass carries at most (one item it carries whatever its size): what is
+/// written together to one connection should fit the kernel's socket buffer.
+pub const BATCH_BYTES_MAX: usize = 64 * 1024;
+
+/// A channel without work keeps no more room than this for the next time.
+const SPARE_ITEMS_MAX: usize = 64;
+
+/// Where deliveries go: the connections of one shard.
+pub trait Sink {
+    /// Hands `member` what `audience` says of `batch`.
+    fn deliver(&mut self, member: Member, batch: &mut Batch, audience: Audience);
+}
+
+/// Which part of a batch a member gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Audience {
+    /// The first item that was queued after the member joined.
+    pub from: usize,
+    /// The member's subscription.
+    pub flags: SubFlags,
+}
+
+/// The items of one pass.
+#[derive(Debug)]
+pub struct Batch {
+    channel: ChannelName,
+    items: Vec<Item>,
+    /// Items at or after this place are all joins and leaves.
+    publications_end: usize,
+    /// Whether there are joins or leaves among the items.
+    announces: bool,
+    /// The last bytes made for each form, without and with joins and leaves. One each is enough:
+    /// in a pass `from` only grows.
+    made: [[Option<Made>; 2]; FORMS_MAX],
+}
+
+#[derive(Debug)]
+struct Made {
+    from: usize,
+    bytes: Bytes,
+}
+
+/// Encodes one item of a channel at the end of the bytes given.
+pub type Encode<'a> = dyn FnMut(&ChannelName, &Item, &mut Vec<u8>) + 'a;
+
+impl Batch {
+    fn new(channel: &ChannelName) -> Self {
+        Self {
+            channel: ChannelName::clone(channel),
+            items: Vec::new(),
+            publications_end: 0,
+            announces: false,
+            made: [const { [const { None }; 2] }; FORMS_MAX],
+        }
+    }
+
+    pub fn channel(&self) -> &ChannelName {
+        &self.channel
+    }
+
+    pub fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    /// The bytes for this audience in `form` (less than `FORMS_MAX`): its items one after the
+    /// other, without joins and leaves for who did not ask. Made once per batch and form; those
+    /// of a publication once per node (invariant ENCODE-ONCE). Empty: nothing to send.
+    pub fn bytes(&mut self, form: usize, audience: Audience, encode: &mut Encode<'_>) -> &Bytes {
+        let from = audience.from.min(self.items.len());
+        let items = &self.items[from..];
+        if let [item @ Item::Publication(flight)] = items {
+            return once(&self.channel, (item, flight), form, encode);
+        }
+        let announced = self.announces && audience.flags.contains(SubFlags::JOIN_LEAVE);
+        let made = &mut self.made[form][usize::from(announced)];
+        if made.as_ref().is_none_or(|made| made.from != from) {
+            *made = None;
+        }
+        let channel = &self.channel;
+        let make = || Made { from, bytes: concat(channel, (items, announced), form, encode) };
+        &made.get_or_insert_with(make).bytes
+    }
+
+    fn push(&mut self, item: Item) {
+        match item {
+            Item::Publication(_) => self.publications_end = self.items.len() + 1,
+            Item::Join(_) | Item::Leave(_) => self.announces = true,
+        }
+        self.items.push(item);
+    }
+
+    /// Gives back what the items hold.
+    fn clear(&mut self) {
+        self.items.clear();
+        self.items.shrink_to(SPARE_ITEMS_MAX);
+        self.publications_end = 0;
+        self.announces = false;
+        self.made = [const { [const { None }; 2] }; FORMS_MAX];
+    }
+}
+
+fn once<'a>(
+    channel: &ChannelName,
+    (item, flight): (&Item, &'a Flight),
+    form: usize,
+    encode: &mut Encode<'_>,
+) -> &'a Bytes {
+    flight.publication.form(form, || {
+        let mut bytes = Vec::new();
+        encode(channel, item, &mut bytes);
+        Bytes::from(bytes)
+    })
+}
+
+fn concat(
+    channel: &ChannelName,
+    (items, announced): (&[Item], bool),
+    form: usize,
+    encode: &mut Encode<'_>,
+) -> Bytes {
+    let mut bytes = Vec::new();
+    for item in items {
+        match item {
+            Item::Publication(flight) => {
+                bytes.extend_from_slice(once(channel, (item, flight), form, encode));
+            }
+            Item::Join(_) | Item::Leave(_) if announced => encode(channel, item, &mut bytes),
+            Item::Join(_) | Item::Leave(_) => {}
+        }
+    }
+    Bytes::from(bytes)
+}
+
+/// What the payload of an item counts for.
+pub(crate) fn weight(item: &Item) -> usize {
+    match item {
+        Item::Publication(flight) => flight.publication.data.len(),
+        Item::Join(_) | Item::Leave(_) => 0,
+    }
+}
+
+/// What a channel has to hand out, and how far it got.
+pub(crate) struct Work {
+    /// For later passes, each with the length of the list when it was queued.
+    waiting: VecDeque<(Item, u32)>,
+    batch: Batch,
+    /// Of each item in the batch: members at this place of the list or later joined after it.
+    ends: Vec<u32>,
+    /// Payload bytes in the batch.
+    bytes: usize,
+    cursor: u32,
+    /// The first item that the member at the cursor gets.
+    from: usize,
+    /// Places that were left since the list had work.
+    pub(crate) holes: Vec<u32>,
+}
+
+impl fmt::Debug for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Work")
+            .field("waiting", &self.waiting.len())
+            .field("batch", &self.batch.items.len())
+            .field("cursor", &self.cursor)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who a pass goes over.
+pub(crate) struct Crowd<'a> {
+    pub(crate) channel: u32,
+    pub(crate) roster: &'a [Member],
+    pub(crate) members: &'a [Subscriptions],
+}
+
+impl Work {
+    pub(crate) fn new(channel: &ChannelName) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            batch: Batch::new(channel),
+            ends: Vec::new(),
+            bytes: 0,
+            cursor: 0,
+            from: 0,
+            holes: Vec::new(),
+        }
+    }
+
+    /// For another channel; everything of the last one is given back.
+    pub(crate) fn reuse(&mut self, channel: &ChannelName) {
+        self.batch.channel = ChannelName::clone(channel);
+    }
+
+    pub(crate) fn push(&mut self, item: Item, end: u32) {
+        self.waiting.push_back((item, end));
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.waiting.is_empty() && self.ends.is_empty()
+    }
+
+    /// Goes on over at most `places` places of the list; returns how many it went over.
+    pub(crate) fn advance(
+        &mut self,
+        crowd: &Crowd<'_>,
+        sink: &mut dyn Sink,
+        places: usize,
+    ) -> usize {
+        if self.ends.is_empty() {
+            self.begin();
+        }
+        let Some(&end) = self.ends.last() else { return 0 };
+        let first = self.cursor;
+        let last = end.min(first.saturating_add(u32::try_from(places).unwrap_or(u32::MAX)));
+        for place in first..last {
+            // `ends` never decreases and `place` is below its last, so this stops in time.
+            while self.ends[self.from] <= place {
+                self.from += 1;
+            }
+            let member = crowd.roster[place as usize];
+            if member != GONE {
+                self.deliver(crowd, member, sink);
+            }
+        }
+        self.cursor = last;
+        (last - first) as usize
+    }
+
+    fn deliver(&mut self, crowd: &Crowd<'_>, member: Member, sink: &mut dyn Sink) {
+        let Some(subscription) = crowd.members[member as usize].find(crowd.channel) else {
+            debug_assert!(false, "a listed member has its subscription");
+            return;
+        };
+        let flags = subscription.flags;
+        let only_announced = self.from >= self.batch.publications_end;
+        let deaf = only_announced && !flags.contains(SubFlags::JOIN_LEAVE);
+        if !deaf && !flags.contains(SubFlags::LOST) {
+            sink.deliver(member, &mut self.batch, Audience { from: self.from, flags });
+        }
+    }
+
+    /// Ends the pass if it is through; returns the payload bytes handed out with it.
+    pub(crate) fn end_pass(&mut self) -> usize {
+        if self.ends.last().is_none_or(|&end| self.cursor < end) {
+            return 0;
+        }
+        self.end_batch()
+    }
+
+    /// Drops everything: nobody is left to get it. Returns its payload bytes.
+    pub(crate) fn give_up(&mut self) -> usize {
+        let waiting: usize = self.waiting.drain(..).map(|(item, _)| weight(&item)).sum();
+        self.waiting.shrink_to(SPARE_ITEMS_MAX);
+        waiting + self.end_batch()
+    }
+
+    fn begin(&mut self) {
+        while let Some((item, _)) = self.waiting.front() {
+            let added = weight(item);
+            if !self.ends.is_empty() && self.bytes + added > BATCH_BYTES_MAX {
+                break;
+            }
+            if let Some((item, end)) = self.waiting.pop_front() {
+                self.bytes += added;
+                self.batch.push(item);
+                self.ends.push(end);
+            }
+        }
+        if self.waiting.is_empty() {
+            self.waiting.shrink_to(SPARE_ITEMS_MAX);
+        }
+    }
+
+    fn end_batch(&mut self) -> usize {
+        self.batch.clear();
+        self.ends.clear();
+        self.ends.shrink_to(SPARE_ITEMS_MAX);
+        self.cursor = 0;
+        self.from = 0;
+        std::mem::take(&mut self.bytes)
+    }
+}
