@@ -15,6 +15,15 @@ pub enum Encoding {
     Json,
 }
 
+impl Encoding {
+    /// What stands between the messages of one frame.
+    pub const fn separator(self) -> &'static [u8] {
+        match self {
+            Self::Json => b"\n",
+        }
+    }
+}
+
 /// A frame that is not what the protocol says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Malformed {
