@@ -27,7 +27,7 @@ impl Encoding {
 /// A frame that is not what the protocol says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Malformed {
-    /// Where in the frame, in bytes from its start.
+    /// Where in the frame, in bytes from its start: within what is wrong, or right next to it.
     pub at: usize,
     /// What is wrong there.
     pub reason: String,
