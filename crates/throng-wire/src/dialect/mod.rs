@@ -15,10 +15,19 @@ pub enum Encoding {
     Json,
 }
 
+impl Encoding {
+    /// What stands between the messages of one frame.
+    pub const fn separator(self) -> &'static [u8] {
+        match self {
+            Self::Json => b"\n",
+        }
+    }
+}
+
 /// A frame that is not what the protocol says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Malformed {
-    /// Where in the frame, in bytes from its start.
+    /// Where in the frame, in bytes from its start: within what is wrong, or right next to it.
     pub at: usize,
     /// What is wrong there.
     pub reason: String,

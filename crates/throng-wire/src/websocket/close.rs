@@ -108,8 +108,7 @@ fn body<'a>(code: u16, reason: &str, room: &'a mut [u8; CONTROL_MAX]) -> &'a [u8
 }
 
 fn cut(reason: &str) -> &str {
-    let end = (0..=CONTROL_MAX - 2).rev().find_map(|end| reason.get(..end));
-    if reason.len() <= CONTROL_MAX - 2 { reason } else { end.unwrap_or_default() }
+    (0..=CONTROL_MAX - 2).rev().find_map(|end| reason.get(..end)).unwrap_or_default()
 }
 
 /// Reads the body of a close frame.

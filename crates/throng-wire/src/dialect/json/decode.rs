@@ -145,43 +145,49 @@ fn request<'de: 'a, 'a, A: MapAccess<'de>>(
     field: &Field,
     map: &mut A,
 ) -> Result<Option<Request<'a>>, A::Error> {
-    Ok(match field {
-        Field::Connect => {
-            value::<Connect<'a>, A>(map)?.map(|connect| Request::Connect(connect.into()))
-        }
+    match field {
+        Field::Connect => take(map, "connect", |from: Connect<'a>| Request::Connect(from.into())),
         Field::Subscribe => {
-            value::<Subscribe<'a>, A>(map)?.map(|subscribe| Request::Subscribe(subscribe.into()))
+            take(map, "subscribe", |from: Subscribe<'a>| Request::Subscribe(from.into()))
         }
-        Field::Unsubscribe => value::<Channel<'a>, A>(map)?
-            .map(|Channel { channel }| Request::Unsubscribe { channel }),
-        Field::Publish => value::<Publish<'a>, A>(map)?
-            .map(|Publish { channel, data }| Request::Publish { channel, data }),
+        Field::Unsubscribe => take(map, "unsubscribe", |Channel { channel }: Channel<'a>| {
+            Request::Unsubscribe { channel }
+        }),
+        Field::Publish => take(map, "publish", |Publish { channel, data }: Publish<'a>| {
+            Request::Publish { channel, data }
+        }),
         Field::Presence => {
-            value::<Channel<'a>, A>(map)?.map(|Channel { channel }| Request::Presence { channel })
+            take(map, "presence", |Channel { channel }: Channel<'a>| Request::Presence { channel })
         }
-        Field::PresenceStats => value::<Channel<'a>, A>(map)?
-            .map(|Channel { channel }| Request::PresenceStats { channel }),
-        Field::History => {
-            value::<History<'a>, A>(map)?.map(|history| Request::History(history.into()))
-        }
+        Field::PresenceStats => take(map, "presence_stats", |Channel { channel }: Channel<'a>| {
+            Request::PresenceStats { channel }
+        }),
+        Field::History => take(map, "history", |from: History<'a>| Request::History(from.into())),
         Field::Rpc => {
-            value::<Rpc<'a>, A>(map)?.map(|Rpc { method, data }| Request::Rpc { method, data })
+            take(map, "rpc", |Rpc { method, data }: Rpc<'a>| Request::Rpc { method, data })
         }
-        Field::Send => value::<Send<'a>, A>(map)?.map(|Send { data }| Request::Send { data }),
+        Field::Send => take(map, "send", |Send { data }: Send<'a>| Request::Send { data }),
         Field::Refresh => {
-            value::<Refresh<'a>, A>(map)?.map(|Refresh { token }| Request::Refresh { token })
+            take(map, "refresh", |Refresh { token }: Refresh<'a>| Request::Refresh { token })
         }
-        Field::SubRefresh => value::<SubRefresh<'a>, A>(map)?
-            .map(|SubRefresh { channel, token }| Request::SubRefresh { channel, token }),
-        Field::Id | Field::Other => {
-            map.next_value::<IgnoredAny>()?;
-            None
-        }
-    })
+        Field::SubRefresh => take(map, "sub_refresh", |from: SubRefresh<'a>| {
+            let SubRefresh { channel, token } = from;
+            Request::SubRefresh { channel, token }
+        }),
+        Field::Id | Field::Other => map.next_value::<IgnoredAny>().map(|_| None),
+    }
 }
 
-fn value<'de, T: Deserialize<'de>, A: MapAccess<'de>>(map: &mut A) -> Result<Option<T>, A::Error> {
-    Ok(map.next_value::<Option<Object<T>>>()?.map(|Object(value)| value))
+/// Takes the value of a request's field. What is wrong in it is told with the field's name.
+fn take<'de, T: Deserialize<'de>, R, A: MapAccess<'de>>(
+    map: &mut A,
+    name: &str,
+    into: impl FnOnce(T) -> R,
+) -> Result<Option<R>, A::Error> {
+    match map.next_value::<Option<Object<T>>>() {
+        Ok(value) => Ok(value.map(|Object(value)| into(value))),
+        Err(error) => Err(A::Error::custom(format_args!("{name}: {error}"))),
+    }
 }
 
 /// Of several requests in one command the one of the lowest rank counts.
@@ -202,9 +208,8 @@ const fn rank(request: &Request<'_>) -> u8 {
     }
 }
 
-#[derive(serde::Deserialize)]
+#[derive(Default, serde::Deserialize)]
 #[serde(default)]
-#[derive(Default)]
 struct Connect<'a> {
     #[serde(borrow, deserialize_with = "text")]
     token: Cow<'a, str>,
