@@ -83,6 +83,17 @@ impl Allowance {
         }
     }
 
+    /// Takes `bytes` whether or not they fit, until the claim is dropped.
+    pub fn hold(self: &Arc<Self>, bytes: usize) -> Drawn {
+        self.take(bytes);
+        Drawn { from: Arc::clone(self), bytes }
+    }
+
+    /// Whether publishers may draw anything now.
+    pub fn has_room(&self) -> bool {
+        self.used() < self.limit / 100 * PUBLISHERS_PERCENT
+    }
+
     /// Waits until a draw may succeed again; the caller has a deadline.
     pub async fn draw_later(self: &Arc<Self>, bytes: usize) -> Drawn {
         let _waiting = Waiting::new(&self.waiting);

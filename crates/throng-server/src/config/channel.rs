@@ -6,24 +6,24 @@ use super::settings::{ChannelOptions, Channels};
 
 /// A channel's name, understood.
 #[derive(Debug, Clone)]
-pub struct Resolved<'a> {
+pub struct Resolved<'a, 'c> {
     /// Empty for a channel without one.
-    pub namespace: &'a str,
+    pub namespace: &'c str,
     pub options: &'a Arc<ChannelOptions>,
     /// Begins with the private prefix: only a subscription token lets anybody in.
     pub private: bool,
     /// The users named behind the user boundary, where the namespace gives that a meaning.
-    pub users: Option<UserList<'a>>,
+    pub users: Option<UserList<'a, 'c>>,
 }
 
 /// The users that a channel's own name allows, such as `dialog#42,77`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UserList<'a> {
-    text: &'a str,
+pub struct UserList<'a, 'c> {
+    text: &'c str,
     separator: &'a str,
 }
 
-impl UserList<'_> {
+impl UserList<'_, '_> {
     /// Whether the user is on the list. Nobody is not: `dialog#` does not let anonymous users in.
     pub fn contains(&self, user: &str) -> bool {
         if user.is_empty() {
@@ -55,7 +55,7 @@ impl Channels {
     ///
     /// # Errors
     /// When there is no such channel.
-    pub fn resolve<'a>(&'a self, channel: &'a str) -> Result<Resolved<'a>, ChannelError> {
+    pub fn resolve<'a, 'c>(&'a self, channel: &'c str) -> Result<Resolved<'a, 'c>, ChannelError> {
         if channel.is_empty() {
             return Err(ChannelError::Empty);
         }
@@ -94,7 +94,11 @@ impl Channels {
         })
     }
 
-    fn users<'a>(&'a self, options: &ChannelOptions, rest: &'a str) -> Option<UserList<'a>> {
+    fn users<'a, 'c>(
+        &'a self,
+        options: &ChannelOptions,
+        rest: &'c str,
+    ) -> Option<UserList<'a, 'c>> {
         if !options.allow_user_limited_channels || self.user_boundary.is_empty() {
             return None;
         }

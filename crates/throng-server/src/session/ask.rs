@@ -104,8 +104,8 @@ impl Session {
         channel: &str,
     ) -> Option<&'s ChannelOptions> {
         let settings = cx.settings;
-        let error = match settings.channel.options_of(channel) {
-            Ok(options) => return Some(options),
+        let error = match settings.channel.resolve(channel) {
+            Ok(resolved) => return Some(resolved.options),
             Err(error) => error,
         };
         let code = match error {

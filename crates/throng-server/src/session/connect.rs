@@ -40,9 +40,9 @@ struct Given {
 /// Whether tokens' signatures are looked at.
 pub(super) fn signature(settings: &Settings) -> Signature {
     if settings.client.insecure_skip_token_signature_verify {
-        Signature::Skipped
+        Signature::Skip
     } else {
-        Signature::Checked
+        Signature::Verify
     }
 }
 
@@ -227,7 +227,7 @@ impl Session {
         Ok(())
     }
 
-    fn personal_channel(&self, settings: &Settings, namespace: &str) -> String {
+    pub(super) fn personal_channel(&self, settings: &Settings, namespace: &str) -> String {
         let user_boundary = &settings.channel.user_boundary;
         let user = &self.user;
         if namespace.is_empty() {

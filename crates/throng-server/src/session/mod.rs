@@ -148,7 +148,6 @@ pub struct Orphan {
 }
 
 /// What surrounds a session while it handles something.
-#[derive(Debug)]
 pub struct Cx<'a, 'o> {
     pub out: &'a mut Out<'o>,
     pub settings: &'a Settings,
@@ -160,7 +159,7 @@ pub struct Cx<'a, 'o> {
     /// Questions and news for the node, in order.
     pub requests: &'a mut Vec<(Request, ReplyTo)>,
     /// How many connections of a user the node has, where that is limited.
-    pub user_connections: &'a dyn Fn(&str) -> usize,
+    pub user_connections: &'a (dyn Fn(&str) -> usize + 'a),
     /// What the handler does with the session after this.
     pub effects: &'a mut Effects,
 }

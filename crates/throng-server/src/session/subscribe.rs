@@ -141,7 +141,7 @@ impl Session {
         registry: &Registry,
         slot: u32,
         request: &'s SubscribeRequest<'_>,
-    ) -> Result<Resolved<'s>, (ErrorCode, String)> {
+    ) -> Result<Resolved<'s, 's>, (ErrorCode, String)> {
         let channel: &str = &request.channel;
         let limit = settings.channel.max_length;
         if channel.len() > limit {
@@ -186,7 +186,7 @@ impl Session {
     pub(super) fn right_without_token(
         &self,
         settings: &Settings,
-        resolved: &Resolved<'_>,
+        resolved: &Resolved<'_, '_>,
     ) -> Result<(), String> {
         let insecure = settings.client.insecure;
         if resolved.private && !insecure {

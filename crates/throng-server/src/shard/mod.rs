@@ -103,10 +103,15 @@ pub trait Handler: 'static {
     fn work(&mut self, crowd: &mut Crowd<Self::Session>, deliveries: usize);
 
     /// The connection is closing or gone: nothing more comes from it and nothing goes to it.
-    fn closed(&mut self, conn: ConnRef, session: Self::Session, why: Disconnect);
+    fn closed(&mut self, conn: ConnRef, session: Self::Session, why: &Disconnect);
 
     /// How the connection is told of its end, before the close frame; most say nothing more.
-    fn farewell(&self, _session: &Self::Session, _why: Disconnect, _out: &mut Vec<u8>) -> Farewell {
+    fn farewell(
+        &self,
+        _session: &Self::Session,
+        _why: &Disconnect,
+        _out: &mut Vec<u8>,
+    ) -> Farewell {
         Farewell::CloseFrame
     }
 

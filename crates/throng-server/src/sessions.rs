@@ -1,0 +1,404 @@
+//! The sessions of one shard: what they share, and how the hub's events and the API's orders reach
+//! them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use throng_hub::event::{Event, Mailbox as HubMailbox};
+use throng_hub::node::Node;
+use throng_hub::publication::ChannelName;
+use throng_hub::registry::{Audience, Batch, Member, Queued, Registry, Sink};
+use throng_hub::request::{Answer, ReplyTo, Request, Unsubscribe};
+use throng_wire::dialect::{self, Encoding, Envelope, Push};
+use throng_wire::websocket::{Opcode, put_frame};
+
+use crate::allowance::Allowance;
+use crate::codes::Disconnect;
+use crate::config::Settings;
+use crate::desk::{Desk, Part};
+use crate::log::Log;
+use crate::session::{Cx, Effects, Ending, Kind, Open, Order, Orphan, Session, Target, encode_item};
+use crate::shard::{ConnRef, Crowd, Farewell, Handler, Mailbox, Message, Out, Post, Taken, WakeAt};
+use crate::users::Users;
+
+/// What other threads tell a shard of sessions.
+#[derive(Debug)]
+pub enum Mail {
+    /// The hub's events, in the one order of each channel.
+    Hub(Event),
+    /// For the sessions of a user; the desk is told when it is carried out.
+    Order { target: Arc<Target>, order: Arc<Order>, ask: u64 },
+    /// Who is here, or in one channel.
+    Census { channel: Option<ChannelName>, ask: u64 },
+    /// Close this share of the connections: one in so many of those left.
+    Shed { of: u32 },
+    /// The second signal: close whoever is left.
+    ShedAll,
+}
+
+/// A shard's mailbox, for sessions.
+pub type ShardMailbox = Mailbox<Open, Mail>;
+
+/// A shard as the hub knows it.
+#[derive(Debug)]
+pub struct HubDoor(pub Arc<ShardMailbox>);
+
+impl HubMailbox for HubDoor {
+    fn put(&self, event: Event) {
+        self.0.post(Post::Mail(Mail::Hub(event)));
+    }
+}
+
+/// How many connections each user has on this node; kept where that is limited.
+#[derive(Debug, Default)]
+pub struct UserCounts(Mutex<HashMap<Arc<str>, usize>>);
+
+impl UserCounts {
+    fn of(&self, user: &str) -> usize {
+        self.0.lock().get(user).copied().unwrap_or(0)
+    }
+
+    fn add(&self, user: &Arc<str>) {
+        *self.0.lock().entry(Arc::clone(user)).or_default() += 1;
+    }
+
+    fn remove(&self, user: &Arc<str>) {
+        let mut counts = self.0.lock();
+        if let Some(count) = counts.get_mut(user) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(user);
+            }
+        }
+    }
+}
+
+/// What the shards of a node have in common.
+#[derive(Debug)]
+pub struct Common {
+    pub node: Arc<Node>,
+    pub settings: Arc<Settings>,
+    pub allowance: Arc<Allowance>,
+    pub desk: Arc<Desk>,
+    pub log: Log,
+    pub user_counts: UserCounts,
+    /// Every shard's mailbox, in the order of their numbers.
+    pub shards: Vec<Arc<ShardMailbox>>,
+    /// Connections that have connected, for `info`.
+    pub clients: AtomicUsize,
+}
+
+/// The sessions of one shard.
+#[derive(Debug)]
+pub struct Sessions {
+    common: Arc<Common>,
+    /// This shard's number.
+    shard: u16,
+    registry: Registry,
+    users: Users,
+    /// Questions gathered while a session was at hand.
+    requests: Vec<(Request, ReplyTo)>,
+    /// Subscriptions asked for by clients that have gone before the answer.
+    orphans: HashMap<(u64, u32), Unsubscribe>,
+    /// Connections that want to publish and have no room.
+    starved: Vec<ConnRef>,
+    /// Where shedding goes on.
+    shed_from: u32,
+}
+
+impl Sessions {
+    /// The sessions of shard `shard`.
+    pub fn new(common: Arc<Common>, shard: u16) -> Self {
+        Self {
+            common,
+            shard,
+            registry: Registry::new(),
+            users: Users::new(),
+            requests: Vec::new(),
+            orphans: HashMap::new(),
+            starved: Vec::new(),
+            shed_from: 0,
+        }
+    }
+
+    /// Runs `f` with what surrounds a session, then does what it left to be done.
+    fn attend<T>(
+        &mut self,
+        out: &mut Out<'_>,
+        session: &mut Session,
+        f: impl FnOnce(&mut Session, &mut Cx<'_, '_>) -> T,
+    ) -> T {
+        let common = Arc::clone(&self.common);
+        let mut effects = Effects::default();
+        let user_connections = |user: &str| common.user_counts.of(user);
+        let mut cx = Cx {
+            out,
+            settings: &common.settings,
+            registry: &mut self.registry,
+            allowance: &common.allowance,
+            log: &common.log,
+            mailbox: self.shard,
+            requests: &mut self.requests,
+            user_connections: &user_connections,
+            effects: &mut effects,
+        };
+        let result = f(session, &mut cx);
+        let conn = out.conn;
+        if effects.identified {
+            self.users.add(conn.slot, session.user());
+            common.clients.fetch_add(1, Ordering::Relaxed);
+            if common.settings.client.user_connection_limit > 0 {
+                common.user_counts.add(session.user());
+            }
+        }
+        if effects.starved {
+            self.starved.push(conn);
+        }
+        if let Some((user, client, why)) = effects.displace {
+            let target = Target { user, spared: vec![client], ..Target::default() };
+            common.order(target, Order::Disconnect(why), 0);
+        }
+        for (request, to) in self.requests.drain(..) {
+            common.node.call(request, to, out.now);
+        }
+        result
+    }
+
+    fn hub_event(&mut self, crowd: &mut Crowd<Session>, event: Event) {
+        match event {
+            Event::Channel { channel, item } => {
+                if self.registry.queue(&channel, item) == Queued::Gap {
+                    self.insufficient(crowd, &channel);
+                }
+            }
+            Event::Insufficient { channel } => {
+                self.registry.lose(&channel);
+                self.insufficient(crowd, &channel);
+            }
+            Event::Answer { to, answer } => self.answer(crowd, to, answer),
+        }
+    }
+
+    fn answer(&mut self, crowd: &mut Crowd<Session>, to: ReplyTo, answer: Answer) {
+        if let Some(undo) = self.orphans.remove(&(to.number, to.ticket)) {
+            if matches!(&answer, Answer::Subscribed { result: Ok(_), .. }) {
+                self.common.node.call(Request::Unsubscribe(undo), to, crowd.now());
+            }
+            return;
+        }
+        let conn = ConnRef { slot: to.slot, number: to.number };
+        let resumes = crowd.with(conn, |session, out| {
+            self.attend(out, session, |session, cx| session.answer(cx, to.ticket, answer))
+        });
+        if resumes == Some(true) {
+            crowd.resume(to.slot);
+        }
+    }
+
+    fn insufficient(&mut self, crowd: &mut Crowd<Session>, channel: &ChannelName) {
+        let members: Vec<Member> = self.registry.positioned_members(channel).collect();
+        for member in members {
+            self.with_slot(crowd, member, |session, cx| session.insufficient(cx, channel));
+        }
+    }
+
+    fn with_slot<T>(
+        &mut self,
+        crowd: &mut Crowd<Session>,
+        slot: u32,
+        f: impl FnOnce(&mut Session, &mut Cx<'_, '_>) -> T,
+    ) -> Option<T> {
+        let conn = crowd.conn_ref(slot)?;
+        crowd.with(conn, |session, out| self.attend(out, session, f))
+    }
+
+    fn order(&mut self, crowd: &mut Crowd<Session>, target: &Target, order: &Order) {
+        let meant: Vec<u32> = self
+            .users
+            .slots(&target.user)
+            .filter(|slot| crowd.session(*slot).is_some_and(|session| session.is_meant(target)))
+            .collect();
+        for slot in meant {
+            self.with_slot(crowd, slot, |session, cx| session.order(cx, order));
+        }
+    }
+
+    fn census(&self, crowd: &Crowd<Session>, channel: Option<&ChannelName>) -> Part {
+        match channel {
+            Some(channel) => Part::Users(
+                self.registry
+                    .members(channel)
+                    .filter_map(|slot| crowd.session(slot))
+                    .map(|session| Arc::clone(session.user()))
+                    .collect(),
+            ),
+            None => Part::Users(self.users.iter().map(|(name, _)| Arc::clone(name)).collect()),
+        }
+    }
+
+    /// Closes one in `of` of the connections that are left, going round the slots.
+    fn shed(&mut self, crowd: &mut Crowd<Session>, of: u32) {
+        let left = u32::try_from(crowd.sessions().count()).unwrap_or(u32::MAX);
+        let share = left.div_ceil(of.max(1)) as usize;
+        let from = self.shed_from;
+        let next: Vec<u32> = crowd
+            .sessions()
+            .map(|(conn, _)| conn.slot)
+            .filter(|slot| *slot >= from)
+            .take(share)
+            .collect();
+        self.shed_from = next.last().map_or(0, |slot| slot + 1);
+        for slot in next {
+            crowd.fall(slot, Disconnect::SHUTDOWN);
+        }
+    }
+}
+
+impl Common {
+    /// Sends an order to every shard.
+    pub fn order(&self, target: Target, order: Order, ask: u64) {
+        let (target, order) = (Arc::new(target), Arc::new(order));
+        for shard in &self.shards {
+            let (target, order) = (Arc::clone(&target), Arc::clone(&order));
+            shard.post(Post::Mail(Mail::Order { target, order, ask }));
+        }
+    }
+}
+
+impl Handler for Sessions {
+    type Session = Session;
+    type Open = Open;
+    type Mail = Mail;
+
+    fn open(&mut self, out: &mut Out<'_>, open: Open) -> Session {
+        let common = Arc::clone(&self.common);
+        let mut effects = Effects::default();
+        let mut cx = Cx {
+            out,
+            settings: &common.settings,
+            registry: &mut self.registry,
+            allowance: &common.allowance,
+            log: &common.log,
+            mailbox: self.shard,
+            requests: &mut self.requests,
+            user_connections: &|_| 0,
+            effects: &mut effects,
+        };
+        Session::open(open, &mut cx)
+    }
+
+    fn message(
+        &mut self,
+        out: &mut Out<'_>,
+        session: &mut Session,
+        message: Message<'_>,
+    ) -> Taken {
+        self.attend(out, session, |session, cx| session.message(cx, message))
+    }
+
+    fn proceed(&mut self, out: &mut Out<'_>, session: &mut Session) -> Taken {
+        self.attend(out, session, Session::proceed)
+    }
+
+    fn wake(&mut self, out: &mut Out<'_>, session: &mut Session) -> WakeAt {
+        self.attend(out, session, Session::wake)
+    }
+
+    fn mail(&mut self, crowd: &mut Crowd<Session>, mail: Mail) {
+        match mail {
+            Mail::Hub(event) => self.hub_event(crowd, event),
+            Mail::Order { target, order, ask } => {
+                self.order(crowd, &target, &order);
+                self.common.desk.part(ask, Part::Done);
+            }
+            Mail::Census { channel, ask } => {
+                let part = self.census(crowd, channel.as_ref());
+                self.common.desk.part(ask, part);
+            }
+            Mail::Shed { of } => self.shed(crowd, of),
+            Mail::ShedAll => self.shed(crowd, 1),
+        }
+    }
+
+    fn settle(&mut self, crowd: &mut Crowd<Session>) {
+        // Who had no room to publish tries again when some has come back.
+        if !self.starved.is_empty() && self.common.allowance.has_room() {
+            for conn in std::mem::take(&mut self.starved) {
+                if crowd.conn_ref(conn.slot) == Some(conn) {
+                    crowd.resume(conn.slot);
+                }
+            }
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        self.registry.has_work()
+    }
+
+    fn work(&mut self, crowd: &mut Crowd<Session>, deliveries: usize) {
+        self.registry.fan_out(&mut Delivery { crowd }, deliveries);
+    }
+
+    fn closed(&mut self, conn: ConnRef, session: Session, why: &Disconnect) {
+        let common = Arc::clone(&self.common);
+        self.users.remove(conn.slot);
+        if session.is_connected() {
+            common.clients.fetch_sub(1, Ordering::Relaxed);
+            if common.settings.client.user_connection_limit > 0 {
+                common.user_counts.remove(session.user());
+            }
+        }
+        let now = self.now();
+        let to = ReplyTo { mailbox: self.shard, slot: conn.slot, number: conn.number, ticket: 0 };
+        let orphans = &mut self.orphans;
+        if why.code == Disconnect::SLOW.code {
+            let because = "3008 more was waiting for the client than client.queue_max_size or \
+                           limits.buffer_bytes allow, or its message did not end within \
+                           limits.incomplete_message_timeout";
+            common.log.client(3008, because, session.user(), session.client());
+        }
+        session.end(&mut self.registry, conn, &mut |ending| match ending {
+            Ending::Leave(leave) => common.node.call(Request::Unsubscribe(leave), to, now),
+            Ending::Orphan(Orphan { number, ticket, undo }) => {
+                orphans.insert((number, ticket), undo);
+            }
+        });
+    }
+
+    fn farewell(&self, session: &Session, why: &Disconnect, out: &mut Vec<u8>) -> Farewell {
+        let uni = &self.common.settings.uni_websocket;
+        if session.kind() != Kind::Unidirectional {
+            return Farewell::CloseFrame;
+        }
+        if !uni.disable_disconnect_push {
+            let mut payload = Vec::new();
+            let push = Push::Disconnect {
+                code: why.code.into(),
+                reason: &why.reason,
+                reconnect: why.reconnects(),
+            };
+            dialect::put_push(Encoding::Json, Envelope::Bare, &push, &mut payload);
+            put_frame(Opcode::Text, &payload, out);
+        }
+        if uni.disable_closing_handshake { Farewell::Silent } else { Farewell::CloseFrame }
+    }
+
+    fn tick(&mut self, _crowd: &mut Crowd<Session>) {}
+}
+
+/// Fan-out into a crowd.
+struct Delivery<'a> {
+    crowd: &'a mut Crowd<Session>,
+}
+
+impl Sink for Delivery<'_> {
+    fn deliver(&mut self, member: Member, batch: &mut Batch, audience: Audience) {
+        let Some(form) = self.crowd.form(member) else { return };
+        let frames = batch.bytes(usize::from(form), audience, &mut |channel, item, out| {
+            encode_item(form, channel, item, out);
+        });
+        self.crowd.deliver(member, frames);
+    }
+}
