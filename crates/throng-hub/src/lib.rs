@@ -9,9 +9,20 @@
 //! * [`registry`]: the subscribers of one shard, and the fan-out to them in slices.
 #![forbid(unsafe_code)]
 
+pub mod broker;
 pub mod event;
 pub mod fanout;
+mod history;
+mod idempotency;
+mod joining;
+pub mod memory;
+mod nearness;
+pub mod node;
+mod partition;
+mod pattern;
+mod presence;
 pub mod publication;
+mod random;
 pub mod registry;
 pub mod request;
 mod roster;

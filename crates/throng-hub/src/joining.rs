@@ -1,0 +1,117 @@
+//! Subscriptions that wait for their broker, and what arrives in their channel meanwhile.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::history::payload_bytes;
+use crate::publication::{Position, Publication};
+use crate::request::{Recover, Recovery, RecoveryMode, Subscribed};
+
+/// Publications kept for those who join one channel; who would need more is not recovered.
+const ARRIVED_MAX: usize = 1024;
+
+/// Payload bytes kept for those who join one channel.
+const ARRIVED_BYTES_MAX: usize = 1 << 20;
+
+/// What arrived in a channel while subscriptions to it wait, for all of them together: what one
+/// has read already it passes over by its offset.
+#[derive(Debug, Default)]
+pub(crate) struct Joining {
+    /// How many subscriptions wait.
+    pub(crate) waiting: usize,
+    arrived: VecDeque<Arc<Publication>>,
+    bytes: usize,
+}
+
+impl Joining {
+    /// Keeps a publication. The oldest goes when there are too many: that leaves a gap, and who
+    /// needs it is not recovered.
+    pub(crate) fn arrive(&mut self, publication: &Arc<Publication>) {
+        self.bytes += publication.data.len();
+        self.arrived.push_back(Arc::clone(publication));
+        while self.arrived.len() > ARRIVED_MAX || self.bytes > ARRIVED_BYTES_MAX {
+            let Some(oldest) = self.arrived.pop_front() else { break };
+            self.bytes -= oldest.data.len();
+        }
+    }
+
+    /// Publications may be missing between what arrived and what will.
+    pub(crate) fn lose(&mut self) {
+        self.arrived.clear();
+        self.bytes = 0;
+    }
+
+    /// What arrived after `position` of the same epoch, up to `top`.
+    fn between(&self, position: Position, top: u64) -> impl Iterator<Item = &Arc<Publication>> {
+        self.arrived.iter().filter(move |publication| {
+            publication.epoch == Some(position.epoch)
+                && publication.offset > position.offset
+                && publication.offset <= top
+        })
+    }
+}
+
+/// What the broker read for a subscription, brought to where the channel stands in the node's
+/// mailboxes: from there on the subscription gets everything, and before it nothing.
+#[derive(Debug)]
+pub(crate) struct Met {
+    pub(crate) subscribed: Subscribed,
+    /// The channel began anew behind the node's back: everyone who follows it must recover.
+    pub(crate) torn: bool,
+}
+
+/// `top` is where the channel stands in the mailboxes, if the node knows.
+pub(crate) fn meet(
+    top: Option<Position>,
+    read: Subscribed,
+    joining: Option<&Joining>,
+    recover: Option<&Recover>,
+) -> Met {
+    let (Some(top), Some(position)) = (top, read.position) else {
+        return Met { subscribed: read, torn: false };
+    };
+    if top == position {
+        return Met { subscribed: read, torn: false };
+    }
+    if top.epoch != position.epoch {
+        let recovery = match read.recovery {
+            Recovery::NotAsked => Recovery::NotAsked,
+            Recovery::Recovered(_) | Recovery::NotRecovered => Recovery::NotRecovered,
+        };
+        return Met { subscribed: Subscribed { position: Some(position), recovery }, torn: true };
+    }
+    let recovery = match (read.recovery, recover) {
+        (Recovery::Recovered(list), Some(recover)) => {
+            let mut list = list;
+            // What was read beyond the top is still on its way through the mailboxes.
+            list.retain(|publication| publication.offset <= top.offset);
+            if let Some(joining) = joining {
+                list.extend(joining.between(position, top.offset).cloned());
+            }
+            rejoin(list, recover, top)
+        }
+        (recovery, _) => recovery,
+    };
+    Met { subscribed: Subscribed { position: Some(top), recovery }, torn: false }
+}
+
+/// Whether `list` brings a subscriber from where it was to `top`.
+fn rejoin(mut list: Vec<Arc<Publication>>, recover: &Recover, top: Position) -> Recovery {
+    if recover.mode == RecoveryMode::Cache {
+        list.drain(..list.len().saturating_sub(1));
+        list.retain(|latest| latest.offset != recover.offset);
+    } else {
+        let first = recover.offset.saturating_add(1);
+        let unbroken = list.iter().zip(first..).all(|(one, offset)| one.offset == offset);
+        if !unbroken || recover.offset.checked_add(list.len() as u64) != Some(top.offset) {
+            return Recovery::NotRecovered;
+        }
+    }
+    match list.len() <= recover.limit && payload_bytes(&list) <= recover.bytes_max {
+        true => Recovery::Recovered(list),
+        false => Recovery::NotRecovered,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,431 @@
+//! The partitions of all channels: the one order of events in each of them.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::broker::{Broker, BrokerEvent, Op, Open, Outcome, Read, Step};
+use crate::event::{Event, Item, Mailbox};
+use crate::joining::meet;
+use crate::nearness::Nearest;
+use crate::partition::{Given, Partition, Question, Waiting};
+use crate::pattern::Pattern;
+use crate::publication::ChannelName;
+use crate::random::Random;
+use crate::request::{
+    Answer, Audience, HistoryQuery, HubError, Now, Publish, ReplyTo, Request, Retention, Subscribe,
+    Subscribed, Unsubscribe,
+};
+
+/// Names looked at for those near to one that has no subscribers.
+const NEAR_SCAN_MAX: usize = 100_000;
+
+/// What a node is made of.
+#[derive(Debug)]
+pub struct NodeSetup {
+    /// `ReplyTo::mailbox` is an index in here.
+    pub mailboxes: Vec<Arc<dyn Mailbox>>,
+    pub broker: Arc<dyn Broker>,
+    /// Locks; a few times as many as threads that call.
+    pub partitions: usize,
+    /// Decides how names are hashed: a secret, so that nobody can choose names that collide.
+    pub seed: u64,
+}
+
+/// Who listens to what on this node.
+///
+/// Every channel belongs to one partition, whose lock is held for memory work only. Whatever
+/// happens to the channel happens under it, and is put into the mailboxes under it, so the order
+/// in each mailbox is the order of the channel.
+#[derive(Debug)]
+pub struct Node {
+    mailboxes: Vec<Arc<dyn Mailbox>>,
+    broker: Arc<dyn Broker>,
+    hasher: FixedState,
+    /// Lock order: one of these, then the broker's, then a mailbox's. Never two of these.
+    partitions: Box<[Mutex<Partition>]>,
+}
+
+/// How much there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Channels with subscribers.
+    pub channels: usize,
+    pub subscriptions: usize,
+}
+
+impl Node {
+    pub fn new(setup: NodeSetup) -> Self {
+        let hasher = FixedState::with_seed(Random::new(setup.seed).next());
+        let count = setup.partitions.max(1);
+        let partitions =
+            (0..count).map(|index| Mutex::new(Partition::new(index, count, &hasher))).collect();
+        Self { mailboxes: setup.mailboxes, broker: setup.broker, hasher, partitions }
+    }
+
+    /// Asks; the answer comes as `Event::Answer` in the mailbox of `to`.
+    pub fn call(&self, request: Request, to: ReplyTo, now: Now) {
+        match request {
+            Request::Publish(publish) => self.publish(publish, to, now),
+            Request::Subscribe(subscribe) => self.subscribe(subscribe, to, now),
+            Request::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe, to, now),
+            Request::Presence { channel } => self.presence(&channel, to, now),
+            Request::PresenceStats { channel } => self.presence_stats(&channel, to, now),
+            Request::History { channel, query, retention } => {
+                self.history((&channel, &query, retention), to, now);
+            }
+            Request::RemoveHistory { channel } => self.remove_history(&channel, to, now),
+            Request::Channels { pattern } => {
+                self.answer(to, Answer::Channels(self.channels(pattern.as_deref())));
+            }
+            Request::Audience { channel } => {
+                self.answer(to, Answer::Audience(self.audience(&channel)));
+            }
+        }
+    }
+
+    /// What the broker says. For one channel by one thread at a time.
+    pub fn deliver(&self, event: BrokerEvent, now: Now) {
+        match event {
+            BrokerEvent::Item { channel, item } => {
+                self.spread(&mut self.lock(&channel), &channel, item);
+            }
+            BrokerEvent::Lost { channel } => self.lose(&mut self.lock(&channel), &channel),
+            BrokerEvent::Done { op, outcome } => self.done(op, outcome, now),
+        }
+    }
+
+    /// Once a second: ends what waited too long, and lets the broker forget what is over.
+    pub fn sweep(&self, now: Now) {
+        self.broker.sweep(now);
+        for partition in &self.partitions {
+            let mut partition = partition.lock();
+            while let Some(waiting) = partition.take_overdue(now.mono_ms) {
+                self.fail(&mut partition, waiting, now);
+            }
+            partition.shrink();
+        }
+    }
+
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for partition in &self.partitions {
+            let partition = partition.lock();
+            counts.channels += partition.channel_count();
+            counts.subscriptions += partition.subscription_count();
+        }
+        counts
+    }
+
+    fn publish(&self, publish: Publish, to: ReplyTo, now: Now) {
+        let mut partition = self.lock(&publish.channel);
+        let Some(op) = partition.op() else {
+            return self.answer(to, Answer::Published(Err(HubError::Overloaded)));
+        };
+        let channel = ChannelName::clone(&publish.channel);
+        match self.broker.publish(op, publish, now) {
+            Step::Done(result) => {
+                let result = result.map(|released| {
+                    if let Some(flight) = released.flight {
+                        self.spread(&mut partition, &channel, Item::Publication(flight));
+                    }
+                    released.published
+                });
+                self.answer(to, Answer::Published(result));
+            }
+            Step::Later => partition.wait(op, waiting(to, now, Question::Publish)),
+        }
+    }
+
+    fn subscribe(&self, mut subscribe: Subscribe, to: ReplyTo, now: Now) {
+        let mut partition = self.lock(&subscribe.channel);
+        let Some(op) = partition.op() else {
+            let result = Err(HubError::Overloaded);
+            return self.answer(to, Answer::Subscribed { channel: subscribe.channel, result });
+        };
+        subscribe.channel = partition.take_seat(&subscribe.channel, to.mailbox);
+        let open = Open {
+            channel: &subscribe.channel,
+            recover: subscribe.recover.as_ref(),
+            positioned: subscribe.positioned,
+            retention: subscribe.retention,
+        };
+        match self.broker.subscribe(op, open, now) {
+            Step::Done(result) => self.seated(&mut partition, (to, subscribe), result, now),
+            Step::Later => {
+                partition.wait(op, waiting(to, now, Question::Subscribe(Box::new(subscribe))));
+            }
+        }
+    }
+
+    /// The broker has answered a subscribe, whose seat was taken before.
+    fn seated(
+        &self,
+        partition: &mut Partition,
+        (to, subscribe): (ReplyTo, Subscribe),
+        result: Result<Subscribed, HubError>,
+        now: Now,
+    ) {
+        let channel = subscribe.channel;
+        let read = match result {
+            Ok(read) => read,
+            Err(error) => {
+                self.leave_seat(partition, &channel, to.mailbox, now);
+                let result = Err(error);
+                return self.answer(to, Answer::Subscribed { channel, result });
+            }
+        };
+        let top = partition.channel(&channel).and_then(|(_, entry)| entry.top.as_deref().copied());
+        let joining = partition.joining(&channel).map(|joining| &*joining);
+        let met = meet(top, read, joining, subscribe.recover.as_ref());
+        let mut subscribed = met.subscribed;
+        if let Some((_, entry)) = partition.channel(&channel)
+            && entry.top.is_none()
+        {
+            entry.top = subscribed.position.map(Box::new);
+        }
+        if !subscribe.positioned {
+            subscribed.position = None;
+        }
+        let info = subscribe.info;
+        if let Some(info) = info.as_ref().filter(|_| subscribe.presence) {
+            self.broker.enter(&channel, info, now);
+        }
+        let answered = ChannelName::clone(&channel);
+        self.answer(to, Answer::Subscribed { channel: answered, result: Ok(subscribed) });
+        if let Some(info) = info.filter(|_| subscribe.announce) {
+            self.announce(partition, &channel, Item::Join(info));
+        }
+        if met.torn {
+            self.lose(partition, &channel);
+        }
+    }
+
+    fn unsubscribe(&self, unsubscribe: &Unsubscribe, to: ReplyTo, now: Now) {
+        let channel = &unsubscribe.channel;
+        let mut partition = self.lock(channel);
+        if partition.take_joining(channel, unsubscribe.client, to.mailbox).is_some() {
+            // It never was there for anybody else.
+            partition.end_joining(channel);
+            self.leave_seat(&mut partition, channel, to.mailbox, now);
+            return;
+        }
+        if self.leave_seat(&mut partition, channel, to.mailbox, now) == Given::NoSeat {
+            return;
+        }
+        if unsubscribe.presence {
+            self.broker.leave(channel, unsubscribe.client, now);
+        }
+        if let Some(info) = unsubscribe.info.as_ref().filter(|_| unsubscribe.announce) {
+            self.announce(&mut partition, channel, Item::Leave(Arc::clone(info)));
+        }
+    }
+
+    fn history(
+        &self,
+        (channel, query, retention): (&ChannelName, &HistoryQuery, Retention),
+        to: ReplyTo,
+        now: Now,
+    ) {
+        let mut partition = self.lock(channel);
+        let step = match partition.op() {
+            Some(op) => match self.broker.history(op, Read { channel, query, retention }, now) {
+                Step::Done(result) => result,
+                Step::Later => return partition.wait(op, waiting(to, now, Question::History)),
+            },
+            None => Err(HubError::Overloaded),
+        };
+        self.answer(to, Answer::History(step));
+    }
+
+    fn remove_history(&self, channel: &ChannelName, to: ReplyTo, now: Now) {
+        let mut partition = self.lock(channel);
+        let result = match partition.op() {
+            Some(op) => match self.broker.remove_history(op, channel, now) {
+                Step::Done(result) => result,
+                Step::Later => {
+                    return partition.wait(op, waiting(to, now, Question::RemoveHistory));
+                }
+            },
+            None => Err(HubError::Overloaded),
+        };
+        self.answer(to, Answer::HistoryRemoved(result));
+    }
+
+    fn presence(&self, channel: &ChannelName, to: ReplyTo, now: Now) {
+        let mut partition = self.lock(channel);
+        let result = match partition.op() {
+            Some(op) => match self.broker.presence(op, channel, now) {
+                Step::Done(result) => result,
+                Step::Later => return partition.wait(op, waiting(to, now, Question::Presence)),
+            },
+            None => Err(HubError::Overloaded),
+        };
+        self.answer(to, Answer::Presence(result));
+    }
+
+    fn presence_stats(&self, channel: &ChannelName, to: ReplyTo, now: Now) {
+        let mut partition = self.lock(channel);
+        let result = match partition.op() {
+            Some(op) => match self.broker.presence_stats(op, channel, now) {
+                Step::Done(result) => result,
+                Step::Later => {
+                    return partition.wait(op, waiting(to, now, Question::PresenceStats));
+                }
+            },
+            None => Err(HubError::Overloaded),
+        };
+        self.answer(to, Answer::PresenceStats(result));
+    }
+
+    fn channels(&self, pattern: Option<&str>) -> Vec<(ChannelName, u32)> {
+        let pattern = pattern.map(Pattern::new);
+        let mut found = Vec::new();
+        for partition in &self.partitions {
+            let shared = |(name, count)| (ChannelName::clone(name), count);
+            let all: Vec<_> = partition.lock().audiences().map(shared).collect();
+            // Without the lock: how long a match takes, the asker decides.
+            let matches = |name: &str| pattern.as_ref().is_none_or(|pattern| pattern.matches(name));
+            found.extend(all.into_iter().filter(|(name, _)| matches(name)));
+        }
+        found.sort_unstable();
+        found
+    }
+
+    fn audience(&self, channel: &ChannelName) -> Audience {
+        let subscribers = self.lock(channel).audience(channel);
+        if subscribers > 0 {
+            return Audience { subscribers, near: Vec::new() };
+        }
+        let mut nearest = Nearest::new(channel);
+        let share = NEAR_SCAN_MAX.div_ceil(self.partitions.len());
+        for partition in &self.partitions {
+            let partition = partition.lock();
+            for (name, count) in partition.audiences().take(share) {
+                nearest.look_at(name, count);
+            }
+        }
+        Audience { subscribers, near: nearest.found() }
+    }
+
+    fn done(&self, op: Op, outcome: Outcome, now: Now) {
+        let index = usize::try_from(op.0 % self.partitions.len() as u64).unwrap_or_default();
+        let mut partition = self.partitions[index].lock();
+        // Too late, or the asker is gone: nobody waits.
+        let Some(waiting) = partition.take_waiting(op) else { return };
+        let to = waiting.to;
+        let answer = match (waiting.question, outcome) {
+            (Question::Subscribe(subscribe), Outcome::Subscribed(result)) => {
+                let channel = ChannelName::clone(&subscribe.channel);
+                self.seated(&mut partition, (to, *subscribe), result, now);
+                return partition.end_joining(&channel);
+            }
+            (Question::Publish, Outcome::Published(result)) => Answer::Published(result),
+            (Question::History, Outcome::History(result)) => Answer::History(result),
+            (Question::RemoveHistory, Outcome::HistoryRemoved(result)) => {
+                Answer::HistoryRemoved(result)
+            }
+            (Question::Presence, Outcome::Presence(result)) => Answer::Presence(result),
+            (Question::PresenceStats, Outcome::PresenceStats(result)) => {
+                Answer::PresenceStats(result)
+            }
+            (question, _) => {
+                debug_assert!(false, "the outcome is that of the question");
+                return self.fail(&mut partition, Waiting { question, ..waiting }, now);
+            }
+        };
+        self.answer(to, answer);
+    }
+
+    /// Ends a wait without an answer of the broker.
+    fn fail(&self, partition: &mut Partition, waiting: Waiting, now: Now) {
+        let error = HubError::Broker;
+        let answer = match waiting.question {
+            Question::Subscribe(subscribe) => {
+                partition.end_joining(&subscribe.channel);
+                return self.seated(partition, (waiting.to, *subscribe), Err(error), now);
+            }
+            Question::Publish => Answer::Published(Err(error)),
+            Question::History => Answer::History(Err(error)),
+            Question::RemoveHistory => Answer::HistoryRemoved(Err(error)),
+            Question::Presence => Answer::Presence(Err(error)),
+            Question::PresenceStats => Answer::PresenceStats(Err(error)),
+        };
+        self.answer(waiting.to, answer);
+    }
+
+    fn leave_seat(
+        &self,
+        partition: &mut Partition,
+        channel: &ChannelName,
+        mailbox: u16,
+        now: Now,
+    ) -> Given {
+        let given = partition.give_seat(channel, mailbox);
+        if given == Given::LastSeat {
+            self.broker.unsubscribe(channel, now);
+        }
+        given
+    }
+
+    fn announce(&self, partition: &mut Partition, channel: &ChannelName, item: Item) {
+        if let Some(item) = self.broker.announce(channel, item) {
+            self.spread(partition, channel, item);
+        }
+    }
+
+    /// Puts an item into the mailboxes of all who have subscribers.
+    fn spread(&self, partition: &mut Partition, channel: &str, item: Item) {
+        let Some((name, entry)) = partition.channel(channel) else { return };
+        if !entry.follow(&item) {
+            return;
+        }
+        for mailbox in entry.seats.mailboxes() {
+            let channel = ChannelName::clone(name);
+            self.put(mailbox, Event::Channel { channel, item: item.clone() });
+        }
+        if let Item::Publication(flight) = &item
+            && let Some(joining) = partition.joining(channel)
+        {
+            joining.arrive(&flight.publication);
+        }
+    }
+
+    /// Tells all who follow the channel to recover.
+    fn lose(&self, partition: &mut Partition, channel: &str) {
+        if let Some(joining) = partition.joining(channel) {
+            joining.lose();
+        }
+        let Some((name, entry)) = partition.channel(channel) else { return };
+        entry.top = None;
+        for mailbox in entry.seats.mailboxes() {
+            self.put(mailbox, Event::Insufficient { channel: ChannelName::clone(name) });
+        }
+    }
+
+    fn answer(&self, to: ReplyTo, answer: Answer) {
+        self.put(to.mailbox, Event::Answer { to, answer });
+    }
+
+    fn put(&self, mailbox: u16, event: Event) {
+        match self.mailboxes.get(usize::from(mailbox)) {
+            Some(mailbox) => mailbox.put(event),
+            None => debug_assert!(false, "a reply goes to a mailbox of this node"),
+        }
+    }
+
+    fn lock(&self, channel: &str) -> MutexGuard<'_, Partition> {
+        let hash = self.hasher.hash_one(channel);
+        // The low half of the hash: the table inside uses the rest.
+        self.partitions[(hash & 0xffff_ffff) as usize % self.partitions.len()].lock()
+    }
+}
+
+fn waiting(to: ReplyTo, now: Now, question: Question) -> Waiting {
+    Waiting { to, since_ms: now.mono_ms, question }
+}
+
+#[cfg(test)]
+mod tests;
