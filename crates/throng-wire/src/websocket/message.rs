@@ -162,15 +162,14 @@ impl Decoder {
     pub fn release(&mut self) {
         let Some(partial) = self.partial.as_deref_mut() else { return };
         match partial.given.take() {
-            None => return,
-            Some(Given::Control) => partial.control = Vec::new(),
-            Some(Given::Message) => {
-                partial.data = Vec::new();
-                partial.message = None;
-                partial.valid = 0;
+            None => {}
+            Some(Given::Control) => {
+                partial.control = Vec::new();
+                self.tidy();
             }
+            // Its last frame was the last thing taken, so nothing else is under way.
+            Some(Given::Message) => self.partial = None,
         }
-        self.tidy();
     }
 
     /// Gives the heap back where nothing is under way.
@@ -271,7 +270,8 @@ impl Decoder {
     /// Finds the frame's payload in the input, or notes that it is under way.
     fn begin(&mut self, header: Header, input: &mut [u8], at: &mut usize) -> Option<Found> {
         let Header { fin, opcode, mask, payload_len, .. } = header;
-        let alone = opcode.is_control() || (fin && opcode != Opcode::Continuation);
+        // A message of one frame, or a control frame, which is always final.
+        let alone = fin && opcode != Opcode::Continuation;
         if alone && let Some(payload) = input.get_mut(*at..).and_then(|i| i.get_mut(..payload_len))
         {
             mask::apply(mask, payload);
