@@ -106,9 +106,8 @@ impl Decoder {
         Self { partial: None }
     }
 
-    /// Takes the next event out of `input`, which is unmasked in place. To be called until the
-    /// event is `None`, each time with what the last step did not consume; the rest of the input
-    /// must not have been changed in between, and is not needed again once consumed.
+    /// Takes the next event out of `input`, unmasking in place what it consumes. What it does not
+    /// consume is left as it was, to be given again, now or later, until the event is `None`.
     ///
     /// After [`Event::Close`] and after an error there is nothing more to decode.
     ///
@@ -122,7 +121,7 @@ impl Decoder {
     ) -> Result<Step<'a>, Violation> {
         self.release();
         let mut at = 0;
-        let found = self.find(input, &mut at, (role, limits)).inspect_err(|_| {
+        let found = self.find(input, &mut at, role, limits).inspect_err(|_| {
             // Nobody will ask for the rest.
             self.partial = None;
         })?;
@@ -163,15 +162,14 @@ impl Decoder {
     pub fn release(&mut self) {
         let Some(partial) = self.partial.as_deref_mut() else { return };
         match partial.given.take() {
-            None => return,
-            Some(Given::Control) => partial.control = Vec::new(),
-            Some(Given::Message) => {
-                partial.data = Vec::new();
-                partial.message = None;
-                partial.valid = 0;
+            None => {}
+            Some(Given::Control) => {
+                partial.control = Vec::new();
+                self.tidy();
             }
+            // Its last frame was the last thing taken, so nothing else is under way.
+            Some(Given::Message) => self.partial = None,
         }
-        self.tidy();
     }
 
     /// Gives the heap back where nothing is under way.
@@ -185,7 +183,8 @@ impl Decoder {
         &mut self,
         input: &mut [u8],
         at: &mut usize,
-        (role, limits): (Role, Limits),
+        role: Role,
+        limits: Limits,
     ) -> Result<Option<Found>, Violation> {
         loop {
             if let Some(partial) = self.partial.as_deref_mut()
@@ -271,7 +270,8 @@ impl Decoder {
     /// Finds the frame's payload in the input, or notes that it is under way.
     fn begin(&mut self, header: Header, input: &mut [u8], at: &mut usize) -> Option<Found> {
         let Header { fin, opcode, mask, payload_len, .. } = header;
-        let alone = opcode.is_control() || (fin && opcode != Opcode::Continuation);
+        // A message of one frame, or a control frame, which is always final.
+        let alone = fin && opcode != Opcode::Continuation;
         if alone && let Some(payload) = input.get_mut(*at..).and_then(|i| i.get_mut(..payload_len))
         {
             mask::apply(mask, payload);
@@ -311,13 +311,14 @@ impl Partial {
         }
         let end = self.data.len() + bytes.len() + frame.left;
         append(&mut self.data, bytes, if frame.fin { end } else { limits.message_max });
-        self.check_text()?;
+        let is_complete = frame.fin && frame.left == 0;
+        self.check_text(is_complete)?;
         let found = self.message.map(|opcode| Found::Assembled(opcode, Given::Message));
-        Ok(found.filter(|_| frame.fin && frame.left == 0))
+        Ok(found.filter(|_| is_complete))
     }
 
     /// Fails on the first byte that no continuation could make UTF-8 (RFC 6455 8.1).
-    fn check_text(&mut self) -> Result<(), Violation> {
+    fn check_text(&mut self, is_complete: bool) -> Result<(), Violation> {
         if self.message != Some(Opcode::Text) {
             return Ok(());
         }
@@ -327,6 +328,9 @@ impl Partial {
             Err(error) if error.error_len().is_none() => error.valid_up_to(),
             Err(_) => return Err(Violation::InvalidUtf8),
         };
+        if is_complete && self.valid < self.data.len() {
+            return Err(Violation::InvalidUtf8);
+        }
         Ok(())
     }
 }

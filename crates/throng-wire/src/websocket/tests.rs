@@ -395,6 +395,17 @@ mod heap {
     }
 
     #[test]
+    fn a_message_that_turns_out_not_to_be_utf_8_is_not_kept() {
+        for end in [&b"\xE2"[..], b"\xFF"] {
+            let mut decoder = Decoder::new();
+            let bytes = [frame(0x01, &[b'x'; 1000]), frame(0x80, end)].concat();
+            let got = decode(&mut decoder, [&bytes[..]], Role::Server, LIMITS);
+            assert_eq!(got, [Got::Failed(Violation::InvalidUtf8)]);
+            assert_eq!(decoder.held_bytes(), 0);
+        }
+    }
+
+    #[test]
     fn a_ping_within_a_message_leaves_the_message_held() {
         let mut decoder = Decoder::new();
         let bytes = [frame(0x01, b"one"), frame(0x89, b"ping")].concat();

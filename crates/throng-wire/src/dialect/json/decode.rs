@@ -9,16 +9,12 @@ use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
 
+use super::value::{Text, entries, maybe_payload, or_default, payload, text};
 use crate::dialect::{
     Command, ConnectRequest, HistoryRequest, Malformed, Payload, Request, StreamPosition,
     SubscribeRequest,
 };
-
-/// How deep a payload may nest: subscribers have to read it too, and the parsers of some of them
-/// recurse. The other parts of a command nest four deep.
-const DEPTH_MAX: usize = 128;
 
 /// Takes a command from the front of `frame`: the command, and its size with the whitespace
 /// around it.
@@ -360,130 +356,4 @@ struct SubRefresh<'a> {
     channel: Cow<'a, str>,
     #[serde(borrow, deserialize_with = "text")]
     token: Cow<'a, str>,
-}
-
-fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
-}
-
-fn payload<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Payload<'de>, D::Error> {
-    maybe_payload(deserializer).map(Option::unwrap_or_default)
-}
-
-fn maybe_payload<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Payload<'de>>, D::Error> {
-    let raw = Option::<&'de RawValue>::deserialize(deserializer)?;
-    let Some(payload) = raw.map(|raw| raw.get().as_bytes()) else { return Ok(None) };
-    if is_too_deep(payload) {
-        return Err(D::Error::custom("payload nests too deep"));
-    }
-    Ok(Some(payload))
-}
-
-/// Whether this valid JSON text nests deeper than [`DEPTH_MAX`].
-fn is_too_deep(json: &[u8]) -> bool {
-    // Every level takes an opening and a closing byte.
-    if json.len() <= 2 * DEPTH_MAX {
-        return false;
-    }
-    let mut depth = 0_usize;
-    let mut bytes = json.iter();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'[' | b'{' => {
-                depth += 1;
-                if depth > DEPTH_MAX {
-                    return true;
-                }
-            }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            b'"' => {
-                while let Some(byte) = bytes.next()
-                    && *byte != b'"'
-                {
-                    if *byte == b'\\' {
-                        bytes.next();
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    false
-}
-
-fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'de, str>, D::Error> {
-    Text::deserialize(deserializer).map(|Text(text)| text)
-}
-
-/// A string, borrowed where it can be.
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextVisitor).map(Text)
-    }
-}
-
-struct TextVisitor;
-
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = Cow<'de, str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(text))
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(text.to_owned()))
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(""))
-    }
-}
-
-/// The entries of an object used as a map, sorted by key; of equal keys the last counts.
-fn entries<'de, D, T>(deserializer: D) -> Result<Vec<(Cow<'de, str>, T)>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    struct Entries<T>(PhantomData<T>);
-
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
-        type Value = Vec<(Cow<'de, str>, T)>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-            Ok(Vec::new())
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut entries = Vec::new();
-            while let Some((Text(key), value)) = map.next_entry::<Text<'de>, Option<T>>()? {
-                if let Some(value) = value {
-                    entries.push((key, value));
-                }
-            }
-            entries.reverse();
-            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
-            entries.dedup_by(|(later, _), (kept, _)| later == kept);
-            Ok(entries)
-        }
-    }
-
-    deserializer.deserialize_any(Entries(PhantomData))
 }

@@ -4,6 +4,7 @@ mod decode;
 mod encode;
 #[cfg(test)]
 mod tests;
+mod value;
 
 pub(super) use decode::{command, connect_request};
 pub use encode::PING;

@@ -378,10 +378,12 @@ mod closing {
     #[test]
     fn leaves_what_follows_it_untaken() {
         let close = frame(0x88, &body(1000, b""));
-        let mut input = [close.clone(), frame(0x81, b"late")].concat();
+        let late = frame(0x81, b"late");
+        let mut input = [&close[..], &late].concat();
         let mut decoder = Decoder::new();
         let step = decoder.next(&mut input, Role::Server, LIMITS).unwrap();
         assert_eq!(step.consumed, close.len());
         assert_eq!(step.event, Some(Event::Close(Some((1000, "")))));
+        assert_eq!(&input[close.len()..], late, "and as it was");
     }
 }
