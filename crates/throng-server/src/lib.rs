@@ -6,11 +6,16 @@ pub mod clock;
 pub mod codes;
 pub mod config;
 mod desk;
+mod front;
 pub mod log;
 mod notes;
+mod origin;
 pub mod rng;
+mod serve;
 mod session;
 mod sessions;
 pub mod shard;
 pub mod token;
 mod users;
+
+pub use serve::{ServeError, ServeOptions, Started, serve};

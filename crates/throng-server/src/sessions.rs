@@ -10,7 +10,7 @@ use throng_hub::event::{Event, Mailbox as HubMailbox};
 use throng_hub::node::Node;
 use throng_hub::publication::ChannelName;
 use throng_hub::registry::{Audience, Batch, Member, Queued, Registry, Sink};
-use throng_hub::request::{Answer, ReplyTo, Request, Unsubscribe};
+use throng_hub::request::{Answer, Now, ReplyTo, Request, Unsubscribe};
 use throng_wire::dialect::{self, Encoding, Envelope, Push};
 use throng_wire::websocket::{Opcode, put_frame};
 
@@ -341,7 +341,7 @@ impl Handler for Sessions {
         self.registry.fan_out(&mut Delivery { crowd }, deliveries);
     }
 
-    fn closed(&mut self, conn: ConnRef, session: Session, why: &Disconnect) {
+    fn closed(&mut self, conn: ConnRef, session: Session, why: &Disconnect, now: Now) {
         let common = Arc::clone(&self.common);
         self.users.remove(conn.slot);
         if session.is_connected() {
@@ -350,7 +350,6 @@ impl Handler for Sessions {
                 common.user_counts.remove(session.user());
             }
         }
-        let now = self.now();
         let to = ReplyTo { mailbox: self.shard, slot: conn.slot, number: conn.number, ticket: 0 };
         let orphans = &mut self.orphans;
         if why.code == Disconnect::SLOW.code {

@@ -1,7 +1,12 @@
 //! What the kernel says, one file per source.
 
+mod listener;
 pub mod limits;
 pub mod process;
+
+pub use limits::OpenFiles;
+pub use listener::{listener_holder, listening_inodes};
+pub use process::{cpu_time, memory};
 
 use std::path::Path;
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use throng_hub::publication::ChannelName;
-use throng_hub::request::Request;
 use throng_wire::dialect::{
     self, ConnectRequest, ConnectResult, Encoding, Push, Reply, SubscribeRequest, SubscribeResult,
 };

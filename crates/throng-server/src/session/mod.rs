@@ -33,7 +33,9 @@ use crate::log::Log;
 use crate::shard::{ConnRef, Message, Out, Taken};
 
 pub use order::{Order, Target};
+pub(crate) use answer::error_code;
 pub use say::{FORM_JSON, FORM_JSON_UNI, encode_item};
+pub(crate) use subscribe::retention;
 
 /// What the version field of connect replies says.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " throng");

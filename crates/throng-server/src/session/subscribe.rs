@@ -401,8 +401,9 @@ pub(super) struct Shown<'a>(pub(super) &'a str);
 
 impl std::fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        use std::fmt::Write;
         for each in self.0.chars().take(80) {
-            f.write_str(if each.is_control() { "?" } else { each.encode_utf8(&mut [0; 4]) })?;
+            f.write_char(if each.is_control() { '?' } else { each })?;
         }
         if self.0.chars().nth(80).is_some() { f.write_str("…") } else { Ok(()) }
     }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use throng_hub::request::Now;
 use throng_limits::budget::Permit;
 use throng_wire::websocket::Limits as MessageLimits;
 
@@ -27,7 +28,7 @@ use crate::log::Log;
 pub use conn::Peer;
 pub use crowd::{Crowd, Out};
 pub use mailbox::{Mailbox, Post};
-pub use turn::Shard;
+pub use turn::{Shard, event_loop};
 
 /// A connection on this machine: where it is in its shard, and its number, unique for life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -103,7 +104,7 @@ pub trait Handler: 'static {
     fn work(&mut self, crowd: &mut Crowd<Self::Session>, deliveries: usize);
 
     /// The connection is closing or gone: nothing more comes from it and nothing goes to it.
-    fn closed(&mut self, conn: ConnRef, session: Self::Session, why: &Disconnect);
+    fn closed(&mut self, conn: ConnRef, session: Self::Session, why: &Disconnect, now: Now);
 
     /// How the connection is told of its end, before the close frame; most say nothing more.
     fn farewell(

@@ -336,6 +336,9 @@ impl<H: Handler> Shard<H> {
         let goes_on = match decoded {
             Decoded::All => self.is_open(slot),
             Decoded::Stopped(at, taken) => {
+                if let Some(conn) = self.crowd.conns.get_mut(slot as usize) {
+                    conn.link.decoder.release();
+                }
                 if at < input.len()
                     && let Some(conn) = self.crowd.conns.get_mut(slot as usize)
                 {
@@ -472,7 +475,8 @@ impl<H: Handler> Shard<H> {
             let mut manner = Farewell::CloseFrame;
             if let Some(session) = conn.session.take() {
                 manner = self.handler.farewell(&session, &why, &mut farewell);
-                self.handler.closed(ConnRef { slot, number }, session, &why);
+                let now = self.crowd.time.now;
+                self.handler.closed(ConnRef { slot, number }, session, &why, now);
             }
             let Some(conn) = self.crowd.conns.get(slot as usize) else { continue };
             match conn.link.state {

@@ -1,0 +1,192 @@
+//! The server API over HTTP: who may call it, how a call comes in, and how its answer goes out.
+
+mod call;
+mod methods;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use serde_json::value::RawValue;
+
+use super::upgrade::percent_decoded;
+use super::{Answer, Front, Visit, json, text};
+use crate::codes::ErrorCode;
+use crate::log::line;
+
+pub(super) use call::{ApiError, Call};
+
+/// Bytes of one request: many publications in one batch, or a large one.
+const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long a request's body may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The method that a path below the API's names; empty for the path itself, where the method
+/// stands in the body.
+pub(super) fn method_of<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
+    let rest = path.strip_prefix(prefix)?;
+    match rest.strip_prefix('/') {
+        Some(method) => Some(method),
+        None => rest.is_empty().then_some(""),
+    }
+}
+
+/// Answers one API request.
+pub(super) async fn answer(front: &Front, visit: Visit, method: &str) -> Answer {
+    let request = visit.request;
+    if request.method() != Method::POST {
+        let mut answer =
+            text(StatusCode::METHOD_NOT_ALLOWED, "calls of the API are POST requests\n");
+        answer.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("POST"));
+        return answer;
+    }
+    if !front.settings().http_api.insecure
+        && let Err(answer) = authorise(front, request.headers(), request.uri().query())
+    {
+        return *answer;
+    }
+    if !method.is_empty() && !methods::is_known(method) {
+        return text(StatusCode::NOT_FOUND, "there is no such method of the API\n");
+    }
+    let asks = Asks::of(front, request.headers());
+    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
+    let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            return text(StatusCode::PAYLOAD_TOO_LARGE, "the request's body is over 16 MiB\n");
+        }
+        Ok(Err(_)) => return text(StatusCode::BAD_REQUEST, "the request's body broke off\n"),
+        Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the request's body took over 30 s\n"),
+    };
+    if method.is_empty() { legacy(front, &body).await } else { one(front, method, &body, asks).await }
+}
+
+/// What a request wants of its answer beside the result.
+#[derive(Debug, Clone, Copy)]
+struct Asks {
+    /// Errors as HTTP statuses.
+    transport_errors: bool,
+    /// Who a publication reached.
+    audience: bool,
+}
+
+impl Asks {
+    fn of(front: &Front, headers: &HeaderMap) -> Self {
+        let is = |name: &str, wanted: &str| {
+            headers.get(name).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(wanted.as_bytes()))
+        };
+        Self {
+            transport_errors: front.settings().http_api.error_mode_transport
+                || is("x-centrifugo-error-mode", "transport"),
+            audience: is("x-throng-audience", "true"),
+        }
+    }
+}
+
+async fn one(front: &Front, method: &str, body: &[u8], asks: Asks) -> Answer {
+    let params: &RawValue = match serde_json::from_slice(body) {
+        Ok(params) => params,
+        Err(error) => return malformed(&error),
+    };
+    let call = Call { method, params };
+    match methods::run(front, call).await {
+        Ok(result) if method == "batch" => json(StatusCode::OK, result),
+        Ok(result) => {
+            let mut out = Vec::with_capacity(result.len() + 16);
+            out.extend_from_slice(b"{\"result\":");
+            out.extend_from_slice(&result);
+            if asks.audience && method == "publish" {
+                out.extend_from_slice(b",\"audience\":");
+                out.extend_from_slice(&methods::audience(front, params).await);
+            }
+            out.push(b'}');
+            json(StatusCode::OK, out)
+        }
+        Err(error) => failed(front, &error, asks),
+    }
+}
+
+fn failed(front: &Front, error: &ApiError, asks: Asks) -> Answer {
+    line!(front.common.log, Info, "api.error", "{} a call of the API failed: {}", error.code.code, error.because);
+    let body = error.body();
+    if !asks.transport_errors {
+        return json(StatusCode::OK, format!("{{\"error\":{body}}}"));
+    }
+    let status = match error.code.code {
+        102 | 104 => StatusCode::NOT_FOUND,
+        107 | 108 => StatusCode::BAD_REQUEST,
+        112 => StatusCode::RANGE_NOT_SATISFIABLE,
+        113 => StatusCode::CONFLICT,
+        111 => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    json(status, body)
+}
+
+/// The old form: objects with `method` and `params`, a line of answer for each.
+async fn legacy(front: &Front, body: &[u8]) -> Answer {
+    let mut out = Vec::new();
+    let calls = serde_json::Deserializer::from_slice(body).into_iter::<call::Legacy<'_>>();
+    for call in calls {
+        let call = match call {
+            Ok(call) => call,
+            Err(error) => return malformed(&error),
+        };
+        if !out.is_empty() {
+            out.push(b'\n');
+        }
+        let params = call.params.unwrap_or(RawValue::NULL);
+        let result = if methods::is_known(&call.method) {
+            methods::run(front, Call { method: &call.method, params }).await
+        } else {
+            Err(ApiError::new(ErrorCode::METHOD_NOT_FOUND, "there is no such method"))
+        };
+        match result {
+            Ok(result) => {
+                out.extend_from_slice(b"{\"result\":");
+                out.extend_from_slice(&result);
+                out.push(b'}');
+            }
+            Err(error) => out.extend_from_slice(format!("{{\"error\":{}}}", error.body()).as_bytes()),
+        }
+    }
+    json(StatusCode::OK, out)
+}
+
+fn malformed(error: &serde_json::Error) -> Answer {
+    let mut answer = text(StatusCode::BAD_REQUEST, "");
+    *answer.body_mut() = http_body_util::Full::new(Bytes::from(format!("the body is not a JSON object: {error}\n")));
+    answer
+}
+
+/// The key, in one of its three places. What is wrong with it is said in the log, not to strangers.
+fn authorise(front: &Front, headers: &HeaderMap, query: Option<&str>) -> Result<(), Box<Answer>> {
+    let wanted = front.settings().http_api.key.as_bytes();
+    let by_header = headers.get("x-api-key").map(|key| key.as_bytes().to_vec());
+    let by_authorization = || {
+        let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, key) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("apikey").then(|| key.trim().as_bytes().to_vec())
+    };
+    let by_query = || {
+        let pair = query?.split('&').find_map(|pair| pair.strip_prefix("api_key="))?;
+        Some(percent_decoded(pair))
+    };
+    let because = match by_header.or_else(by_authorization).or_else(by_query) {
+        _ if wanted.is_empty() => "http_api.key is not set, so no key is right",
+        None => "the request has no key; http_api.key belongs into the header X-API-Key",
+        Some(key) if same(&key, wanted) => return Ok(()),
+        Some(_) => "the request's key is not http_api.key",
+    };
+    line!(front.common.log, Warn, "api.unauthorised", "401 a call of the API was refused: {}", because);
+    let mut answer = Answer::default();
+    *answer.status_mut() = StatusCode::UNAUTHORIZED;
+    Err(Box::new(answer))
+}
+
+/// Compares in a time that tells nothing about where two keys differ.
+fn same(left: &[u8], right: &[u8]) -> bool {
+    left.len() == right.len()
+        && left.iter().zip(right).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
+}

@@ -1,0 +1,99 @@
+//! One HTTP connection, from its first byte to its end or to its move into a shard.
+
+use std::future::{Future, pending, poll_fn};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use throng_limits::Permit;
+use tokio::net::TcpStream;
+
+use super::upgrade::Move;
+use super::{Answer, Door, Front, Outcome, Visit};
+use crate::shard::{Adopt, Post};
+
+/// Bytes of a request's head, and of what hyper reads ahead.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Header fields of a request.
+const HEADERS_MAX: usize = 64;
+
+/// Where the service leaves word that the connection is to move.
+type Departure = Arc<Mutex<Option<Box<Move>>>>;
+
+/// Serves one connection. Its permit is given back when it ends or has moved.
+pub(crate) async fn drive(front: Arc<Front>, socket: TcpStream, peer: SocketAddr, door: Door, visitor: Permit) {
+    let departure = Departure::default();
+    let visits = Visits { front: Arc::clone(&front), departure: Arc::clone(&departure), peer, door };
+    let http = &front.settings().http;
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(http.header_timeout)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(socket), visits);
+    // A shard writes the answer to an upgrade, so the connection is left before hyper answers:
+    // the service never resolves then, and this is polled until it has left word.
+    let moved = {
+        let mut connection = pin!(&mut connection);
+        poll_fn(|cx| {
+            let ended = connection.poll_without_shutdown(cx).is_ready();
+            match departure.lock().take() {
+                Some(to) => Poll::Ready(Some(to)),
+                None if ended => Poll::Ready(None),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    };
+    if let Some(to) = moved {
+        let parts = connection.into_parts();
+        hand_over(&front, parts.io.into_inner(), parts.read_buf, *to);
+    }
+    drop(visitor);
+}
+
+/// Gives the socket to the shard that was chosen for it.
+fn hand_over(front: &Front, socket: TcpStream, read_ahead: bytes::Bytes, to: Move) {
+    // Leaving tokio's event queue fails only with the queue itself; the client reconnects.
+    let Ok(socket) = socket.into_std() else { return };
+    let Move { shard, head, open, permit } = to;
+    let number = front.number();
+    let adopt = Adopt { socket, permit, head, read_ahead, number, open };
+    if let Some(mailbox) = front.common.shards.get(shard) {
+        mailbox.post(Post::Adopt(Box::new(adopt)));
+    }
+}
+
+/// The requests of one connection.
+struct Visits {
+    front: Arc<Front>,
+    departure: Departure,
+    peer: SocketAddr,
+    door: Door,
+}
+
+impl Service<hyper::Request<hyper::body::Incoming>> for Visits {
+    type Response = Answer;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer, Self::Error>> + Send>>;
+
+    fn call(&self, request: hyper::Request<hyper::body::Incoming>) -> Self::Future {
+        let front = Arc::clone(&self.front);
+        let departure = Arc::clone(&self.departure);
+        let visit = Visit { request, peer: self.peer, door: self.door };
+        Box::pin(async move {
+            match front.visit(visit).await {
+                Outcome::Answered(answer) => Ok(answer),
+                Outcome::Upgraded(to) => {
+                    *departure.lock() = Some(to);
+                    pending().await
+                }
+            }
+        })
+    }
+}

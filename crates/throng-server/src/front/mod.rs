@@ -1,0 +1,200 @@
+//! The front: everything that is an HTTP request.
+//!
+//! It accepts, reads requests with hyper, answers the API, health and the playground, and takes a
+//! connection that is to be upgraded apart before it is answered: its socket moves to a shard.
+
+pub(crate) mod accept;
+mod api;
+mod connection;
+mod health;
+mod pages;
+mod upgrade;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use throng_limits::Budget;
+
+use crate::clock::Clock;
+use crate::config::{Level, Settings};
+use crate::log::line;
+use crate::origin;
+use crate::sessions::Common;
+
+pub(crate) use connection::drive;
+
+/// A meter of arrivals that has seen none.
+pub(crate) fn arrivals() -> upgrade::Arrivals {
+    upgrade::Arrivals::default()
+}
+
+/// What a request is answered with.
+pub(crate) type Answer = Response<Full<Bytes>>;
+
+/// What the front's tasks share.
+#[derive(Debug)]
+pub(crate) struct Front {
+    pub(crate) common: Arc<Common>,
+    pub(crate) clock: Clock,
+    /// Clients that may be held; the upgrade draws from it.
+    pub(crate) clients: Budget,
+    /// HTTP connections that may be open at once; accepting draws from it.
+    pub(crate) visitors: Budget,
+    /// Numbers for connections, unique for life.
+    pub(crate) last_number: AtomicU64,
+    /// The shard that the next connection moves to.
+    pub(crate) next_shard: AtomicUsize,
+    /// The server is stopping: no new clients.
+    pub(crate) draining: AtomicBool,
+    pub(crate) arrivals: upgrade::Arrivals,
+    /// This process's id among nodes, for `info`.
+    pub(crate) uid: String,
+}
+
+/// Which of the two ports a request came in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// The only one, when there is no internal port.
+    Both,
+    Public,
+    Internal,
+}
+
+impl Door {
+    fn shows_clients(self) -> bool {
+        self != Self::Internal
+    }
+
+    fn shows_internals(self) -> bool {
+        self != Self::Public
+    }
+}
+
+/// One request, and where it came from.
+pub(crate) struct Visit {
+    pub(crate) request: Request<Incoming>,
+    pub(crate) peer: SocketAddr,
+    pub(crate) door: Door,
+}
+
+/// What a request comes to.
+pub(crate) enum Outcome {
+    Answered(Answer),
+    /// The connection leaves HTTP: the shard answers.
+    Upgraded(Box<upgrade::Move>),
+}
+
+impl Front {
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.common.settings
+    }
+
+    pub(crate) async fn visit(&self, visit: Visit) -> Outcome {
+        let settings = self.settings();
+        let path = visit.request.uri().path();
+        if settings.dev
+            && let Err(answer) = self.loopback_only(visit.request.headers())
+        {
+            return Outcome::Answered(*answer);
+        }
+        if visit.door.shows_clients() {
+            if settings.websocket.enabled && path == settings.websocket.path {
+                return upgrade::websocket(self, &visit, crate::session::Kind::Bidirectional);
+            }
+            if settings.uni_websocket.enabled && path == settings.uni_websocket.path {
+                return upgrade::websocket(self, &visit, crate::session::Kind::Unidirectional);
+            }
+        }
+        let api_here = visit.door.shows_internals() || settings.http_api.external;
+        if settings.http_api.enabled
+            && api_here
+            && let Some(method) = api::method_of(&settings.http_api.path, path)
+        {
+            let method = method.to_owned();
+            return Outcome::Answered(api::answer(self, visit, &method).await);
+        }
+        if settings.health
+            && visit.door.shows_internals()
+            && let Some(rest) = path.strip_prefix(settings.health_path.as_str())
+            && let Some(answer) = health::answer(self, rest)
+        {
+            return Outcome::Answered(answer);
+        }
+        if settings.dev && visit.request.method() == Method::GET
+            && let Some(page) = pages::page(path)
+        {
+            return Outcome::Answered(page);
+        }
+        Outcome::Answered(self.not_found(path))
+    }
+
+    /// In development mode everybody may do everything, so a page of the web that the developer
+    /// happens to visit must not: its requests carry its own origin, or a name that is not
+    /// loopback's.
+    fn loopback_only(&self, headers: &HeaderMap) -> Result<(), Box<Answer>> {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        if !host.is_none_or(origin::is_loopback_host) {
+            return Err(Box::new(text(
+                StatusCode::FORBIDDEN,
+                "throng serve --dev answers only to loopback names such as localhost:8000; to be \
+                 reached by another name, make a configuration: throng config init --origin URL\n",
+            )));
+        }
+        let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+        if !origin.is_none_or(origin::is_loopback_origin) {
+            line!(self.common.log, Warn, "dev.origin", "a page from elsewhere was refused: in development mode Origin must be a loopback name");
+            return Err(Box::new(text(
+                StatusCode::FORBIDDEN,
+                "throng serve --dev lets in only pages from loopback names such as localhost\n",
+            )));
+        }
+        Ok(())
+    }
+
+    fn not_found(&self, path: &str) -> Answer {
+        let settings = self.settings();
+        let hint = if path == settings.uni_websocket.path {
+            "uni_websocket.enabled is off\n"
+        } else if path.starts_with(&settings.health_path) && !settings.health {
+            "health.enabled is off\n"
+        } else {
+            "there is nothing here\n"
+        };
+        text(StatusCode::NOT_FOUND, hint)
+    }
+
+    /// The next connection's number.
+    pub(crate) fn number(&self) -> u64 {
+        self.last_number.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn wants_debug(&self) -> bool {
+        self.common.log.wants(Level::Debug)
+    }
+}
+
+/// An answer in words.
+pub(crate) fn text(status: StatusCode, words: &'static str) -> Answer {
+    with_type(status, "text/plain; charset=utf-8", Bytes::from_static(words.as_bytes()))
+}
+
+/// An answer in JSON.
+pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    with_type(status, "application/json", body.into())
+}
+
+fn with_type(status: StatusCode, kind: &'static str, body: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    answer
+}

@@ -1,0 +1,270 @@
+//! The WebSocket handshake (RFC 6455 4.2): what is checked, and the head that the shard will write.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use parking_lot::Mutex;
+use throng_limits::Permit;
+use throng_wire::websocket::accept_key;
+
+use super::{Answer, Front, Outcome, Visit, text};
+use crate::log::line;
+use crate::origin;
+use crate::session::{Kind, Open};
+
+/// A connection that is to move into a shard.
+pub(crate) struct Move {
+    pub(crate) shard: usize,
+    pub(crate) head: Bytes,
+    pub(crate) open: Open,
+    pub(crate) permit: Permit,
+}
+
+/// Answers an upgrade request, or lets it move.
+pub(super) fn websocket(front: &Front, visit: &Visit, kind: Kind) -> Outcome {
+    match checked(front, visit, kind) {
+        Ok(to) => Outcome::Upgraded(Box::new(to)),
+        Err(answer) => Outcome::Answered(*answer),
+    }
+}
+
+fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<Answer>> {
+    let request = &visit.request;
+    let headers = request.headers();
+    let key = handshake_key(request.method(), headers)?;
+    check_origin(front, headers)?;
+    let query = Query(request.uri().query().unwrap_or_default());
+    let protocol = check_encoding(headers, &query)?;
+    let permit = admit(front)?;
+    let mut head = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {}\r\n",
+        accept_key(key)
+    );
+    if let Some(protocol) = protocol {
+        head.push_str("Sec-WebSocket-Protocol: ");
+        head.push_str(protocol);
+        head.push_str("\r\n");
+    }
+    head.push_str("\r\n");
+    let shards = front.common.shards.len().max(1);
+    let user_header = &front.settings().client.user_id_http_header;
+    let user = (!user_header.is_empty())
+        .then(|| headers.get(user_header.as_str()))
+        .flatten()
+        .and_then(|user| user.to_str().ok())
+        .map(Box::from);
+    let connect = (kind == Kind::Unidirectional)
+        .then(|| query.get("cf_connect"))
+        .flatten()
+        .map(|connect| Bytes::from(percent_decoded(connect)));
+    let native_ping = query.get("cf_ws_frame_ping_pong") == Some("true");
+    if front.wants_debug() {
+        line!(front.common.log, Debug, "client.upgrade", "a client has come"; peer = visit.peer.to_string().as_str());
+    }
+    Ok(Move {
+        shard: front.next_shard.fetch_add(1, Ordering::Relaxed) % shards,
+        head: head.into(),
+        open: Open { kind, native_ping, user, connect },
+        permit,
+    })
+}
+
+/// RFC 6455 4.2.1: what a client's handshake must have. Returns its key.
+fn handshake_key<'r>(method: &Method, headers: &'r HeaderMap) -> Result<&'r str, Box<Answer>> {
+    let upgrades = has_token(headers, header::UPGRADE, "websocket");
+    if method != Method::GET || !upgrades || !has_token(headers, header::CONNECTION, "upgrade") {
+        let mut answer = text(
+            StatusCode::UPGRADE_REQUIRED,
+            "This address speaks WebSocket, and the request came without its Upgrade headers.\n\
+             If nginx is in front, it drops them unless told otherwise:\n\
+             \n    proxy_http_version 1.1;\n    proxy_set_header Upgrade $http_upgrade;\n    \
+             proxy_set_header Connection \"upgrade\";\n",
+        );
+        answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        return Err(Box::new(answer));
+    }
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        // RFC 6455 4.4: the answer names the version that is spoken.
+        let mut answer =
+            text(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13\n");
+        let version = HeaderValue::from_static("13");
+        answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
+        return Err(Box::new(answer));
+    }
+    headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .and_then(|key| key.to_str().ok())
+        // Sixteen bytes in base64.
+        .filter(|key| key.len() == 24 && key.ends_with("=="))
+        .ok_or_else(|| {
+            Box::new(text(
+                StatusCode::BAD_REQUEST,
+                "Sec-WebSocket-Key must be 16 bytes in base64\n",
+            ))
+        })
+}
+
+fn check_origin(front: &Front, headers: &HeaderMap) -> Result<(), Box<Answer>> {
+    let settings = front.settings();
+    // What has no Origin is no page of a browser.
+    let Some(value) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let origin = value.to_str().unwrap_or("unreadable");
+    if settings.dev || origin::is_allowed(&settings.client.allowed_origins, origin) {
+        return Ok(());
+    }
+    let shown: String = origin.chars().filter(|each| !each.is_control()).take(120).collect();
+    let message = format!(
+        "403 a page of {shown} was refused: it is not in client.allowed_origins; if it is yours, \
+         add \"{shown}\" there"
+    );
+    line!(front.common.log, Warn, "origin.refused", "{}", message);
+    Err(Box::new(text(
+        StatusCode::FORBIDDEN,
+        "the page's origin is not in client.allowed_origins\n",
+    )))
+}
+
+/// The subprotocol to echo. JSON is the only encoding yet.
+fn check_encoding(
+    headers: &HeaderMap,
+    query: &Query<'_>,
+) -> Result<Option<&'static str>, Box<Answer>> {
+    let offers = |name: &str| has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, name);
+    let wants_protobuf = query.get("format") == Some("protobuf")
+        || query.get("cf_protocol") == Some("protobuf");
+    if (offers("centrifuge-protobuf") && !offers("centrifuge-json")) || wants_protobuf {
+        return Err(Box::new(text(
+            StatusCode::BAD_REQUEST,
+            "The Protobuf encoding is not supported yet; connect with JSON.\n",
+        )));
+    }
+    Ok(offers("centrifuge-json").then_some("centrifuge-json"))
+}
+
+/// Whether one more client may come in, and its permit.
+fn admit(front: &Front) -> Result<Permit, Box<Answer>> {
+    let client = &front.settings().client;
+    if front.is_draining() {
+        return Err(busy("the server is stopping"));
+    }
+    let limit = client.connection_limit;
+    if limit > 0 && front.clients.open() >= limit as u64 {
+        line!(front.common.log, Warn, "full", "503 clients are refused: client.connection_limit is reached"; limit = limit as u64);
+        return Err(busy("the server is full"));
+    }
+    if !front.arrivals.admit(client.connection_rate_limit, Instant::now()) {
+        line!(front.common.log, Warn, "rate", "503 clients are refused: more come than client.connection_rate_limit allows per second"; limit = client.connection_rate_limit as u64);
+        return Err(busy("too many clients come at once"));
+    }
+    front.clients.try_client().ok_or_else(|| {
+        line!(front.common.log, Warn, "full", "503 clients are refused: no descriptor is left for one more"; ceiling = front.clients.ceiling());
+        busy("the server is full")
+    })
+}
+
+/// 503 with the time after which to try again.
+fn busy(words: &'static str) -> Box<Answer> {
+    let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, words);
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Box::new(answer)
+}
+
+/// Whether a comma-separated header, in one line or several, has this token.
+fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|each| each.trim().eq_ignore_ascii_case(token))
+}
+
+/// A query string.
+struct Query<'a>(&'a str);
+
+impl<'a> Query<'a> {
+    fn get(&self, name: &str) -> Option<&'a str> {
+        self.0.split('&').find_map(|pair| {
+            let (key, value) = pair.split_once('=')?;
+            (key == name).then_some(value)
+        })
+    }
+}
+
+/// The bytes behind `%41` and `+`; what is no escape stands for itself.
+pub(super) fn percent_decoded(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.as_bytes();
+    while let [first, rest @ ..] = bytes {
+        bytes = rest;
+        let escaped = (*first == b'%').then(|| rest.get(..2)).flatten().and_then(|hex| {
+            let hex = std::str::from_utf8(hex).ok()?;
+            u8::from_str_radix(hex, 16).ok()
+        });
+        match escaped {
+            Some(byte) => {
+                out.push(byte);
+                bytes = &rest[2..];
+            }
+            None => out.push(if *first == b'+' { b' ' } else { *first }),
+        }
+    }
+    out
+}
+
+/// `client.connection_rate_limit`: a token bucket over all arrivals of the node.
+#[derive(Debug, Default)]
+pub(crate) struct Arrivals(Mutex<Option<Bucket>>);
+
+#[derive(Debug)]
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+impl Arrivals {
+    /// Whether one more may arrive now, at `per_second` at most; 0 is no limit.
+    fn admit(&self, per_second: usize, now: Instant) -> bool {
+        if per_second == 0 {
+            return true;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a rate of 2^52 a second is not needed")]
+        let rate = per_second as f64;
+        let mut bucket = self.0.lock();
+        let bucket = bucket.get_or_insert(Bucket { tokens: rate, at: now });
+        let passed = now.saturating_duration_since(bucket.at).as_secs_f64();
+        bucket.tokens = (bucket.tokens + passed * rate).min(rate);
+        bucket.at = now;
+        if bucket.tokens < 1.0 {
+            return false;
+        }
+        bucket.tokens -= 1.0;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn arrivals_refill_at_the_rate_and_not_at_one_a_second() {
+        let arrivals = Arrivals::default();
+        let start = Instant::now();
+        let count = |at: Instant| (0..1000).filter(|_| arrivals.admit(100, at)).count();
+        assert_eq!(count(start), 100);
+        assert_eq!(count(start + Duration::from_millis(500)), 50);
+        assert_eq!(count(start + Duration::from_secs(60)), 100);
+    }
+
+    #[test]
+    fn escapes_are_decoded_and_half_ones_stand_for_themselves() {
+        assert_eq!(percent_decoded("%7B%22a%22%3a1%7D+x%2"), b"{\"a\":1} x%2");
+    }
+}
