@@ -1,7 +1,103 @@
 //! The configuration: as written, as meant, and what is wrong with it.
+//!
+//! [`load`] gathers what flags, environment and file say (`written`), reads it option by option
+//! against one table (`options`), and reports every problem at once, with path, value and place.
 
 mod channel;
+mod duration;
+mod init;
+mod machine;
+mod meaning;
+mod options;
+mod problem;
+mod read;
 mod settings;
+mod tree;
+mod verdict;
+mod written;
+
+use std::path::PathBuf;
 
 pub use channel::*;
+pub use duration::{parse_duration, show_duration};
+pub use init::{InitError, InitFile, default_text, init};
+pub use problem::*;
 pub use settings::*;
+
+/// Looked for in the working directory when no file is named.
+pub const FILE_NAMES: [&str; 6] =
+    ["throng.toml", "throng.yaml", "throng.json", "config.toml", "config.yaml", "config.json"];
+
+/// Where a configuration comes from; the stronger wins: flags, environment, file, defaults.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// None: the first of [`FILE_NAMES`] that is there, and none with `dev`.
+    pub file: Option<PathBuf>,
+    /// All of it; what is not throng's is not looked at.
+    pub env: Vec<(String, String)>,
+    /// Options by their paths.
+    pub flags: Vec<(String, String)>,
+    /// Development: everything is allowed where nothing else is said.
+    pub dev: bool,
+}
+
+/// A configuration, as far as it could be understood.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// None where there is a problem.
+    pub settings: Option<Settings>,
+    /// What must be corrected before a server can start.
+    pub problems: Vec<Problem>,
+    /// What should be known.
+    pub warnings: Vec<Problem>,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+}
+
+/// Loads a configuration; every problem in it is found at once.
+pub fn load(sources: Sources) -> Loaded {
+    let dev = sources.dev;
+    let mut written = written::Written::gather(sources);
+    let mut problems = std::mem::take(&mut written.problems);
+    let mut warnings = std::mem::take(&mut written.warnings);
+    let file = written.file.clone();
+    let (settings, wrong, doubtful) = meaning::mean(written, dev);
+    problems.extend(wrong);
+    warnings.extend(doubtful);
+    in_order(&mut problems);
+    in_order(&mut warnings);
+    let settings = problems.is_empty().then_some(settings);
+    Loaded { settings, problems, warnings, file }
+}
+
+impl Settings {
+    /// What `serve --dev` means without a word more.
+    ///
+    /// # Panics
+    /// Never: the development options are checked by a test.
+    pub fn development() -> Self {
+        let loaded = load(Sources { dev: true, ..Sources::default() });
+        loaded.settings.expect("the development options have no problem")
+    }
+}
+
+/// By place, so that a file is corrected from its top; each problem once.
+fn in_order(problems: &mut Vec<Problem>) {
+    problems.sort_by_key(|problem| match &problem.place {
+        Place::File(_, line) => (0, *line),
+        Place::Env(_) => (1, 0),
+        Place::Flag => (2, 0),
+        Place::Default => (3, 0),
+    });
+    let mut seen = Vec::new();
+    problems.retain(|problem| {
+        let new = !seen.contains(problem);
+        if new {
+            seen.push(problem.clone());
+        }
+        new
+    });
+}
+
+#[cfg(test)]
+mod tests;

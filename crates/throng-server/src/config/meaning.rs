@@ -1,0 +1,402 @@
+//! From what is written to what is meant: every option read once, and checked against the others.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::machine;
+use super::options;
+use super::problem::Problem;
+use super::read::Reader;
+use super::settings::{
+    ChannelOptions, Channels, Client, DataFormat, Http, HttpApi, Level, Limits, Log,
+    PersonalChannel, Settings, Shutdown, Token, UniWebSocket, WebSocket,
+};
+use super::written::{NAMESPACES, Written};
+
+/// What a development server has where nothing else is said: everybody may do everything.
+const DEVELOPMENT: &[(&str, &str)] = &[
+    ("http_server.address", "127.0.0.1"),
+    ("client.insecure", "true"),
+    ("client.allow_anonymous_connect_without_token", "true"),
+    ("http_api.insecure", "true"),
+    ("health.enabled", "true"),
+    ("uni_websocket.enabled", "true"),
+    ("channel.without_namespace.presence", "true"),
+    ("channel.without_namespace.join_leave", "true"),
+    ("channel.without_namespace.history_size", "100"),
+    ("channel.without_namespace.history_ttl", "300s"),
+    ("channel.without_namespace.force_recovery", "true"),
+    ("channel.without_namespace.allow_subscribe_for_client", "true"),
+    ("channel.without_namespace.allow_subscribe_for_anonymous", "true"),
+    ("channel.without_namespace.allow_publish_for_client", "true"),
+    ("channel.without_namespace.allow_publish_for_subscriber", "true"),
+    ("channel.without_namespace.allow_publish_for_anonymous", "true"),
+    ("channel.without_namespace.allow_presence_for_client", "true"),
+    ("channel.without_namespace.allow_presence_for_subscriber", "true"),
+    ("channel.without_namespace.allow_presence_for_anonymous", "true"),
+    ("channel.without_namespace.allow_history_for_client", "true"),
+    ("channel.without_namespace.allow_history_for_subscriber", "true"),
+    ("channel.without_namespace.allow_history_for_anonymous", "true"),
+];
+
+/// What the written options mean; the settings count only where there is no problem.
+pub(super) fn mean(mut written: Written, dev: bool) -> (Settings, Vec<Problem>, Vec<Problem>) {
+    if dev {
+        DEVELOPMENT.iter().for_each(|(path, value)| written.or_give(path, value));
+    }
+    let mut reader = Reader { written: &written, problems: Vec::new(), warnings: Vec::new() };
+    let settings = settings(&mut reader, dev);
+    check(&mut reader, &settings);
+    let Reader { problems, warnings, .. } = reader;
+    (settings, problems, warnings)
+}
+
+fn settings(r: &mut Reader<'_>, dev: bool) -> Settings {
+    Settings {
+        dev,
+        http: http(r),
+        log: log(r),
+        client: client(r),
+        websocket: WebSocket {
+            enabled: !r.bool("websocket.disabled"),
+            path: r.http_path("websocket.handler_prefix"),
+            message_size_limit: at_least_one(r, "websocket.message_size_limit"),
+        },
+        uni_websocket: UniWebSocket {
+            enabled: r.bool("uni_websocket.enabled"),
+            path: r.http_path("uni_websocket.handler_prefix"),
+            message_size_limit: at_least_one(r, "uni_websocket.message_size_limit"),
+            disable_disconnect_push: r.bool("uni_websocket.disable_disconnect_push"),
+            disable_closing_handshake: r.bool("uni_websocket.disable_closing_handshake"),
+        },
+        channel: channels(r),
+        http_api: HttpApi {
+            enabled: !r.bool("http_api.disabled"),
+            path: r.http_path("http_api.handler_prefix"),
+            key: r.text("http_api.key"),
+            insecure: r.bool("http_api.insecure"),
+            external: r.bool("http_api.external"),
+            error_mode_transport: r
+                .word("http_api.error_mode", &[("", false), ("transport", true)]),
+        },
+        health: r.bool("health.enabled"),
+        health_path: r.http_path("health.handler_prefix"),
+        rpc_ping: {
+            let method = r.text("rpc.ping.method");
+            r.bool("rpc.ping.enabled").then_some(method)
+        },
+        node_name: r.text("node.name"),
+        pid_file: path_if_any(r, "pid_file"),
+        shutdown: Shutdown {
+            timeout: r.duration("shutdown.timeout"),
+            spread: r.duration("shutdown.spread"),
+        },
+        limits: limits(r),
+    }
+}
+
+fn http(r: &mut Reader<'_>) -> Http {
+    let internal_port = match r.text("http_server.internal_port").as_str() {
+        "" => None,
+        text => match text.parse() {
+            Ok(port) => Some(port),
+            Err(_) => r.wrong("http_server.internal_port", "not a port; a number up to 65535"),
+        },
+    };
+    Http {
+        address: r.text("http_server.address"),
+        port: r.small("http_server.port", "65535"),
+        internal_address: r.text("http_server.internal_address"),
+        internal_port,
+        keep_alive_timeout: r.duration("http_server.keep_alive_timeout"),
+        header_timeout: r.duration("http_server.header_timeout"),
+    }
+}
+
+fn log(r: &mut Reader<'_>) -> Log {
+    let levels = [
+        ("info", Level::Info),
+        ("none", Level::None),
+        ("fatal", Level::Fatal),
+        ("error", Level::Error),
+        ("warn", Level::Warn),
+        ("debug", Level::Debug),
+        ("trace", Level::Trace),
+    ];
+    Log { level: r.word("log.level", &levels), file: path_if_any(r, "log.file") }
+}
+
+fn client(r: &mut Reader<'_>) -> Client {
+    Client {
+        allowed_origins: r.texts("client.allowed_origins"),
+        token: token(r, "client.token"),
+        subscription_token: {
+            // Read either way: a problem in it should not wait for the day it is switched on.
+            let token = token(r, "client.subscription_token");
+            r.bool("client.subscription_token.enabled").then_some(token)
+        },
+        allow_anonymous_connect_without_token: r
+            .bool("client.allow_anonymous_connect_without_token"),
+        disallow_anonymous_connection_tokens: r.bool("client.disallow_anonymous_connection_tokens"),
+        ping_interval: r.duration_or_off("client.ping_interval"),
+        pong_timeout: r.duration_or_off("client.pong_timeout"),
+        expired_close_delay: r.duration("client.expired_close_delay"),
+        expired_sub_close_delay: r.duration("client.expired_sub_close_delay"),
+        stale_close_delay: r.duration("client.stale_close_delay"),
+        channel_limit: r.count("client.channel_limit"),
+        queue_max_size: at_least_one(r, "client.queue_max_size"),
+        channel_position_check_delay: r.duration("client.channel_position_check_delay"),
+        connection_limit: r.count("client.connection_limit"),
+        user_connection_limit: r.count("client.user_connection_limit"),
+        connection_rate_limit: r.count("client.connection_rate_limit"),
+        connect_include_server_time: r.bool("client.connect_include_server_time"),
+        history_max_publication_limit: r.count("client.history_max_publication_limit"),
+        recovery_max_publication_limit: r.count("client.recovery_max_publication_limit"),
+        insecure: r.bool("client.insecure"),
+        insecure_skip_token_signature_verify: r.bool("client.insecure_skip_token_signature_verify"),
+        user_id_http_header: r.text("client.user_id_http_header"),
+        personal_channel: {
+            let at = |name| format!("client.subscribe_to_user_personal_channel.{name}");
+            let personal = PersonalChannel {
+                namespace: r.text(&at("personal_channel_namespace")),
+                single_connection: r.bool(&at("single_connection")),
+            };
+            r.bool(&at("enabled")).then_some(personal)
+        },
+    }
+}
+
+fn token(r: &mut Reader<'_>, at: &str) -> Token {
+    let at = |name: &str| format!("{at}.{name}");
+    Token {
+        hmac_secret_key: r.text(&at("hmac_secret_key")),
+        hmac_previous_secret_key: r.text(&at("hmac_previous_secret_key")),
+        hmac_previous_secret_key_valid_until: r.int(&at("hmac_previous_secret_key_valid_until")),
+        audience: r.text(&at("audience")),
+        audience_regex: r.regex(&at("audience_regex")),
+        issuer: r.text(&at("issuer")),
+        issuer_regex: r.regex(&at("issuer_regex")),
+        user_id_claim: r.text(&at("user_id_claim")),
+    }
+}
+
+fn channels(r: &mut Reader<'_>) -> Channels {
+    let names: Vec<String> = r.written.namespaces.keys().cloned().collect();
+    let namespaces: BTreeMap<String, Arc<ChannelOptions>> = names
+        .into_iter()
+        .map(|name| {
+            let options = Arc::new(channel_options(r, &format!("{NAMESPACES}.{name}.")));
+            (name, options)
+        })
+        .collect();
+    Channels {
+        without_namespace: Arc::new(channel_options(r, "channel.without_namespace.")),
+        namespaces,
+        max_length: at_least_one(r, "channel.max_length"),
+        private_prefix: r.text("channel.private_prefix"),
+        namespace_boundary: r.text("channel.namespace_boundary"),
+        user_boundary: r.text("channel.user_boundary"),
+        user_separator: r.text("channel.user_separator"),
+    }
+}
+
+fn channel_options(r: &mut Reader<'_>, at: &str) -> ChannelOptions {
+    let at = |name: &str| format!("{at}{name}");
+    let options = ChannelOptions {
+        presence: r.bool(&at("presence")),
+        join_leave: r.bool(&at("join_leave")),
+        force_push_join_leave: r.bool(&at("force_push_join_leave")),
+        history_size: r.small(&at("history_size"), "4294967295"),
+        history_ttl: r.duration(&at("history_ttl")),
+        history_meta_ttl: match r.duration(&at("history_meta_ttl")) {
+            Duration::ZERO => r.duration("channel.history_meta_ttl"),
+            own => own,
+        },
+        force_positioning: r.bool(&at("force_positioning")),
+        allow_positioning: r.bool(&at("allow_positioning")),
+        force_recovery: r.bool(&at("force_recovery")),
+        allow_recovery: r.bool(&at("allow_recovery")),
+        recovery_mode_cache: r
+            .word(&at("force_recovery_mode"), &[("", false), ("stream", false), ("cache", true)]),
+        auto_cache_recover: r.bool(&at("auto_cache_recover")),
+        allow_subscribe_for_client: r.bool(&at("allow_subscribe_for_client")),
+        allow_subscribe_for_anonymous: r.bool(&at("allow_subscribe_for_anonymous")),
+        allow_publish_for_client: r.bool(&at("allow_publish_for_client")),
+        allow_publish_for_subscriber: r.bool(&at("allow_publish_for_subscriber")),
+        allow_publish_for_anonymous: r.bool(&at("allow_publish_for_anonymous")),
+        allow_presence_for_client: r.bool(&at("allow_presence_for_client")),
+        allow_presence_for_subscriber: r.bool(&at("allow_presence_for_subscriber")),
+        allow_presence_for_anonymous: r.bool(&at("allow_presence_for_anonymous")),
+        allow_history_for_client: r.bool(&at("allow_history_for_client")),
+        allow_history_for_subscriber: r.bool(&at("allow_history_for_subscriber")),
+        allow_history_for_anonymous: r.bool(&at("allow_history_for_anonymous")),
+        allow_user_limited_channels: r.bool(&at("allow_user_limited_channels")),
+        channel_regex: r.regex(&at("channel_regex")),
+        publication_data_format: data_format(r, &at("publication_data_format")),
+    };
+    check_channel(r, &at, &options);
+    options
+}
+
+/// The namespace's, or the global one.
+fn data_format(r: &mut Reader<'_>, path: &str) -> DataFormat {
+    let formats = [
+        ("", None),
+        ("json", Some(DataFormat::Json)),
+        ("json_object", Some(DataFormat::JsonObject)),
+        ("binary", Some(DataFormat::Binary)),
+    ];
+    r.word(path, &formats)
+        .or_else(|| r.word("channel.publication_data_format", &formats))
+        .unwrap_or_default()
+}
+
+fn check_channel(r: &mut Reader<'_>, at: &dyn Fn(&str) -> String, options: &ChannelOptions) {
+    let keeps = options.history_size > 0 && !options.history_ttl.is_zero();
+    match (options.history_size > 0, !options.history_ttl.is_zero()) {
+        (true, false) => {
+            r.doubt(&at("history_size"), "no history is kept: history_ttl is missing; set both");
+        }
+        (false, true) => {
+            r.doubt(&at("history_ttl"), "no history is kept: history_size is missing; set both");
+        }
+        _ => {}
+    }
+    for (on, name) in [
+        (options.force_recovery, "force_recovery"),
+        (options.allow_recovery, "allow_recovery"),
+        (options.force_positioning, "force_positioning"),
+        (options.allow_positioning, "allow_positioning"),
+    ] {
+        if on && !keeps {
+            let what = "needs a history to recover from: set history_size and history_ttl";
+            let _: () = r.wrong(&at(name), what);
+        }
+    }
+    if keeps && options.history_meta_ttl < options.history_ttl {
+        let what = "publications would outlive their places: set history_meta_ttl higher";
+        let _: () = r.wrong(&at("history_ttl"), what);
+    }
+}
+
+fn limits(r: &mut Reader<'_>) -> Limits {
+    Limits {
+        clients: Some(r.count("limits.clients")).filter(|clients| *clients > 0),
+        buffer_bytes: match r.bytes("limits.buffer_bytes") {
+            0 => machine::buffer_bytes(),
+            bytes => bytes,
+        },
+        shards: match r.count("limits.shards") {
+            0 => machine::shards(),
+            // A shard is numbered by 16 bits, and more threads than that help nobody.
+            shards if shards <= 1024 => shards,
+            _ => r.wrong("limits.shards", "too many; at most 1024"),
+        },
+        incomplete_message_timeout: r.duration("limits.incomplete_message_timeout"),
+        close_timeout: r.duration("limits.close_timeout"),
+        publish_timeout: r.duration("limits.publish_timeout"),
+    }
+}
+
+/// Checks options against each other.
+fn check(r: &mut Reader<'_>, settings: &Settings) {
+    check_listening(r, settings);
+    check_paths(r, settings);
+    let client = &settings.client;
+    if !client.ping_interval.is_zero() && client.pong_timeout >= client.ping_interval {
+        let what = "must be shorter than client.ping_interval, or no pong is ever missed";
+        let _: () = r.wrong("client.pong_timeout", what);
+    }
+    if let Some(personal) = &client.personal_channel
+        && !personal.namespace.is_empty()
+        && !settings.channel.namespaces.contains_key(&personal.namespace)
+    {
+        let near = options::nearest(&personal.namespace, settings.channel.namespaces.keys());
+        let hint = near.map_or("add it to channel.namespaces".to_owned(), |near| {
+            format!("did you mean {near:?}?")
+        });
+        let path = "client.subscribe_to_user_personal_channel.personal_channel_namespace";
+        let _: () = r.wrong(path, &format!("there is no such namespace; {hint}"));
+    }
+    if client.insecure_skip_token_signature_verify && !settings.dev {
+        let what = "whoever writes a token is believed; never have it on where others can connect";
+        r.doubt("client.insecure_skip_token_signature_verify", what);
+    }
+    if client.allowed_origins.iter().any(|origin| origin.ends_with('/')) {
+        let what = "an origin has no path, so one that ends with / never matches; remove the /";
+        let _: () = r.wrong("client.allowed_origins", what);
+    }
+    if settings.shutdown.spread >= settings.shutdown.timeout && !settings.shutdown.spread.is_zero()
+    {
+        let what = "must be shorter than shutdown.timeout, which ends it all";
+        let _: () = r.wrong("shutdown.spread", what);
+    }
+}
+
+fn check_listening(r: &mut Reader<'_>, settings: &Settings) {
+    let http = &settings.http;
+    if http.internal_port == Some(http.port)
+        && http.port != 0
+        && (http.internal_address.is_empty() || http.internal_address == http.address)
+    {
+        let what = "is the public port; give another, or remove it to have one port for all";
+        let _: () = r.wrong("http_server.internal_port", what);
+    }
+    let addresses = [
+        ("http_server.address", &http.address),
+        ("http_server.internal_address", &http.internal_address),
+    ];
+    for (path, address) in addresses {
+        if settings.dev && !address.is_empty() && !is_loopback(address)
+            || settings.dev && path == "http_server.address" && address.is_empty()
+        {
+            let what = "--dev lets everybody do everything, so it listens on 127.0.0.1 only; \
+                        remove this, or write a configuration: throng config init";
+            let _: () = r.wrong(path, what);
+        }
+    }
+}
+
+/// Two things cannot answer at one path.
+fn check_paths(r: &mut Reader<'_>, settings: &Settings) {
+    let all = [
+        (settings.websocket.enabled, "websocket.handler_prefix", &settings.websocket.path),
+        (
+            settings.uni_websocket.enabled,
+            "uni_websocket.handler_prefix",
+            &settings.uni_websocket.path,
+        ),
+        (settings.http_api.enabled, "http_api.handler_prefix", &settings.http_api.path),
+        (settings.health, "health.handler_prefix", &settings.health_path),
+    ];
+    let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
+    for (_, name, path) in all.into_iter().filter(|(on, ..)| *on) {
+        // An empty path has its problem already.
+        if let Some(other) = taken.insert(path, name)
+            && !path.is_empty()
+        {
+            let _: () = r.wrong(name, &format!("is the path of {other} too; give one another"));
+        }
+    }
+}
+
+fn is_loopback(address: &str) -> bool {
+    address == "localhost"
+        || address
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+fn at_least_one(r: &mut Reader<'_>, path: &str) -> usize {
+    match r.count(path) {
+        0 if r.written.given.contains_key(path) => r.wrong(path, "must be 1 or more"),
+        count => count,
+    }
+}
+
+fn path_if_any(r: &mut Reader<'_>, path: &str) -> Option<PathBuf> {
+    Some(r.text(path)).filter(|text| !text.is_empty()).map(PathBuf::from)
+}

@@ -1,0 +1,345 @@
+//! Configurations that are good, wrong, old, and Centrifugo's own.
+
+use std::time::Duration;
+
+use super::*;
+
+/// Loads a text as if it stood in a file of that name.
+fn load_text(name: &str, text: &str, env: &[(&str, &str)]) -> Loaded {
+    static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let dir = std::env::temp_dir().join(format!("throng-config-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = dir.join(name);
+    std::fs::write(&file, text).unwrap();
+    let env = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    let loaded = load(Sources { file: Some(file), env, ..Sources::default() });
+    std::fs::remove_dir_all(&dir).unwrap();
+    loaded
+}
+
+/// Messages without the directory that the test made.
+fn shown(problems: &[Problem]) -> Vec<String> {
+    problems
+        .iter()
+        .map(|problem| {
+            let text = problem.to_string();
+            match (text.find("throng-config-"), &problem.place) {
+                (Some(at), Place::File(..)) => text[at..].split_once('/').unwrap().1.to_owned(),
+                _ => text,
+            }
+        })
+        .collect()
+}
+
+fn good(loaded: Loaded) -> Settings {
+    assert_eq!(shown(&loaded.problems), Vec::<String>::new());
+    loaded.settings.unwrap()
+}
+
+#[test]
+fn nothing_written_means_the_defaults() {
+    let settings = good(load_text("a.toml", "", &[]));
+    assert_eq!(settings.http.port, 8000);
+    assert_eq!(settings.client.ping_interval, Duration::from_secs(25));
+    assert_eq!(settings.client.queue_max_size, 1 << 20);
+    assert_eq!(settings.channel.max_length, 255);
+    assert_eq!(settings.shutdown.spread, Duration::from_secs(7));
+    assert_eq!(settings.http.keep_alive_timeout, Duration::from_secs(75));
+    assert!(settings.limits.shards >= 1 && settings.limits.buffer_bytes >= 64 << 20);
+    assert!(settings.http_api.enabled && !settings.http_api.insecure);
+    assert!(!settings.health && settings.client.allowed_origins.is_empty());
+    let history = settings.channel.without_namespace.history_meta_ttl;
+    assert_eq!(history, Duration::from_secs(720 * 3600));
+}
+
+#[test]
+fn the_three_syntaxes_mean_the_same() {
+    let toml = r#"
+        [client]
+        allowed_origins = ["https://a.example"]
+        ping_interval = "10s"
+        [[channel.namespaces]]
+        name = "news"
+        history_size = 5
+        history_ttl = "1h30m"
+    "#;
+    let yaml = "client:\n  allowed_origins: [https://a.example]\n  ping_interval: 10s\n\
+                channel:\n  namespaces:\n  - name: news\n    history_size: 5\n    history_ttl: 1h30m\n";
+    let json = r#"{"client": {"allowed_origins": ["https://a.example"], "ping_interval": 10000000000},
+        "channel": {"namespaces": [{"name": "news", "history_size": 5, "history_ttl": "1h30m"}]}}"#;
+    for (name, text) in [
+        ("a.toml", toml),
+        ("a.yaml", yaml),
+        ("a.json", json),
+        ("a", toml),
+        ("b", yaml),
+        ("c", json),
+    ] {
+        let settings = good(load_text(name, text, &[]));
+        assert_eq!(settings.client.ping_interval, Duration::from_secs(10), "{name}");
+        assert_eq!(settings.client.allowed_origins, ["https://a.example"], "{name}");
+        let news = &settings.channel.namespaces["news"];
+        assert_eq!((news.history_size, news.history_ttl.as_secs()), (5, 5400), "{name}");
+    }
+}
+
+#[test]
+fn every_problem_is_said_at_once_with_its_line() {
+    let text = r#"[http_server]
+port = 70000
+[client]
+ping_interval = "25"
+pong_timeout = 8
+channel_limit = -1
+insecure = "maybe"
+[client.token]
+hmac_secret_key = 12.5
+audience_regex = "("
+[log]
+level = "loud"
+[[channel.namespaces]]
+name = "x"
+[[channel.namespaces]]
+name = "news"
+force_recovery = true
+[[channel.namespaces]]
+name = "news"
+"#;
+    let loaded = load_text("a.toml", text, &[]);
+    assert!(loaded.settings.is_none());
+    assert_eq!(
+        shown(&loaded.problems),
+        [
+            "a.toml:2: http_server.port = 70000: too large; at most 65535",
+            "a.toml:4: client.ping_interval = \"25\": not a duration; write \"25s\"",
+            "a.toml:5: client.pong_timeout = 8: a bare number is nanoseconds; write \"8s\" for seconds",
+            "a.toml:6: client.channel_limit = -1: must be 0 or more",
+            "a.toml:7: client.insecure = \"maybe\": not a yes or no; write true or false",
+            "a.toml:9: client.token.hmac_secret_key: not a text; put it in quotes",
+            "a.toml:10: client.token.audience_regex = \"(\": not a regular expression: \
+             found open group without closing ')'",
+            "a.toml:12: log.level = \"loud\": not known; write one of \"info\", \"none\", \"fatal\", \
+             \"error\", \"warn\", \"debug\", \"trace\"",
+            "a.toml:14: channel.namespaces = \"x\": not a namespace's name: two or more of a-z, A-Z, \
+             0-9, `-`, `_` and `.`",
+            "a.toml:17: channel.namespaces.news.force_recovery = true: needs a history to recover \
+             from: set history_size and history_ttl",
+            "a.toml:19: channel.namespaces = \"news\": the namespace is there twice; keep one",
+        ]
+    );
+}
+
+#[test]
+fn what_is_not_there_yet_stops_the_start_where_it_matters() {
+    let text = "engine:\n  type: redis\n  redis:\n    address: redis://x\n\
+                http_server:\n  tls:\n    enabled: true\n    cert_pem: x\n\
+                admin:\n  enabled: true\n  password: x\n\
+                channel:\n  without_namespace:\n    allowed_delta_types: [fossil]\n    \
+                subscribe_proxy_enabled: true\n\
+                consumers:\n- name: a\n  enabled: true\n  type: kafka\n\
+                broker:\n  type: nats\n";
+    let loaded = load_text("a.yaml", text, &[]);
+    let problems = shown(&loaded.problems);
+    assert_eq!(problems.len(), 4, "{problems:#?}");
+    assert!(problems[0].starts_with(
+        "a.yaml:2: engine.type = \"redis\": not supported yet; two nodes would each reach only \
+         their own clients."
+    ));
+    assert!(
+        problems[1].starts_with("a.yaml:7: http_server.tls.enabled = true: not supported yet;")
+    );
+    assert!(problems[2].contains("your backend would not be asked who may subscribe"));
+    assert!(problems[3].contains("consumers: not supported yet"));
+    let warnings = shown(&loaded.warnings);
+    assert_eq!(warnings.len(), 2, "{warnings:#?}");
+    assert!(warnings[0].starts_with("a.yaml:10: admin.enabled = true: this is not there yet"));
+    assert!(warnings[1].contains("deltas are not there yet"));
+}
+
+#[test]
+fn what_is_switched_off_or_at_its_default_is_not_judged() {
+    let text = r#"{"engine": {"type": "memory"}, "admin": {"enabled": false},
+        "http_server": {"tls": {"enabled": false, "cert_pem": "x"}}, "consumers": [],
+        "websocket": {"write_timeout": "1s", "compression_level": 5},
+        "client": {"presence_update_interval": "27s"}, "proxies": [{"name": "a"}],
+        "channel": {"without_namespace": {"allowed_delta_types": [], "map": {"mode": "x"}}}}"#;
+    let loaded = load_text("a.json", text, &[]);
+    assert_eq!(shown(&loaded.warnings), Vec::<String>::new());
+    good(loaded);
+}
+
+#[test]
+fn an_unknown_key_is_a_warning_with_the_nearest_name() {
+    let text = "[client]\nallowed_orgins = []\n[chanel]\nx = 1\n[[channel.namespaces]]\n\
+                name = \"news\"\nhistroy_size = 1\n";
+    let loaded = load_text("a.toml", text, &[("THRONG_HTTP_SERVER_PROT", "1")]);
+    assert_eq!(
+        shown(&loaded.warnings),
+        [
+            "a.toml:2: client.allowed_orgins: not a known option; did you mean \
+             client.allowed_origins?",
+            "a.toml:3: chanel: not a known option; did you mean channel?",
+            "a.toml:7: channel.namespaces.news.histroy_size: not a known option; did you mean \
+             channel.namespaces.news.history_size?",
+            "THRONG_HTTP_SERVER_PROT: sets no known option; did you mean THRONG_HTTP_SERVER_PORT?",
+        ]
+    );
+    assert!(loaded.settings.is_some());
+}
+
+#[test]
+fn the_environment_is_stronger_than_the_file_and_flags_stronger_still() {
+    let text = "[http_server]\nport = 1\ninternal_port = \"9\"\n[client]\nping_interval = \"1m\"\n";
+    let env = [
+        ("CENTRIFUGO_HTTP_SERVER_PORT", "2"),
+        ("THRONG_HTTP_SERVER_PORT", "3"),
+        ("CENTRIFUGO_CLIENT_PING_INTERVAL", ""),
+        ("CENTRIFUGO_CLIENT_ALLOWED_ORIGINS", "https://a https://b"),
+        ("THRONG_HEALTH_ENABLED", "t"),
+        ("THRONG_PORT_8000_TCP_ADDR", "10.0.0.1"),
+        ("PATH", "/bin"),
+    ];
+    let loaded = load_text("a.toml", text, &env);
+    assert_eq!(shown(&loaded.warnings), Vec::<String>::new());
+    let settings = good(loaded);
+    assert_eq!(settings.http.port, 3);
+    assert_eq!(settings.http.internal_port, Some(9));
+    assert_eq!(settings.client.ping_interval, Duration::from_secs(60));
+    assert_eq!(settings.client.allowed_origins, ["https://a", "https://b"]);
+    assert!(settings.health);
+    let flags = vec![("http_server.port".to_owned(), "4".to_owned())];
+    let env = vec![("THRONG_HTTP_SERVER_PORT".to_owned(), "x".to_owned())];
+    let settings = good(load(Sources { env: env.clone(), flags, ..Sources::default() }));
+    assert_eq!(settings.http.port, 4);
+    let loaded = load(Sources { env, ..Sources::default() });
+    let expected = ["THRONG_HTTP_SERVER_PORT = \"x\": not a whole number"];
+    assert_eq!(shown(&loaded.problems), expected);
+}
+
+#[test]
+fn namespaces_come_from_the_environment_too() {
+    let file = "[[channel.namespaces]]\nname = \"old\"\n";
+    let env = [
+        ("CENTRIFUGO_CHANNEL_NAMESPACES", "news my-chat"),
+        ("CENTRIFUGO_CHANNEL_NAMESPACES_NEWS_PRESENCE", "true"),
+        ("THRONG_CHANNEL_NAMESPACES_MY_CHAT_JOIN_LEAVE", "1"),
+        ("THRONG_CHANNEL_NAMESPACES_OLD_PRESENCE", "true"),
+    ];
+    let settings = good(load_text("a.toml", file, &env));
+    let namespaces = &settings.channel.namespaces;
+    assert!(namespaces["news"].presence && namespaces["my-chat"].join_leave);
+    assert!(namespaces["old"].presence && !namespaces["old"].join_leave);
+    let list = r#"[{"name": "one", "presence": true}]"#;
+    let settings = good(load_text("a.toml", file, &[("THRONG_CHANNEL_NAMESPACES", list)]));
+    assert_eq!(settings.channel.namespaces.keys().collect::<Vec<_>>(), ["one"]);
+}
+
+#[test]
+fn variables_in_the_file_are_filled_in() {
+    let text = "[http_api]\nkey = \"a-${THRONG_VAR_KEY}\"\n[node]\nname = \"${OTHER}\"\n";
+    let settings = good(load_text("a.toml", text, &[("THRONG_VAR_KEY", "k")]));
+    assert_eq!(settings.http_api.key, "a-k");
+    assert_eq!(settings.node_name, "${OTHER}");
+    let loaded = load_text("a.toml", text, &[]);
+    let expected = ["a.toml:2: http_api.key: THRONG_VAR_KEY is not set in the environment; set it"];
+    assert_eq!(shown(&loaded.problems), expected);
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let text = "[client.token]\nhmac_secret_key = [\"hunter2\"]\n[http_api]\nkey = true\n";
+    let loaded = load_text("a.toml", text, &[]);
+    let text = shown(&loaded.problems).join("\n");
+    assert_eq!(loaded.problems.len(), 2);
+    assert!(!text.contains("hunter2") && !text.contains("= true"), "{text}");
+}
+
+#[test]
+fn options_are_checked_against_each_other() {
+    let check = |text: &str| shown(&load_text("a.toml", text, &[]).problems).join("\n");
+    assert!(check("[http_server]\ninternal_port = 8000\n").contains("is the public port"));
+    assert!(
+        check("[client]\npong_timeout = \"30s\"\n").contains("shorter than client.ping_interval")
+    );
+    assert_eq!(check("[client]\nping_interval = \"-1s\"\npong_timeout = \"30s\"\n"), "");
+    assert!(check("[health]\nenabled = true\nhandler_prefix = \"/api\"\n").contains("path of"));
+    assert!(check("[health]\nhandler_prefix = \"health\"\n").contains("begins with /"));
+    assert!(check("[client]\nallowed_origins = [\"https://a/\"]\n").contains("remove the /"));
+    let personal = "[client.subscribe_to_user_personal_channel]\nenabled = true\n\
+                    personal_channel_namespace = \"usr\"\n[[channel.namespaces]]\nname = \"user\"\n";
+    assert!(check(personal).contains("did you mean \"user\"?"));
+    let history = "[channel.without_namespace]\nhistory_size = 1\nhistory_ttl = \"1000h\"\n";
+    assert!(check(history).contains("outlive"));
+    assert!(check("[client]\nping_interval = 1\nping_interval = 2\n").contains("a.toml:3"));
+    assert!(check("client = 5\n").contains("a group of options"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_says_so() {
+    let loaded = load(Sources { file: Some("/nowhere/a.toml".into()), ..Sources::default() });
+    assert_eq!(loaded.problems.len(), 1);
+    assert!(loaded.problems[0].to_string().starts_with("/nowhere/a.toml: cannot be read:"));
+    let broken = load_text("a.json", "{\n\"client\": {,}}", &[]);
+    assert_eq!(shown(&broken.problems), ["a.json:2: key must be a string"]);
+}
+
+#[test]
+fn development_allows_everything_on_loopback_only() {
+    let settings = Settings::development();
+    assert!(settings.dev && settings.client.insecure && settings.http_api.insecure);
+    assert!(settings.health && settings.uni_websocket.enabled);
+    assert_eq!((settings.http.address.as_str(), settings.http.port), ("127.0.0.1", 8000));
+    let options = &settings.channel.without_namespace;
+    assert!(options.presence && options.join_leave && !options.force_push_join_leave);
+    assert!(options.force_recovery && options.allow_publish_for_anonymous);
+    assert_eq!((options.history_size, options.history_ttl.as_secs()), (100, 300));
+    let flags = vec![("http_server.address".to_owned(), "0.0.0.0".to_owned())];
+    let loaded = load(Sources { flags, dev: true, ..Sources::default() });
+    assert!(loaded.problems[0].to_string().contains("listens on 127.0.0.1 only"));
+}
+
+#[test]
+fn the_first_configuration_is_good_and_its_keys_are_its_own() {
+    let file = init("https://example.com").unwrap();
+    let loaded = load_text("a.toml", &file.text, &[]);
+    assert_eq!(shown(&loaded.warnings), Vec::<String>::new());
+    let settings = good(loaded);
+    assert_eq!(settings.client.allowed_origins, ["https://example.com"]);
+    assert_eq!(settings.client.token.hmac_secret_key, file.hmac_secret_key);
+    assert_eq!(settings.http_api.key, file.api_key);
+    assert_eq!(file.api_key.len(), 64);
+    assert_ne!(file.api_key, init("https://example.com").unwrap().api_key);
+    for bad in ["example.com", "https://", "ftp://a", "https://a/", "https://a/b", "https://a\"b"] {
+        assert!(matches!(init(bad), Err(InitError::Origin(_))), "{bad}");
+    }
+}
+
+#[test]
+fn the_defaults_as_a_file_change_nothing() {
+    let text = default_text();
+    let loaded = load_text("a.toml", &text, &[]);
+    assert_eq!(shown(&loaded.warnings), Vec::<String>::new());
+    let written = format!("{:?}", good(loaded));
+    assert_eq!(written, format!("{:?}", good(load_text("a.toml", "", &[]))));
+    assert!(text.contains("[client.token]\nhmac_secret_key = \"\"\n"), "{text}");
+}
+
+#[test]
+fn every_supported_option_is_read_and_changes_something() {
+    let supported = options::options()
+        .all
+        .iter()
+        .filter(|(_, spec)| spec.status == options::Status::Supported)
+        .filter(|(_, spec)| spec.kind != options::Kind::Namespaces);
+    for (path, _) in supported {
+        // A value that is wrong for every kind: whoever reads the option stumbles over it.
+        let env = vec![("X".to_owned(), "x".to_owned())];
+        let mut written =
+            written::Written::gather(Sources { env, dev: true, ..Sources::default() });
+        let node = tree::Node { line: 0, value: tree::Value::Table(Vec::new()) };
+        written.given.insert(path.clone(), written::Given { node, place: Place::Flag });
+        let (_, problems, _) = meaning::mean(written, false);
+        assert!(problems.iter().any(|problem| problem.path == *path), "{path} is never read");
+    }
+}

@@ -1,0 +1,180 @@
+//! What is said when a file asks for something that is not there yet: whoever would get messages
+//! that he should not, lose what should survive, or send in the clear what should be encrypted, is
+//! not started; for the rest a warning is enough.
+
+/// What becomes of a start whose configuration asks for this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Leaving it out would change who receives a message, what survives, or what is encrypted or
+    /// checked.
+    Stops(&'static str),
+    /// Leaving it out is noticed at once by whoever wants it, or does no harm.
+    Warns(&'static str),
+}
+
+use Verdict::{Stops, Warns};
+
+/// The verdict of a name in the table of options.
+pub(super) fn verdict(name: &str) -> Option<Verdict> {
+    VERDICTS.iter().find(|(known, _)| *known == name).map(|(_, verdict)| *verdict)
+}
+
+/// Where an option only counts together with another: the switch of the second.
+pub(super) fn gate(path: &str) -> Option<&'static str> {
+    match path {
+        "broker.type" => Some("broker.enabled"),
+        "presence_manager.type" => Some("presence_manager.enabled"),
+        "uni_websocket.compression" | "uni_websocket.write_timeout" => {
+            Some("uni_websocket.enabled")
+        }
+        _ => None,
+    }
+}
+
+const VERDICTS: &[(&str, Verdict)] = &[
+    (
+        "engine",
+        Stops(
+            "not supported yet; two nodes would each reach only their own clients. \
+             Remove it to run one node with its memory",
+        ),
+    ),
+    (
+        "broker",
+        Stops(
+            "not supported yet; two nodes would each reach only their own clients. \
+             Remove it to run one node with its memory",
+        ),
+    ),
+    (
+        "presence_manager",
+        Stops(
+            "not supported yet; each node would know only its own clients as present. \
+             Remove it to run one node with its memory",
+        ),
+    ),
+    (
+        "controller",
+        Stops(
+            "not supported yet; commands such as disconnect would reach this node's clients only. \
+             Remove it to run one node",
+        ),
+    ),
+    (
+        "tls",
+        Stops(
+            "not supported yet; clients would talk to the server unencrypted. \
+             Let a proxy in front end TLS and remove it here",
+        ),
+    ),
+    ("http3", Warns("not supported yet; clients use HTTP/1.1")),
+    ("h2c", Warns("not supported yet; clients use HTTP/1.1")),
+    (
+        "connect_proxy",
+        Stops(
+            "not supported yet; your backend would not be asked who may connect. \
+             Use tokens: `throng token --user ID` shows one",
+        ),
+    ),
+    (
+        "refresh_proxy",
+        Stops(
+            "not supported yet; your backend would not be asked whether a connection may go on. \
+             Let the client fetch fresh tokens",
+        ),
+    ),
+    (
+        "subscribe_proxy",
+        Stops(
+            "not supported yet; your backend would not be asked who may subscribe. \
+             Use subscription tokens",
+        ),
+    ),
+    (
+        "publish_proxy",
+        Stops(
+            "not supported yet; your backend would not check what clients publish. \
+             Publish through the server API",
+        ),
+    ),
+    (
+        "sub_refresh_proxy",
+        Stops(
+            "not supported yet; your backend would not be asked whether a subscription may go on. \
+             Let the client fetch fresh tokens",
+        ),
+    ),
+    (
+        "public_key",
+        Stops(
+            "not supported yet; tokens signed with such a key could not be checked and every \
+             client would be refused. Use client.token.hmac_secret_key",
+        ),
+    ),
+    (
+        "consumers",
+        Stops(
+            "not supported yet; what waits in that queue would not be published. \
+             Publish through the server API",
+        ),
+    ),
+    (
+        "subscription_type",
+        Stops(
+            "not supported yet; subscribers would get a stream of messages instead of the state \
+             they expect. Remove it to have a stream",
+        ),
+    ),
+    (
+        "map_presence",
+        Stops("not supported yet; nobody would be told who is there. Use presence and join_leave"),
+    ),
+    ("rpc_proxy", Warns("not supported yet; clients' rpc calls are answered with error 104")),
+    ("rpc_namespaces", Warns("not supported yet; clients' rpc calls are answered with error 104")),
+    ("transport", Warns("this transport is not there yet; its path answers 404")),
+    ("endpoint", Warns("this is not there yet; its path answers 404 and nothing is exported")),
+    ("grpc_api", Warns("not there yet; use the HTTP API, which has the same methods")),
+    ("delta", Warns("deltas are not there yet; subscribers get every publication in full")),
+    ("tags_filter", Warns("not there yet; who asks for a filter is answered with error 107")),
+    ("compression", Warns("not there yet; messages are sent uncompressed")),
+    ("buffers", Warns("has no effect; the buffers here need no tuning")),
+    (
+        "write_timeout",
+        Warns("has no effect; a client that does not read is closed by client.queue_max_size"),
+    ),
+    ("join_push", Warns("not there yet; each push has a message of its own")),
+    (
+        "presence_update",
+        Warns("has no effect; presence is exact while the connection lasts, without updates"),
+    ),
+    ("concurrency", Warns("has no effect; the commands of one client are answered in order")),
+    ("position_lag", Warns("has no effect; on one node there is no lag")),
+    ("connect_codes", Warns("not there yet; unidirectional clients get the usual codes")),
+    ("usage_stats", Warns("has no effect; nothing is ever reported to anybody")),
+    ("metrics_interval", Warns("has no effect; there are no metrics of nodes yet")),
+    ("unreleased", Warns("has no effect")),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::{Status, options};
+    use super::*;
+
+    #[test]
+    fn every_name_in_the_table_has_its_sentence_and_none_is_left_over() {
+        let used: Vec<&str> = options()
+            .all
+            .values()
+            .filter_map(|spec| match spec.status {
+                Status::Judged(name) => Some(name),
+                Status::Supported | Status::Quiet => None,
+            })
+            .collect();
+        for name in &used {
+            assert!(verdict(name).is_some(), "{name}");
+        }
+        for (name, _) in VERDICTS {
+            assert!(used.contains(name), "{name}");
+        }
+    }
+}
