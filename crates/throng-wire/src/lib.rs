@@ -6,6 +6,8 @@
 //! * [`websocket`]: RFC 6455 frames, messages, close codes and the handshake key.
 //! * [`dialect`]: the client protocol's commands, replies and pushes in their encodings.
 #![forbid(unsafe_code)]
+// Strangers' bytes are parsed here, so no index may panic.
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 pub mod dialect;
 pub mod websocket;

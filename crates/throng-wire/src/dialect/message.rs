@@ -21,15 +21,34 @@ pub struct Command<'a> {
 pub enum Request<'a> {
     Connect(ConnectRequest<'a>),
     Subscribe(SubscribeRequest<'a>),
-    Unsubscribe { channel: Cow<'a, str> },
-    Publish { channel: Cow<'a, str>, data: Payload<'a> },
-    Presence { channel: Cow<'a, str> },
-    PresenceStats { channel: Cow<'a, str> },
+    Unsubscribe {
+        channel: Cow<'a, str>,
+    },
+    Publish {
+        channel: Cow<'a, str>,
+        data: Payload<'a>,
+    },
+    Presence {
+        channel: Cow<'a, str>,
+    },
+    PresenceStats {
+        channel: Cow<'a, str>,
+    },
     History(HistoryRequest<'a>),
-    Rpc { method: Cow<'a, str>, data: Payload<'a> },
-    Send { data: Payload<'a> },
-    Refresh { token: Cow<'a, str> },
-    SubRefresh { channel: Cow<'a, str>, token: Cow<'a, str> },
+    Rpc {
+        method: Cow<'a, str>,
+        data: Payload<'a>,
+    },
+    Send {
+        data: Payload<'a>,
+    },
+    Refresh {
+        token: Cow<'a, str>,
+    },
+    SubRefresh {
+        channel: Cow<'a, str>,
+        token: Cow<'a, str>,
+    },
     /// Id 0 and nothing else: the answer to a ping.
     Pong,
     /// An id and nothing that is known here.
@@ -169,17 +188,42 @@ pub struct Publication<'a> {
 /// What the server says unasked.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Push<'a> {
-    Publication { channel: &'a str, publication: Publication<'a> },
-    Join { channel: &'a str, info: ClientInfo<'a> },
-    Leave { channel: &'a str, info: ClientInfo<'a> },
-    Unsubscribe { channel: &'a str, code: u32, reason: &'a str },
-    Message { data: Payload<'a> },
-    Subscribe { channel: &'a str, result: SubscribeResult<'a> },
+    Publication {
+        channel: &'a str,
+        publication: Publication<'a>,
+    },
+    Join {
+        channel: &'a str,
+        info: ClientInfo<'a>,
+    },
+    Leave {
+        channel: &'a str,
+        info: ClientInfo<'a>,
+    },
+    Unsubscribe {
+        channel: &'a str,
+        code: u32,
+        reason: &'a str,
+    },
+    Message {
+        data: Payload<'a>,
+    },
+    Subscribe {
+        channel: &'a str,
+        result: SubscribeResult<'a>,
+    },
     /// Unidirectional transports only: the first push.
     Connect(ConnectResult<'a>),
     /// Transports without a close frame, and unidirectional ones: the last push.
-    Disconnect { code: u32, reason: &'a str, reconnect: bool },
-    Refresh { expires: bool, ttl: u32 },
+    Disconnect {
+        code: u32,
+        reason: &'a str,
+        reconnect: bool,
+    },
+    Refresh {
+        expires: bool,
+        ttl: u32,
+    },
     /// Unidirectional transports only: the ping, an empty object.
     Ping,
 }

@@ -1,0 +1,1 @@
+//! The JSON of the protocol, in both directions.
