@@ -1,0 +1,116 @@
+//! The client's half of the upgrade from HTTP to WebSocket.
+
+use throng_wire::websocket::accept_key;
+
+use crate::target::Target;
+
+/// No server needs more for the head of an answer to an upgrade.
+const HEAD_MAX: usize = 8 * 1024;
+/// As much of a refusal's body as a person wants to read.
+const BODY_SHOWN_MAX: usize = 200;
+
+/// One upgrade, prepared once and used by every client of a crowd.
+#[derive(Debug, Clone)]
+pub(crate) struct Upgrade {
+    pub(crate) request: Vec<u8>,
+    accept: String,
+}
+
+/// Why there is no WebSocket.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The server answered the upgrade with another status than 101.
+    #[error("the server answered {status}{}", shown(.body))]
+    Status { status: u16, body: String },
+    /// What came is no HTTP/1.1.
+    #[error("the server does not speak HTTP: {0}")]
+    NotHttp(String),
+    /// The server did not prove that it understood.
+    #[error("the server's Sec-WebSocket-Accept is {found}, not {expected}")]
+    WrongAccept { expected: String, found: String },
+}
+
+impl Refusal {
+    /// The HTTP status, where there was one.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Status { status, .. } => Some(*status),
+            Self::NotHttp(_) | Self::WrongAccept { .. } => None,
+        }
+    }
+}
+
+/// An HTTP/1.1 response head.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Head<'a> {
+    pub(crate) status: u16,
+    fields: &'a str,
+    /// How many bytes it took, with the empty line.
+    pub(crate) size: usize,
+}
+
+impl Upgrade {
+    /// `key` is the Sec-WebSocket-Key, `headers` are further lines, each ended by CR LF.
+    pub(crate) fn new(target: &Target, key: &str, headers: &str) -> Self {
+        let request = format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{headers}\r\n",
+            target.path,
+            target.authority(),
+        );
+        Self { request: request.into_bytes(), accept: accept_key(key) }
+    }
+
+    /// Checks the answer; how many bytes it took, or `None` while it is not all there.
+    pub(crate) fn check(&self, answer: &[u8]) -> Result<Option<usize>, Refusal> {
+        let Some(head) = Head::parse(answer)? else { return Ok(None) };
+        if head.status != 101 {
+            let body = &answer[head.size..];
+            let body = String::from_utf8_lossy(&body[..body.len().min(BODY_SHOWN_MAX)]);
+            return Err(Refusal::Status { status: head.status, body: body.trim().to_owned() });
+        }
+        let found = head.field("sec-websocket-accept").unwrap_or("missing");
+        if found != self.accept {
+            let expected = self.accept.clone();
+            return Err(Refusal::WrongAccept { expected, found: found.to_owned() });
+        }
+        Ok(Some(head.size))
+    }
+}
+
+impl<'a> Head<'a> {
+    pub(crate) fn parse(answer: &'a [u8]) -> Result<Option<Self>, Refusal> {
+        let not_http = || Refusal::NotHttp(beginning(answer));
+        if !answer.starts_with(b"HTTP/1.") && !b"HTTP/1.".starts_with(answer) {
+            return Err(not_http());
+        }
+        let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else {
+            return if answer.len() > HEAD_MAX { Err(not_http()) } else { Ok(None) };
+        };
+        let head = std::str::from_utf8(&answer[..end]).map_err(|_| not_http())?;
+        let (first, fields) = head.split_once("\r\n").unwrap_or((head, ""));
+        let status = first.split(' ').nth(1).and_then(|status| status.parse().ok());
+        Ok(Some(Self { status: status.ok_or_else(not_http)?, fields, size: end + 4 }))
+    }
+
+    /// The value of a header field; `name` in lower case.
+    pub(crate) fn field(&self, name: &str) -> Option<&'a str> {
+        self.fields.split("\r\n").find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+fn shown(body: &str) -> String {
+    if body.is_empty() { String::new() } else { format!(": {body}") }
+}
+
+fn beginning(answer: &[u8]) -> String {
+    let some = &answer[..answer.len().min(40)];
+    format!("{:?}", String::from_utf8_lossy(some))
+}
+
+#[cfg(test)]
+mod tests;
