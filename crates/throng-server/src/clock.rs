@@ -19,7 +19,8 @@ impl Clock {
     /// The time at `instant`.
     pub fn at(&self, instant: Instant) -> Now {
         let mono = instant.saturating_duration_since(self.zero).as_millis();
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        let unix =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         Now {
             mono_ms: u64::try_from(mono).unwrap_or(u64::MAX),
             unix_ms: i64::try_from(unix).unwrap_or(i64::MAX),

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 /// A shard's share of an answer.
 #[derive(Debug)]
-pub enum Part {
+pub(crate) enum Part {
     /// The order is carried out.
     Done,
     /// The users of those asked for, one entry per connection or user.
@@ -24,7 +24,7 @@ pub enum Part {
 /// Questions of the front that are not answered yet. Bounded by the requests in progress, each of
 /// which holds a permit.
 #[derive(Debug)]
-pub struct Desk {
+pub(crate) struct Desk {
     mailbox: u16,
     last: AtomicU64,
     answers: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
@@ -40,7 +40,7 @@ struct Collection {
 
 impl Desk {
     /// A desk that the node knows as mailbox number `mailbox`.
-    pub fn new(mailbox: u16) -> Arc<Self> {
+    pub(crate) fn new(mailbox: u16) -> Arc<Self> {
         Arc::new(Self {
             mailbox,
             last: AtomicU64::new(0),
@@ -50,7 +50,7 @@ impl Desk {
     }
 
     /// A number to ask with, and where the answer will arrive.
-    pub fn ask(&self) -> (ReplyTo, oneshot::Receiver<Answer>) {
+    pub(crate) fn ask(&self) -> (ReplyTo, oneshot::Receiver<Answer>) {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, receiver) = oneshot::channel();
         self.answers.lock().insert(number, sender);
@@ -58,12 +58,12 @@ impl Desk {
     }
 
     /// The asker has given up.
-    pub fn forget(&self, to: ReplyTo) {
+    pub(crate) fn forget(&self, to: ReplyTo) {
         self.answers.lock().remove(&to.number);
     }
 
     /// A number to ask `parties` with, and where all their parts will arrive.
-    pub fn collect(&self, parties: usize) -> (u64, oneshot::Receiver<Vec<Part>>) {
+    pub(crate) fn collect(&self, parties: usize) -> (u64, oneshot::Receiver<Vec<Part>>) {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let (done, receiver) = oneshot::channel();
         let parts = Vec::with_capacity(parties);
@@ -72,7 +72,7 @@ impl Desk {
     }
 
     /// One party's part. A number that nobody waits for, such as 0, is ignored.
-    pub fn part(&self, ask: u64, part: Part) {
+    pub(crate) fn part(&self, ask: u64, part: Part) {
         let mut collections = self.collections.lock();
         let Some(collection) = collections.get_mut(&ask) else { return };
         collection.parts.push(part);

@@ -13,12 +13,22 @@ impl Log {
             return;
         }
         let fields = [("user", Value::Text(user)), ("client", Value::Shown(&client))];
-        self.line(&Line { level: Level::Info, key: key_of(code), message: format_args!("{message}"), fields: &fields });
+        self.line(&Line {
+            level: Level::Info,
+            key: key_of(code),
+            message: format_args!("{message}"),
+            fields: &fields,
+        });
     }
 
     /// Something that must not happen did.
     pub(crate) fn error(&self, key: &'static str, message: &str) {
-        self.line(&Line { level: Level::Error, key, message: format_args!("{message}"), fields: &[] });
+        self.line(&Line {
+            level: Level::Error,
+            key,
+            message: format_args!("{message}"),
+            fields: &[],
+        });
     }
 }
 

@@ -2,13 +2,15 @@
 
 /// Whether a page of this origin may connect. `allowed` are case-insensitive globs over the whole
 /// value; `*` alone allows all.
-pub fn is_allowed(allowed: &[String], origin: &str) -> bool {
+pub(crate) fn is_allowed(allowed: &[String], origin: &str) -> bool {
     let origin = origin.to_ascii_lowercase();
-    allowed.iter().any(|pattern| matches(pattern.to_ascii_lowercase().as_bytes(), origin.as_bytes()))
+    allowed
+        .iter()
+        .any(|pattern| matches(pattern.to_ascii_lowercase().as_bytes(), origin.as_bytes()))
 }
 
 /// Whether a host, as it stands in a Host or Origin header, is this machine's loopback.
-pub fn is_loopback_host(host: &str) -> bool {
+pub(crate) fn is_loopback_host(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
@@ -20,7 +22,7 @@ pub fn is_loopback_host(host: &str) -> bool {
 }
 
 /// Whether an origin is a page served from loopback.
-pub fn is_loopback_origin(origin: &str) -> bool {
+pub(crate) fn is_loopback_origin(origin: &str) -> bool {
     origin
         .strip_prefix("http://")
         .or_else(|| origin.strip_prefix("https://"))
@@ -75,7 +77,14 @@ mod tests {
 
     #[test]
     fn loopback_names_are_known_with_and_without_a_port() {
-        for host in ["localhost", "LOCALHOST:8000", "127.0.0.1:80", "127.9.9.9", "[::1]:8000", "app.localhost"] {
+        for host in [
+            "localhost",
+            "LOCALHOST:8000",
+            "127.0.0.1:80",
+            "127.9.9.9",
+            "[::1]:8000",
+            "app.localhost",
+        ] {
             assert!(is_loopback_host(host), "{host}");
         }
         for host in ["localhost.evil.org", "10.0.0.1", "example.com", "127.0.0.1.nip.io", ""] {

@@ -71,11 +71,16 @@ pub struct Started {
 ///
 /// # Errors
 /// When it cannot start.
-pub fn serve(options: ServeOptions, log: &Log, started: impl FnOnce(&Started)) -> Result<(), ServeError> {
+pub fn serve(
+    options: ServeOptions,
+    log: &Log,
+    started: impl FnOnce(&Started),
+) -> Result<(), ServeError> {
     let settings = Arc::new(options.settings);
     let room = Room::measure(&settings, log);
     let (listeners, taken) = Listeners::open(&settings, options.any_port)?;
-    let runtime = front_runtime().map_err(|error| ServeError::Start { what: "the front's threads", error })?;
+    let runtime = front_runtime()
+        .map_err(|error| ServeError::Start { what: "the front's threads", error })?;
     let clock = Clock::start();
     let (common, threads) = start_shards(&settings, log, clock)?;
     let front = Arc::new(Front {
@@ -120,13 +125,21 @@ impl Room {
                 throng_limits::facts::OpenFiles::own().soft
             }
         };
-        // A sixteenth for those who are not clients yet or call the API, and at least forty: at a
+        // One in 64 for those who are not clients yet or call the API, and at least forty: at a
         // limit of 1024 more than 950 clients fit.
-        let visitors = (descriptors / 16).clamp(40, 4096).min(descriptors / 2);
+        let visitors = (descriptors / 64).clamp(40, 4096).min(descriptors / 2);
         let fit = descriptors.saturating_sub(visitors + OWN_DESCRIPTORS);
         let wanted = settings.limits.clients.map_or(fit, |clients| clients as u64);
         if wanted > fit {
-            line!(log, Warn, "limit", "limits.clients = {} do not fit: the limit of {} descriptors leaves room for {} clients", wanted, descriptors, fit);
+            line!(
+                log,
+                Warn,
+                "limit",
+                "limits.clients = {} do not fit: the limit of {} descriptors leaves room for {} clients",
+                wanted,
+                descriptors,
+                fit
+            );
         }
         Self { descriptors, clients: wanted.min(fit), visitors }
     }
@@ -141,13 +154,17 @@ struct Listeners {
 }
 
 impl Listeners {
-    fn open(settings: &Settings, any_port: bool) -> Result<(Self, Option<(u16, String)>), ServeError> {
+    fn open(
+        settings: &Settings,
+        any_port: bool,
+    ) -> Result<(Self, Option<(u16, String)>), ServeError> {
         let http = &settings.http;
         let (public, taken) = match open(&http.address, http.port) {
             Err(ServeError::Listen { error, holder, .. })
                 if any_port && error.kind() == io::ErrorKind::AddrInUse =>
             {
-                let next = (1..=100).find_map(|step| open(&http.address, http.port.checked_add(step)?).ok());
+                let next = (1..=100)
+                    .find_map(|step| open(&http.address, http.port.checked_add(step)?).ok());
                 let other = match next {
                     Some(listener) => listener,
                     None => open(&http.address, 0)?,
@@ -158,7 +175,11 @@ impl Listeners {
         };
         let internal = match http.internal_port {
             Some(port) if port != http.port => {
-                let address = if http.internal_address.is_empty() { &http.address } else { &http.internal_address };
+                let address = if http.internal_address.is_empty() {
+                    &http.address
+                } else {
+                    &http.internal_address
+                };
                 Some(open(address, port)?)
             }
             _ => None,
@@ -189,7 +210,8 @@ fn open(address: &str, port: u16) -> Result<std::net::TcpListener, ServeError> {
         } else {
             String::new()
         };
-        let address = if address.is_empty() { format!("*:{port}") } else { format!("{address}:{port}") };
+        let address =
+            if address.is_empty() { format!("*:{port}") } else { format!("{address}:{port}") };
         ServeError::Listen { address, error, holder }
     })
 }
@@ -222,7 +244,8 @@ fn start_shards(
     for _ in 0..count {
         loops.push(event_loop().map_err(start)?);
     }
-    let shards: Vec<Arc<ShardMailbox>> = loops.iter().map(|(_, mailbox)| Arc::clone(mailbox)).collect();
+    let shards: Vec<Arc<ShardMailbox>> =
+        loops.iter().map(|(_, mailbox)| Arc::clone(mailbox)).collect();
     let desk = Desk::new(u16::try_from(count).unwrap_or(u16::MAX));
     let mut mailboxes: Vec<Arc<dyn HubMailbox>> = Vec::with_capacity(count + 1);
     for shard in &shards {
@@ -250,7 +273,8 @@ fn start_shards(
             log: log.clone(),
             seed: system_seed(),
         };
-        let sessions = Sessions::new(Arc::clone(&common), u16::try_from(number).unwrap_or(u16::MAX));
+        let sessions =
+            Sessions::new(Arc::clone(&common), u16::try_from(number).unwrap_or(u16::MAX));
         let shard = Shard::new(event_loop, setup, clock, sessions);
         let thread = std::thread::Builder::new()
             .name(format!("shard-{number}"))
@@ -325,7 +349,10 @@ struct Terminate {
 
 impl Terminate {
     fn listen() -> io::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) {
@@ -343,8 +370,17 @@ async fn close_crowd(front: &Front, terminate: &mut Terminate) {
     let log = &front.common.log;
     let spread = front.settings().shutdown.spread;
     let clients = front.clients.open();
-    line!(log, Info, "stop", "stopping: {} clients are closed with 3001 over {:?}; a second signal closes them at once", clients, spread);
-    let steps = u32::try_from(spread.as_millis() * u128::from(SHED_STEPS_PER_S) / 1000).unwrap_or(u32::MAX).max(1);
+    line!(
+        log,
+        Info,
+        "stop",
+        "stopping: {} clients are closed with 3001 over {:?}; a second signal closes them at once",
+        clients,
+        spread
+    );
+    let steps = u32::try_from(spread.as_millis() * u128::from(SHED_STEPS_PER_S) / 1000)
+        .unwrap_or(u32::MAX)
+        .max(1);
     let mut pace = tokio::time::interval(Duration::from_millis(1000 / u64::from(SHED_STEPS_PER_S)));
     for left in (1..=steps).rev() {
         if front.clients.open() == 0 {
@@ -385,7 +421,13 @@ fn stop_shards(front: &Front, threads: Threads) {
     let log = &front.common.log;
     let left = front.clients.open();
     if left > 0 {
-        line!(log, Warn, "stop.left", "{} clients did not take their close in time and are cut off", left);
+        line!(
+            log,
+            Warn,
+            "stop.left",
+            "{} clients did not take their close in time and are cut off",
+            left
+        );
         // Their sockets close with the process.
         return;
     }

@@ -19,13 +19,15 @@ use crate::codes::Disconnect;
 use crate::config::Settings;
 use crate::desk::{Desk, Part};
 use crate::log::Log;
-use crate::session::{Cx, Effects, Ending, Kind, Open, Order, Orphan, Session, Target, encode_item};
+use crate::session::{
+    Cx, Effects, Ending, Kind, Open, Order, Orphan, Session, Target, encode_item,
+};
 use crate::shard::{ConnRef, Crowd, Farewell, Handler, Mailbox, Message, Out, Post, Taken, WakeAt};
 use crate::users::Users;
 
 /// What other threads tell a shard of sessions.
 #[derive(Debug)]
-pub enum Mail {
+pub(crate) enum Mail {
     /// The hub's events, in the one order of each channel.
     Hub(Event),
     /// For the sessions of a user; the desk is told when it is carried out.
@@ -39,11 +41,11 @@ pub enum Mail {
 }
 
 /// A shard's mailbox, for sessions.
-pub type ShardMailbox = Mailbox<Open, Mail>;
+pub(crate) type ShardMailbox = Mailbox<Open, Mail>;
 
 /// A shard as the hub knows it.
 #[derive(Debug)]
-pub struct HubDoor(pub Arc<ShardMailbox>);
+pub(crate) struct HubDoor(pub Arc<ShardMailbox>);
 
 impl HubMailbox for HubDoor {
     fn put(&self, event: Event) {
@@ -53,7 +55,7 @@ impl HubMailbox for HubDoor {
 
 /// How many connections each user has on this node; kept where that is limited.
 #[derive(Debug, Default)]
-pub struct UserCounts(Mutex<HashMap<Arc<str>, usize>>);
+pub(crate) struct UserCounts(Mutex<HashMap<Arc<str>, usize>>);
 
 impl UserCounts {
     fn of(&self, user: &str) -> usize {
@@ -77,7 +79,7 @@ impl UserCounts {
 
 /// What the shards of a node have in common.
 #[derive(Debug)]
-pub struct Common {
+pub(crate) struct Common {
     pub node: Arc<Node>,
     pub settings: Arc<Settings>,
     pub allowance: Arc<Allowance>,
@@ -92,7 +94,7 @@ pub struct Common {
 
 /// The sessions of one shard.
 #[derive(Debug)]
-pub struct Sessions {
+pub(crate) struct Sessions {
     common: Arc<Common>,
     /// This shard's number.
     shard: u16,
@@ -110,7 +112,7 @@ pub struct Sessions {
 
 impl Sessions {
     /// The sessions of shard `shard`.
-    pub fn new(common: Arc<Common>, shard: u16) -> Self {
+    pub(crate) fn new(common: Arc<Common>, shard: u16) -> Self {
         Self {
             common,
             shard,
@@ -258,7 +260,7 @@ impl Sessions {
 
 impl Common {
     /// Sends an order to every shard.
-    pub fn order(&self, target: Target, order: Order, ask: u64) {
+    pub(crate) fn order(&self, target: Target, order: Order, ask: u64) {
         let (target, order) = (Arc::new(target), Arc::new(order));
         for shard in &self.shards {
             let (target, order) = (Arc::clone(&target), Arc::clone(&order));
@@ -289,12 +291,7 @@ impl Handler for Sessions {
         Session::open(open, &mut cx)
     }
 
-    fn message(
-        &mut self,
-        out: &mut Out<'_>,
-        session: &mut Session,
-        message: Message<'_>,
-    ) -> Taken {
+    fn message(&mut self, out: &mut Out<'_>, session: &mut Session, message: Message<'_>) -> Taken {
         self.attend(out, session, |session, cx| session.message(cx, message))
     }
 

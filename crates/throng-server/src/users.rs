@@ -12,7 +12,7 @@ const NONE: u32 = u32::MAX;
 /// The connections of each user: a list threaded through the slots, so that one connection costs
 /// twelve bytes and comes and goes without a search.
 #[derive(Debug, Default)]
-pub struct Users {
+pub(crate) struct Users {
     /// Indices into `users`, by name.
     names: HashTable<u32>,
     hasher: foldhash::fast::RandomState,
@@ -39,27 +39,27 @@ const UNLINKED: Link = Link { user: NONE, before: NONE, after: NONE };
 
 impl Users {
     /// An empty index.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// How many users have a connection here.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.users.len()
     }
 
     /// Whether nobody is here.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.users.is_empty()
     }
 
     /// Users and their numbers of connections, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, u32)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, u32)> {
         self.users.iter().map(|(_, user)| (&user.name, user.count))
     }
 
     /// Enters a connection; it must not be entered already.
-    pub fn add(&mut self, slot: u32, name: &Arc<str>) {
+    pub(crate) fn add(&mut self, slot: u32, name: &Arc<str>) {
         let at = slot as usize;
         if self.links.len() <= at {
             self.links.resize(at + 1, UNLINKED);
@@ -76,7 +76,7 @@ impl Users {
     }
 
     /// Takes a connection out, if it is in.
-    pub fn remove(&mut self, slot: u32) {
+    pub(crate) fn remove(&mut self, slot: u32) {
         let Some(link) = self.links.get_mut(slot as usize) else { return };
         let Link { user: key, before, after } = std::mem::replace(link, UNLINKED);
         let Some(user) = self.users.get_mut(key as usize) else { return };
@@ -99,7 +99,7 @@ impl Users {
     }
 
     /// The user's connections, the newest first.
-    pub fn slots(&self, name: &str) -> impl Iterator<Item = u32> {
+    pub(crate) fn slots(&self, name: &str) -> impl Iterator<Item = u32> {
         let hash = self.hasher.hash_one(name);
         let first = self
             .names

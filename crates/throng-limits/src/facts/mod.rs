@@ -1,7 +1,7 @@
 //! What the kernel says, one file per source.
 
-mod listener;
 pub mod limits;
+mod listener;
 pub mod process;
 
 pub use limits::OpenFiles;

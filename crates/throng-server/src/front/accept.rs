@@ -78,7 +78,13 @@ pub(crate) async fn accept(
                 tokio::spawn(drive(Arc::clone(&front), socket, peer, door, visitor));
             }
             Err(error) if is_scarcity(&error) => {
-                line!(front.common.log, Error, "accept.paused", "no connection can be accepted now: {}; accepting pauses", error);
+                line!(
+                    front.common.log,
+                    Error,
+                    "accept.paused",
+                    "no connection can be accepted now: {}; accepting pauses",
+                    error
+                );
                 tokio::time::sleep(SCARCITY_PAUSE).await;
             }
             // The client went away between its connecting and our accepting, or its network
@@ -97,7 +103,13 @@ async fn visitor(front: &Front, stop: &mut watch::Receiver<bool>) -> Option<Perm
         if let Some(permit) = front.visitors.try_client() {
             return Some(permit);
         }
-        line!(front.common.log, Warn, "visitors.full", "{} HTTP connections are open, which is as many as are kept room for; the next ones wait", front.visitors.ceiling());
+        line!(
+            front.common.log,
+            Warn,
+            "visitors.full",
+            "{} HTTP connections are open, which is as many as are kept room for; the next ones wait",
+            front.visitors.ceiling()
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -26,9 +26,16 @@ const HEADERS_MAX: usize = 64;
 type Departure = Arc<Mutex<Option<Box<Move>>>>;
 
 /// Serves one connection. Its permit is given back when it ends or has moved.
-pub(crate) async fn drive(front: Arc<Front>, socket: TcpStream, peer: SocketAddr, door: Door, visitor: Permit) {
+pub(crate) async fn drive(
+    front: Arc<Front>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    door: Door,
+    visitor: Permit,
+) {
     let departure = Departure::default();
-    let visits = Visits { front: Arc::clone(&front), departure: Arc::clone(&departure), peer, door };
+    let visits =
+        Visits { front: Arc::clone(&front), departure: Arc::clone(&departure), peer, door };
     let http = &front.settings().http;
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -125,7 +125,8 @@ impl Front {
         {
             return Outcome::Answered(answer);
         }
-        if settings.dev && visit.request.method() == Method::GET
+        if settings.dev
+            && visit.request.method() == Method::GET
             && let Some(page) = pages::page(path)
         {
             return Outcome::Answered(page);
@@ -147,7 +148,12 @@ impl Front {
         }
         let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
         if !origin.is_none_or(origin::is_loopback_origin) {
-            line!(self.common.log, Warn, "dev.origin", "a page from elsewhere was refused: in development mode Origin must be a loopback name");
+            line!(
+                self.common.log,
+                Warn,
+                "dev.origin",
+                "a page from elsewhere was refused: in development mode Origin must be a loopback name"
+            );
             return Err(Box::new(text(
                 StatusCode::FORBIDDEN,
                 "throng serve --dev lets in only pages from loopback names such as localhost\n",

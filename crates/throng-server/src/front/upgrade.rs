@@ -89,8 +89,7 @@ fn handshake_key<'r>(method: &Method, headers: &'r HeaderMap) -> Result<&'r str,
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         // RFC 6455 4.4: the answer names the version that is spoken.
-        let mut answer =
-            text(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13\n");
+        let mut answer = text(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13\n");
         let version = HeaderValue::from_static("13");
         answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
         return Err(Box::new(answer));
@@ -134,8 +133,8 @@ fn check_encoding(
     query: &Query<'_>,
 ) -> Result<Option<&'static str>, Box<Answer>> {
     let offers = |name: &str| has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, name);
-    let wants_protobuf = query.get("format") == Some("protobuf")
-        || query.get("cf_protocol") == Some("protobuf");
+    let wants_protobuf =
+        query.get("format") == Some("protobuf") || query.get("cf_protocol") == Some("protobuf");
     if (offers("centrifuge-protobuf") && !offers("centrifuge-json")) || wants_protobuf {
         return Err(Box::new(text(
             StatusCode::BAD_REQUEST,

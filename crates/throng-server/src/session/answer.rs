@@ -1,7 +1,5 @@
 //! What a session does with the node's answers.
 
-use std::sync::Arc;
-
 use throng_hub::registry::{Join, SubFlags};
 use throng_hub::request::{Answer, HubError, Recovery, Request, Subscribed};
 use throng_wire::dialect::{Push, Reply};
@@ -13,7 +11,7 @@ use crate::codes::{Disconnect, ErrorCode, Unsubscribe};
 
 impl Session {
     /// An answer has come for `ticket`. Returns whether the client may be read again.
-    pub fn answer(&mut self, cx: &mut Cx<'_, '_>, ticket: u32, answer: Answer) -> bool {
+    pub(crate) fn answer(&mut self, cx: &mut Cx<'_, '_>, ticket: u32, answer: Answer) -> bool {
         let Some(pending) = &mut self.pending else { return false };
         let Some(at) = pending.list.iter().position(|(asked, _)| *asked == ticket) else {
             return false;
@@ -91,10 +89,8 @@ impl Session {
         plan: Plan,
         result: Result<Subscribed, HubError>,
     ) {
-        let unrecovered = matches!(
-            &result,
-            Ok(Subscribed { recovery: Recovery::NotRecovered, .. })
-        );
+        let unrecovered =
+            matches!(&result, Ok(Subscribed { recovery: Recovery::NotRecovered, .. }));
         if plan.reject_unrecovered && plan.was_recovering && unrecovered {
             let to = super::reply_to(cx, 0);
             cx.requests.push((Request::Unsubscribe(plan.undo(self.client)), to));
@@ -165,7 +161,7 @@ impl Session {
 
     /// Publications of a channel were lost on their way here: a client that follows its position
     /// must recover.
-    pub fn insufficient(&mut self, cx: &mut Cx<'_, '_>, channel: &str) {
+    pub(crate) fn insufficient(&mut self, cx: &mut Cx<'_, '_>, channel: &str) {
         let slot = cx.out.conn.slot;
         let server_side = cx
             .registry
@@ -177,11 +173,6 @@ impl Session {
         } else {
             self.push_off(cx, channel, Unsubscribe::INSUFFICIENT);
         }
-    }
-
-    /// The channel names the session is subscribed to, for whoever asks who is connected.
-    pub fn user_name(&self) -> Arc<str> {
-        Arc::clone(&self.user)
     }
 }
 

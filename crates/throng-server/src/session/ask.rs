@@ -43,7 +43,11 @@ impl Session {
                 self.ask_node(cx, Request::Presence { channel }, Awaited::Presence { id });
             }
             Presence::Stats => {
-                self.ask_node(cx, Request::PresenceStats { channel }, Awaited::PresenceStats { id });
+                self.ask_node(
+                    cx,
+                    Request::PresenceStats { channel },
+                    Awaited::PresenceStats { id },
+                );
             }
         }
     }
@@ -86,7 +90,8 @@ impl Session {
                 self.reply(cx, id, &Reply::Rpc { data: Some(b"{}") });
             }
             Some(_) => {
-                let because = format!("rpc {}: no such method; rpc.ping is all there is", Shown(method));
+                let because =
+                    format!("rpc {}: no such method; rpc.ping is all there is", Shown(method));
                 self.deny(cx, id, ErrorCode::METHOD_NOT_FOUND, &because);
             }
             None => {

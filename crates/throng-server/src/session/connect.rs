@@ -51,11 +51,17 @@ impl Session {
             Ok(claims) => claims,
             Err(Refused::Expired) => {
                 self.stage = Stage::Failed;
-                return self.connect_error(cx, id, ErrorCode::TOKEN_EXPIRED, "the token is expired");
+                return self.connect_error(
+                    cx,
+                    id,
+                    ErrorCode::TOKEN_EXPIRED,
+                    "the token is expired",
+                );
             }
             Err(Refused::Close(why, because)) => return self.refuse(cx, why, &because),
         };
-        self.user = if claims.user.is_empty() { Arc::default() } else { claims.user.as_str().into() };
+        self.user =
+            if claims.user.is_empty() { Arc::default() } else { claims.user.as_str().into() };
         if let Err(because) = self.room_for_user(cx) {
             return self.refuse(cx, Disconnect::CONNECTION_LIMIT, &because);
         }
@@ -100,9 +106,10 @@ impl Session {
                 .connection(&request.token, now_s, signature(cx.settings))
                 .map_err(|error| match error {
                     TokenError::Expired => Refused::Expired,
-                    TokenError::Invalid(reason) => {
-                        Refused::Close(Disconnect::INVALID_TOKEN, format!("the connection token is invalid: {reason}"))
-                    }
+                    TokenError::Invalid(reason) => Refused::Close(
+                        Disconnect::INVALID_TOKEN,
+                        format!("the connection token is invalid: {reason}"),
+                    ),
                 })?;
             if claims.user.is_empty() && client.disallow_anonymous_connection_tokens {
                 return Err(Refused::Close(
@@ -273,8 +280,11 @@ impl Session {
         cx.effects.identified = true;
         self.begin_pings(cx);
         cx.out.wake_at(self.wake_at());
-        let lists: Vec<Vec<dialect::Publication<'_>>> =
-            connect.outcomes.iter().map(|outcome| say::publications(&outcome.publications)).collect();
+        let lists: Vec<Vec<dialect::Publication<'_>>> = connect
+            .outcomes
+            .iter()
+            .map(|outcome| say::publications(&outcome.publications))
+            .collect();
         let subs: Vec<(&str, SubscribeResult<'_>)> = connect
             .outcomes
             .iter()
@@ -301,7 +311,12 @@ impl Session {
         let mut payload = Vec::with_capacity(192);
         match self.kind {
             Kind::Bidirectional => {
-                dialect::put_reply(Encoding::Json, connect.id, &Reply::Connect(result), &mut payload);
+                dialect::put_reply(
+                    Encoding::Json,
+                    connect.id,
+                    &Reply::Connect(result),
+                    &mut payload,
+                );
             }
             Kind::Unidirectional => {
                 let envelope = self.envelope();

@@ -32,17 +32,17 @@ use crate::config::Settings;
 use crate::log::Log;
 use crate::shard::{ConnRef, Message, Out, Taken};
 
-pub use order::{Order, Target};
 pub(crate) use answer::error_code;
-pub use say::{FORM_JSON, FORM_JSON_UNI, encode_item};
+pub(crate) use order::{Order, Target};
+pub(crate) use say::{FORM_JSON, FORM_JSON_UNI, encode_item};
 pub(crate) use subscribe::retention;
 
 /// What the version field of connect replies says.
-pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " throng");
+pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " throng");
 
 /// One client.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     client: Uuid,
     user: Arc<str>,
     stage: Stage,
@@ -79,14 +79,14 @@ enum Stage {
 
 /// Whether a client may say anything after its first message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Bidirectional,
     Unidirectional,
 }
 
 /// What a session starts with; from the request that opened its connection.
 #[derive(Debug)]
-pub struct Open {
+pub(crate) struct Open {
     pub kind: Kind,
     /// `cf_ws_frame_ping_pong=true` was asked for.
     pub native_ping: bool,
@@ -122,15 +122,30 @@ struct Pending {
 /// What an answer is for.
 #[derive(Debug)]
 enum Awaited {
-    Subscribe { id: u32, plan: Box<subscribe::Plan> },
+    Subscribe {
+        id: u32,
+        plan: Box<subscribe::Plan>,
+    },
     /// A subscription in the connect reply.
-    ConnectSubscribe { plan: Box<subscribe::Plan> },
+    ConnectSubscribe {
+        plan: Box<subscribe::Plan>,
+    },
     /// A subscription ordered through the API, told by a push.
-    OrderedSubscribe { plan: Box<subscribe::Plan> },
-    Publish { id: u32 },
-    Presence { id: u32 },
-    PresenceStats { id: u32 },
-    History { id: u32 },
+    OrderedSubscribe {
+        plan: Box<subscribe::Plan>,
+    },
+    Publish {
+        id: u32,
+    },
+    Presence {
+        id: u32,
+    },
+    PresenceStats {
+        id: u32,
+    },
+    History {
+        id: u32,
+    },
 }
 
 /// The rest of a frame whose commands wait for an answer or for the next turn.
@@ -143,14 +158,14 @@ struct Backlog {
 
 /// A subscription that was asked of the node for a client that has gone: undone when answered.
 #[derive(Debug)]
-pub struct Orphan {
+pub(crate) struct Orphan {
     pub number: u64,
     pub ticket: u32,
     pub undo: throng_hub::request::Unsubscribe,
 }
 
 /// What surrounds a session while it handles something.
-pub struct Cx<'a, 'o> {
+pub(crate) struct Cx<'a, 'o> {
     pub out: &'a mut Out<'o>,
     pub settings: &'a Settings,
     pub registry: &'a mut Registry,
@@ -168,7 +183,7 @@ pub struct Cx<'a, 'o> {
 
 /// What a session wants done that is neither bytes nor the node's.
 #[derive(Debug, Default)]
-pub struct Effects {
+pub(crate) struct Effects {
     /// The session has a user now and is to be found by it.
     pub identified: bool,
     /// Older connections of this user are to be closed with this.
@@ -187,7 +202,7 @@ enum Step {
 
 impl Session {
     /// A session for a connection that has just been upgraded.
-    pub fn open(open: Open, cx: &mut Cx<'_, '_>) -> Self {
+    pub(crate) fn open(open: Open, cx: &mut Cx<'_, '_>) -> Self {
         let stale = seconds(cx.settings.client.stale_close_delay);
         let uni = open.kind == Kind::Unidirectional;
         let extra = (open.user.is_some() || open.connect.is_some() || uni).then(|| {
@@ -219,27 +234,27 @@ impl Session {
     }
 
     /// The client's id.
-    pub fn client(&self) -> Uuid {
+    pub(crate) fn client(&self) -> Uuid {
         self.client
     }
 
     /// The client's user; empty for an anonymous one, and before it has connected.
-    pub fn user(&self) -> &Arc<str> {
+    pub(crate) fn user(&self) -> &Arc<str> {
         &self.user
     }
 
     /// Whether the connect command has been answered with success.
-    pub fn is_connected(&self) -> bool {
+    pub(crate) fn is_connected(&self) -> bool {
         self.stage == Stage::Ready
     }
 
     /// Whether it only listens.
-    pub fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
 
     /// A message of the client.
-    pub fn message(&mut self, cx: &mut Cx<'_, '_>, message: Message<'_>) -> Taken {
+    pub(crate) fn message(&mut self, cx: &mut Cx<'_, '_>, message: Message<'_>) -> Taken {
         let frame = match message {
             Message::Text(text) => text.as_bytes(),
             Message::Binary(data) => data,
@@ -268,7 +283,7 @@ impl Session {
     }
 
     /// Goes on after an answer, or in a new turn.
-    pub fn proceed(&mut self, cx: &mut Cx<'_, '_>) -> Taken {
+    pub(crate) fn proceed(&mut self, cx: &mut Cx<'_, '_>) -> Taken {
         if let Some(connect) = self.extra.as_mut().and_then(|extra| extra.connect.take()) {
             return self.uni_message(cx, &connect);
         }
@@ -291,7 +306,11 @@ impl Session {
             let step = match command {
                 Ok(command) => self.command(cx, command),
                 Err(malformed) => {
-                    self.refuse(cx, Disconnect::BAD_REQUEST, &format!("a command is not readable: {malformed}"));
+                    self.refuse(
+                        cx,
+                        Disconnect::BAD_REQUEST,
+                        &format!("a command is not readable: {malformed}"),
+                    );
                     Step::Done
                 }
             };
@@ -360,7 +379,7 @@ impl Session {
     }
 
     /// Whether a command of the client's own waits for its answer.
-    pub fn is_waiting(&self) -> bool {
+    pub(crate) fn is_waiting(&self) -> bool {
         self.pending.as_ref().is_some_and(|pending| {
             pending.connect.is_some()
                 || pending
@@ -392,20 +411,19 @@ impl Session {
     }
 
     /// Refuses one command with a line of the log that names the option behind it.
-    fn deny(
-        &self,
-        cx: &mut Cx<'_, '_>,
-        id: u32,
-        error: crate::codes::ErrorCode,
-        because: &str,
-    ) {
+    fn deny(&self, cx: &mut Cx<'_, '_>, id: u32, error: crate::codes::ErrorCode, because: &str) {
         cx.log.client(error.code, &format!("{} {because}", error.code), &self.user, self.client);
         self.error(cx, id, error);
     }
 
     /// What remains to be done for a session that has ended: the node is told of every
     /// subscription, and those still asked for are kept until they can be undone.
-    pub fn end(mut self, cx_registry: &mut Registry, conn: ConnRef, end: &mut dyn FnMut(Ending)) {
+    pub(crate) fn end(
+        mut self,
+        cx_registry: &mut Registry,
+        conn: ConnRef,
+        end: &mut dyn FnMut(Ending),
+    ) {
         let client = self.client;
         cx_registry.leave_all(conn.slot, &mut |channel, subscription| {
             end(Ending::Leave(subscribe::leaving(client, channel, &subscription)));
@@ -425,7 +443,7 @@ impl Session {
 
 /// Something that a session leaves behind.
 #[derive(Debug)]
-pub enum Ending {
+pub(crate) enum Ending {
     Leave(throng_hub::request::Unsubscribe),
     Orphan(Orphan),
 }

@@ -12,7 +12,7 @@ use crate::token::Grant;
 
 /// Whom an order is for: all connections of a user, or some of them.
 #[derive(Debug, Clone, Default)]
-pub struct Target {
+pub(crate) struct Target {
     pub user: Arc<str>,
     /// Only the connection with this client id.
     pub client: Option<Uuid>,
@@ -24,7 +24,7 @@ pub struct Target {
 
 /// An order.
 #[derive(Debug, Clone)]
-pub enum Order {
+pub(crate) enum Order {
     Subscribe {
         channel: Arc<str>,
         grant: Grant,
@@ -33,14 +33,20 @@ pub enum Order {
         recover_since: Option<(Box<str>, u64)>,
     },
     /// An empty channel is every channel.
-    Unsubscribe { channel: Arc<str> },
+    Unsubscribe {
+        channel: Arc<str>,
+    },
     Disconnect(Disconnect),
-    Refresh { expired: bool, expire_at: Option<i64>, info: Option<Bytes> },
+    Refresh {
+        expired: bool,
+        expire_at: Option<i64>,
+        info: Option<Bytes>,
+    },
 }
 
 impl Session {
     /// Whether the order is for this session.
-    pub fn is_meant(&self, target: &Target) -> bool {
+    pub(crate) fn is_meant(&self, target: &Target) -> bool {
         self.user == target.user
             && target.client.is_none_or(|client| client == self.client)
             && target.session.is_none_or(|session| {
@@ -50,7 +56,7 @@ impl Session {
     }
 
     /// Carries an order out.
-    pub fn order(&mut self, cx: &mut Cx<'_, '_>, order: &Order) {
+    pub(crate) fn order(&mut self, cx: &mut Cx<'_, '_>, order: &Order) {
         match order {
             Order::Subscribe { channel, grant, expire_at, recover_since } => {
                 let taken = cx.registry.find(cx.out.conn.slot, channel).is_some();

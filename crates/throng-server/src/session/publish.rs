@@ -95,11 +95,7 @@ impl DataFormat {
             Self::NotEmpty => Ok(()),
             Self::Json if json() => Ok(()),
             Self::Json => Err("the payload is not JSON, and publication_data_format is json"),
-            Self::JsonObject
-                if data.trim_ascii_start().first() == Some(&b'{') && json() =>
-            {
-                Ok(())
-            }
+            Self::JsonObject if data.trim_ascii_start().first() == Some(&b'{') && json() => Ok(()),
             Self::JsonObject => {
                 Err("the payload is not a JSON object, and publication_data_format is json_object")
             }

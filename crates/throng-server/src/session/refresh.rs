@@ -79,7 +79,8 @@ impl Session {
         let claims = match self.subscription_claims(cx, token) {
             Ok(claims) => claims,
             Err(TokenError::Expired) => {
-                let because = format!("{}: the token that came to refresh is expired", Shown(channel));
+                let because =
+                    format!("{}: the token that came to refresh is expired", Shown(channel));
                 return self.deny(cx, id, ErrorCode::TOKEN_EXPIRED, &because);
             }
             Err(TokenError::Invalid(reason)) => {
@@ -96,8 +97,7 @@ impl Session {
             return self.refuse(cx, Disconnect::INVALID_TOKEN, &because);
         }
         let grace = cx.settings.client.expired_sub_close_delay;
-        let (at_s, ttl) =
-            claims.expire_at.map_or((0, 0), |unix_s| wake::expiry(cx, unix_s, grace));
+        let (at_s, ttl) = claims.expire_at.map_or((0, 0), |unix_s| wake::expiry(cx, unix_s, grace));
         if let Some(subscription) = cx.registry.find_mut(slot, channel) {
             subscription.expires_s = at_s;
         }

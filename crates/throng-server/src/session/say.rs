@@ -13,9 +13,9 @@ use super::{Cx, Kind, Session};
 use crate::codes::ErrorCode;
 
 /// Publications as replies in JSON, in WebSocket text frames.
-pub const FORM_JSON: u8 = 0;
+pub(crate) const FORM_JSON: u8 = 0;
 /// Publications as bare pushes in JSON, in WebSocket text frames.
-pub const FORM_JSON_UNI: u8 = 1;
+pub(crate) const FORM_JSON_UNI: u8 = 1;
 
 impl Session {
     /// Answers a command.
@@ -47,7 +47,7 @@ impl Session {
 }
 
 /// Appends the frame of one item in one form.
-pub fn encode_item(form: u8, channel: &ChannelName, item: &Item, out: &mut Vec<u8>) {
+pub(crate) fn encode_item(form: u8, channel: &ChannelName, item: &Item, out: &mut Vec<u8>) {
     let envelope = if form == FORM_JSON_UNI { Envelope::Bare } else { Envelope::Reply };
     let mut payload = Vec::with_capacity(160);
     match item {

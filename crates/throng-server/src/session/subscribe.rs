@@ -79,9 +79,8 @@ pub(super) fn leaving(
 
 /// What a channel with these options keeps.
 pub(crate) fn retention(options: &ChannelOptions) -> Retention {
-    let millis = |duration: std::time::Duration| {
-        u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-    };
+    let millis =
+        |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Retention {
         size: options.history_size,
         ttl_ms: millis(options.history_ttl),
@@ -96,7 +95,12 @@ enum Denied {
 }
 
 impl Session {
-    pub(super) fn subscribe(&mut self, cx: &mut Cx<'_, '_>, id: u32, request: &SubscribeRequest<'_>) {
+    pub(super) fn subscribe(
+        &mut self,
+        cx: &mut Cx<'_, '_>,
+        id: u32,
+        request: &SubscribeRequest<'_>,
+    ) {
         let channel: &str = &request.channel;
         if channel.is_empty() {
             return self.refuse(cx, Disconnect::BAD_REQUEST, "subscribe names no channel");
@@ -356,7 +360,12 @@ impl Session {
     }
 
     /// Ends one subscription and tells the client. Returns whether there was one.
-    pub(super) fn push_off(&mut self, cx: &mut Cx<'_, '_>, channel: &str, why: Unsubscribe) -> bool {
+    pub(super) fn push_off(
+        &mut self,
+        cx: &mut Cx<'_, '_>,
+        channel: &str,
+        why: Unsubscribe,
+    ) -> bool {
         let left = self.leave(cx, channel);
         if left {
             let Unsubscribe { code, reason } = why;
@@ -371,8 +380,7 @@ fn flags(options: &ChannelOptions, asker: Asker<'_>, wish: &Wish) -> SubFlags {
     let keeps = retention(options).keeps();
     let history = access::may_see_history(options, asker);
     let recoverable = keeps
-        && (options.force_recovery
-            || (wish.recoverable && (options.allow_recovery || history)));
+        && (options.force_recovery || (wish.recoverable && (options.allow_recovery || history)));
     let positioned = keeps
         && (recoverable
             || options.force_positioning

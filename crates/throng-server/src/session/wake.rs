@@ -16,7 +16,7 @@ const PING: &[u8] = b"{}";
 
 impl Session {
     /// A second that the session asked for has come.
-    pub fn wake(&mut self, cx: &mut Cx<'_, '_>) -> WakeAt {
+    pub(crate) fn wake(&mut self, cx: &mut Cx<'_, '_>) -> WakeAt {
         let second = cx.out.second;
         if self.expires_s <= second {
             self.expires_s = NEVER;

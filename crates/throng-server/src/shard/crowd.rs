@@ -178,11 +178,7 @@ impl<S> Crowd<S> {
 
     /// Runs `f` on a connection's session and sends what it says. `None` if that connection is
     /// gone: what was meant for it is dropped and counted.
-    pub fn with<T>(
-        &mut self,
-        to: ConnRef,
-        f: impl FnOnce(&mut S, &mut Out<'_>) -> T,
-    ) -> Option<T> {
+    pub fn with<T>(&mut self, to: ConnRef, f: impl FnOnce(&mut S, &mut Out<'_>) -> T) -> Option<T> {
         let found = self
             .conns
             .get_mut(to.slot as usize)

@@ -326,7 +326,10 @@ impl<H: Handler> Shard<H> {
         if panicked {
             // Invariant ALIVE: one connection's input may end that connection and no other.
             self.crowd.counters.panics += 1;
-            self.log.error("session panic", "a bug: a client's input could not be handled; it was closed with 3004");
+            self.log.error(
+                "session panic",
+                "a bug: a client's input could not be handled; it was closed with 3004",
+            );
             self.crowd.fall(slot, Disconnect::INTERNAL);
         }
     }
@@ -531,7 +534,10 @@ impl<H: Handler> Shard<H> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut socket, Token(key), interest) {
             // Out of kernel memory or epoll watches: this one is dropped, with a reset.
-            self.log.error("register", &format!("a connection could not be watched: {error}; it was dropped"));
+            self.log.error(
+                "register",
+                &format!("a connection could not be watched: {error}; it was dropped"),
+            );
             return;
         }
         let slot = slot_of(key);

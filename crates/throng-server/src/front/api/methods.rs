@@ -42,8 +42,20 @@ const MANY_MAX: usize = 10_000;
 type Result = std::result::Result<Vec<u8>, ApiError>;
 
 const METHODS: &[&str] = &[
-    "publish", "broadcast", "subscribe", "unsubscribe", "disconnect", "refresh", "presence",
-    "presence_stats", "history", "history_remove", "channels", "info", "rpc", "batch",
+    "publish",
+    "broadcast",
+    "subscribe",
+    "unsubscribe",
+    "disconnect",
+    "refresh",
+    "presence",
+    "presence_stats",
+    "history",
+    "history_remove",
+    "channels",
+    "info",
+    "rpc",
+    "batch",
 ];
 
 /// Whether there is such a method.
@@ -73,7 +85,10 @@ async fn run_rare(front: &Front, call: Call<'_>) -> Result {
         "history_remove" => history_remove(front, parse(call.params)?).await,
         "channels" => channels(front, parse(call.params)?).await,
         "info" => info(front).await,
-        "rpc" => Err(ApiError::new(ErrorCode::METHOD_NOT_FOUND, "no rpc method is defined on the server")),
+        "rpc" => Err(ApiError::new(
+            ErrorCode::METHOD_NOT_FOUND,
+            "no rpc method is defined on the server",
+        )),
         _ => Err(ApiError::new(ErrorCode::METHOD_NOT_FOUND, "there is no such method")),
     }
 }
@@ -87,7 +102,10 @@ fn bad(because: impl Into<String>) -> ApiError {
 }
 
 /// The options of a channel that a call names.
-fn options<'f>(front: &'f Front, channel: &str) -> std::result::Result<&'f Arc<ChannelOptions>, ApiError> {
+fn options<'f>(
+    front: &'f Front,
+    channel: &str,
+) -> std::result::Result<&'f Arc<ChannelOptions>, ApiError> {
     front.settings().channel.resolve(channel).map(|resolved| resolved.options).map_err(|error| {
         let code = match error {
             ChannelError::UnknownNamespace => ErrorCode::UNKNOWN_CHANNEL,
@@ -120,7 +138,9 @@ async fn broadcast(front: &Front, publish: Publish) -> Result {
                 out.extend_from_slice(&position(published));
                 out.push(b'}');
             }
-            Err(error) => out.extend_from_slice(format!("{{\"error\":{}}}", error.body()).as_bytes()),
+            Err(error) => {
+                out.extend_from_slice(format!("{{\"error\":{}}}", error.body()).as_bytes())
+            }
         }
     }
     out.extend_from_slice(b"]}");
@@ -135,9 +155,12 @@ fn payload(publish: &Publish) -> std::result::Result<Bytes, ApiError> {
     if publish.b64data.is_empty() {
         return Err(bad("data or b64data is missing"));
     }
-    let data = STANDARD.decode(&publish.b64data).map_err(|error| bad(format!("b64data: {error}")))?;
+    let data =
+        STANDARD.decode(&publish.b64data).map_err(|error| bad(format!("b64data: {error}")))?;
     if serde_json::from_slice::<IgnoredAny>(&data).is_err() {
-        return Err(bad("b64data does not hold JSON, and binary payloads need the Protobuf encoding, which is not supported yet"));
+        return Err(bad(
+            "b64data does not hold JSON, and binary payloads need the Protobuf encoding, which is not supported yet",
+        ));
     }
     Ok(data.into())
 }
@@ -179,7 +202,8 @@ async fn publish_to(
         tags: publish.tags.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         draw: Some(Arc::new(drawn)),
         skip_history: publish.skip_history,
-        idempotency_key: (!publish.idempotency_key.is_empty()).then(|| publish.idempotency_key.as_str().into()),
+        idempotency_key: (!publish.idempotency_key.is_empty())
+            .then(|| publish.idempotency_key.as_str().into()),
         version: publish.version,
         version_epoch: publish.version_epoch.as_str().into(),
         retention: retention(options),
@@ -220,7 +244,10 @@ fn hub(error: throng_hub::request::HubError) -> ApiError {
 }
 
 fn unexpected(answer: &Answer) -> ApiError {
-    ApiError::new(ErrorCode::INTERNAL, format!("the node gave another answer than was asked for: {answer:?}"))
+    ApiError::new(
+        ErrorCode::INTERNAL,
+        format!("the node gave another answer than was asked for: {answer:?}"),
+    )
 }
 
 /// Who a publication reached, for callers who ask.
@@ -232,13 +259,18 @@ pub(super) async fn audience(front: &Front, params: &RawValue) -> Vec<u8> {
         return b"{}".to_vec();
     };
     let users = users(front, Some(channel)).await.unwrap_or_default();
-    let near: Vec<_> =
-        near.iter().map(|(channel, subscribers)| json!({"channel": &**channel, "subscribers": subscribers})).collect();
+    let near: Vec<_> = near
+        .iter()
+        .map(|(channel, subscribers)| json!({"channel": &**channel, "subscribers": subscribers}))
+        .collect();
     json!({"subscribers": subscribers, "users": users, "near": near}).to_string().into_bytes()
 }
 
 /// How many users are in a channel, or on this node.
-async fn users(front: &Front, channel: Option<ChannelName>) -> std::result::Result<usize, ApiError> {
+async fn users(
+    front: &Front,
+    channel: Option<ChannelName>,
+) -> std::result::Result<usize, ApiError> {
     let parts = ask_shards(front, |ask| Mail::Census { channel: channel.clone(), ask }).await?;
     let mut names: BTreeSet<Arc<str>> = BTreeSet::new();
     for part in parts {
@@ -296,7 +328,9 @@ fn given(
     }
     let bytes = STANDARD.decode(base64).map_err(|error| bad(format!("b64{field}: {error}")))?;
     if serde_json::from_slice::<IgnoredAny>(&bytes).is_err() {
-        return Err(bad(format!("b64{field} does not hold JSON, and JSON is the only encoding yet")));
+        return Err(bad(format!(
+            "b64{field} does not hold JSON, and JSON is the only encoding yet"
+        )));
     }
     Ok(Some(bytes.into()))
 }
@@ -329,7 +363,9 @@ async fn disconnect(front: &Front, call: Disconnect) -> Result {
     let why = match call.disconnect {
         None => Why::FORCE_DISCONNECT,
         Some(code) if (3000..=4999).contains(&code.code) => Why::custom(code.code, &code.reason),
-        Some(code) => return Err(bad(format!("disconnect.code is {}, and must be 3000 to 4999", code.code))),
+        Some(code) => {
+            return Err(bad(format!("disconnect.code is {}, and must be 3000 to 4999", code.code)));
+        }
     };
     let mut target = target(&call.user, &call.client, &call.session);
     target.spared = call.whitelist.iter().filter_map(|id| id.parse().ok()).collect();
@@ -405,9 +441,8 @@ struct Kept<'a> {
 
 async fn history(front: &Front, call: History) -> Result {
     let retention = with_history(front, &call.channel)?;
-    let since = call
-        .since
-        .map(|since| Since { offset: since.offset, epoch: since.epoch.into_boxed_str() });
+    let since =
+        call.since.map(|since| Since { offset: since.offset, epoch: since.epoch.into_boxed_str() });
     let query = HistoryQuery {
         limit: usize::try_from(call.limit).ok(),
         since,
@@ -497,7 +532,10 @@ async fn info(front: &Front) -> Result {
 async fn batch(front: &Front, params: &RawValue) -> Result {
     let batch: Batch<'_> = parse(params)?;
     if batch.commands.len() > MANY_MAX {
-        return Err(bad(format!("{} commands; a batch has at most {MANY_MAX}", batch.commands.len())));
+        return Err(bad(format!(
+            "{} commands; a batch has at most {MANY_MAX}",
+            batch.commands.len()
+        )));
     }
     let mut out = b"{\"replies\":[".to_vec();
     for (index, command) in batch.commands.iter().enumerate() {
@@ -518,7 +556,9 @@ async fn batch(front: &Front, params: &RawValue) -> Result {
                 out.extend_from_slice(&result);
                 out.push(b'}');
             }
-            Err(error) => out.extend_from_slice(format!("{{\"error\":{}}}", error.body()).as_bytes()),
+            Err(error) => {
+                out.extend_from_slice(format!("{{\"error\":{}}}", error.body()).as_bytes())
+            }
         }
     }
     out.extend_from_slice(b"]}");

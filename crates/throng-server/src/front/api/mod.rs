@@ -59,7 +59,11 @@ pub(super) async fn answer(front: &Front, visit: Visit, method: &str) -> Answer 
         Ok(Err(_)) => return text(StatusCode::BAD_REQUEST, "the request's body broke off\n"),
         Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the request's body took over 30 s\n"),
     };
-    if method.is_empty() { legacy(front, &body).await } else { one(front, method, &body, asks).await }
+    if method.is_empty() {
+        legacy(front, &body).await
+    } else {
+        one(front, method, &body, asks).await
+    }
 }
 
 /// What a request wants of its answer beside the result.
@@ -74,7 +78,9 @@ struct Asks {
 impl Asks {
     fn of(front: &Front, headers: &HeaderMap) -> Self {
         let is = |name: &str, wanted: &str| {
-            headers.get(name).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(wanted.as_bytes()))
+            headers
+                .get(name)
+                .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(wanted.as_bytes()))
         };
         Self {
             transport_errors: front.settings().http_api.error_mode_transport
@@ -108,7 +114,14 @@ async fn one(front: &Front, method: &str, body: &[u8], asks: Asks) -> Answer {
 }
 
 fn failed(front: &Front, error: &ApiError, asks: Asks) -> Answer {
-    line!(front.common.log, Info, "api.error", "{} a call of the API failed: {}", error.code.code, error.because);
+    line!(
+        front.common.log,
+        Info,
+        "api.error",
+        "{} a call of the API failed: {}",
+        error.code.code,
+        error.because
+    );
     let body = error.body();
     if !asks.transport_errors {
         return json(StatusCode::OK, format!("{{\"error\":{body}}}"));
@@ -148,7 +161,9 @@ async fn legacy(front: &Front, body: &[u8]) -> Answer {
                 out.extend_from_slice(&result);
                 out.push(b'}');
             }
-            Err(error) => out.extend_from_slice(format!("{{\"error\":{}}}", error.body()).as_bytes()),
+            Err(error) => {
+                out.extend_from_slice(format!("{{\"error\":{}}}", error.body()).as_bytes())
+            }
         }
     }
     json(StatusCode::OK, out)
@@ -156,7 +171,8 @@ async fn legacy(front: &Front, body: &[u8]) -> Answer {
 
 fn malformed(error: &serde_json::Error) -> Answer {
     let mut answer = text(StatusCode::BAD_REQUEST, "");
-    *answer.body_mut() = http_body_util::Full::new(Bytes::from(format!("the body is not a JSON object: {error}\n")));
+    *answer.body_mut() =
+        http_body_util::Full::new(Bytes::from(format!("the body is not a JSON object: {error}\n")));
     answer
 }
 
@@ -179,7 +195,13 @@ fn authorise(front: &Front, headers: &HeaderMap, query: Option<&str>) -> Result<
         Some(key) if same(&key, wanted) => return Ok(()),
         Some(_) => "the request's key is not http_api.key",
     };
-    line!(front.common.log, Warn, "api.unauthorised", "401 a call of the API was refused: {}", because);
+    line!(
+        front.common.log,
+        Warn,
+        "api.unauthorised",
+        "401 a call of the API was refused: {}",
+        because
+    );
     let mut answer = Answer::default();
     *answer.status_mut() = StatusCode::UNAUTHORIZED;
     Err(Box::new(answer))
