@@ -8,8 +8,6 @@ use crate::meter::Meter;
 use crate::sample::median;
 use crate::stage::Stage;
 
-/// When nothing has come for so long, what is missing is lost.
-const STALL: Nanos = 5_000_000_000;
 /// How long the server may tidy up after the last delivery before its time is read.
 const AFTERMATH: Nanos = 20_000_000;
 
@@ -21,6 +19,8 @@ pub(crate) struct Volley {
     pub(crate) in_flight: u32,
     /// Bytes of data in each.
     pub(crate) size: usize,
+    /// When nothing has come for so long, what is missing is lost.
+    pub(crate) patience: Nanos,
 }
 
 /// One round of fan-out.
@@ -30,7 +30,7 @@ pub struct Round {
     pub receivers: u32,
     pub messages: u32,
     pub deliveries: u64,
-    /// Copies that nobody read until nothing had come for five seconds.
+    /// Copies that had not come when nothing had come for as long as a client may take.
     pub lost: u64,
     /// Copies that came twice.
     pub duplicates: u64,
@@ -98,7 +98,7 @@ pub(crate) fn round(stage: &mut Stage, volley: Volley, meter: Meter) -> Result<R
             heard = (deliveries, now);
         }
         let done = sent == volley.messages && complete >= sent && stage.may_publish();
-        if done || now > heard.1 + STALL {
+        if done || now > heard.1 + volley.patience {
             break;
         }
         while sent < volley.messages
@@ -108,7 +108,7 @@ pub(crate) fn round(stage: &mut Stage, volley: Volley, meter: Meter) -> Result<R
             stage.publish(volley.size)?;
             sent += 1;
         }
-        stage.turn(now + STALL / 50)?;
+        stage.turn(now + volley.patience / 50)?;
     }
     let took = stage.clock.now() - began;
     let quiet_at = stage.clock.now() + AFTERMATH;

@@ -84,6 +84,8 @@ impl Ledger {
     /// Notes a publication to `audience` clients and gives it its number.
     pub(crate) fn publish(&mut self, now: Nanos, audience: u32) -> u32 {
         let number = self.top();
+        // What nobody waits for is with everyone already.
+        self.tally.complete += u32::from(audience == 0);
         self.publications.push(Publication { sent_at: now, last_at: now, awaited: audience });
         number
     }

@@ -74,7 +74,8 @@ pub(crate) fn measure(
     let asking = begin(options, stage.clock)?;
     let mut bursts = Vec::new();
     let messages = options.messages;
-    let volley = Volley { messages, in_flight: messages, size: options.size as usize };
+    let (size, patience) = (options.size as usize, crate::clock::nanos(options.timeout));
+    let volley = Volley { messages, in_flight: messages, size, patience };
     let mut outcome = Ok(());
     for _ in 0..options.rounds {
         let quiet_until = stage.clock.now() + QUIET;

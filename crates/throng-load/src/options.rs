@@ -42,7 +42,7 @@ pub struct Options {
     pub slope_from: Option<u32>,
     /// Upgrade and hold, without saying anything: for servers of another protocol
     pub upgrade_only: bool,
-    /// How long one client may take to get in
+    /// How long one client may take to get in, and a round to go on without any delivery
     pub timeout: Duration,
     /// How the bare loop is started
     pub helper: Helper,

@@ -160,7 +160,8 @@ impl<'a> Run<'a> {
 
     fn volley(&self, in_flight: u32) -> Volley {
         let size = (self.options.size as usize).max(SIZE_MIN);
-        Volley { messages: self.options.messages, in_flight, size }
+        let patience = nanos(self.options.timeout);
+        Volley { messages: self.options.messages, in_flight, size, patience }
     }
 
     fn start_rival(&mut self) -> Result<(), Failure> {

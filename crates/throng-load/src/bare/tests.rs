@@ -28,7 +28,7 @@ fn the_bare_loop_delivers_every_frame_to_its_crowd() {
     let ramp = Rival::ramp(&mut stage, 30).unwrap();
     assert_eq!((ramp.tried, ramp.ready, ramp.failed), (30, 30, 0));
     for in_flight in [1, 4] {
-        let volley = Volley { messages: 10, in_flight, size: 100 };
+        let volley = Volley { messages: 10, in_flight, size: 100, patience: 5_000_000_000 };
         let round = Rival::round(&mut stage, volley).unwrap();
         let counts = (round.receivers, round.deliveries, round.lost, round.duplicates);
         assert_eq!(counts, (30, 300, 0, 0));

@@ -1,4 +1,5 @@
 //! Loads against a small server that has faults on demand.
+#![expect(clippy::unwrap_used, reason = "a panic here fails the test")]
 
 mod server;
 
@@ -95,21 +96,22 @@ fn a_full_server_is_named_with_the_first_client_it_refused() {
 }
 
 #[test]
-fn lost_repeated_and_swapped_messages_are_told_apart() {
+fn lost_and_repeated_messages_are_told_apart() {
     let counts = |fault| {
-        let options = Options { in_flight: 6, rounds: 1, ..options(server::start(fault)) };
-        let report = load(options);
-        let median = report.fanout.last().unwrap().median.clone();
+        let timeout = Duration::from_millis(500);
+        let report = load(Options { timeout, rounds: 1, ..options(server::start(fault)) });
+        let median = report.fanout[0].median.clone();
         (median.lost, median.duplicates, median.disordered, failure(&report))
     };
+    // One at a time: the first that is lost is waited for, and ends its round.
     let (lost, duplicates, disordered, failure) = counts(Fault::Loses);
-    assert_eq!((lost, duplicates, disordered), (2, 0, 0), "{failure}");
+    assert_eq!((lost, duplicates, disordered), (1, 0, 0), "{failure}");
+    assert!(
+        failure.ends_with("1 lost, 0 twice, 0 out of order — see who was slow with throng who")
+    );
     let (lost, duplicates, disordered, failure) = counts(Fault::Repeats);
     assert_eq!((lost, disordered), (0, 0), "{failure}");
     assert_eq!(duplicates, 6 * 20, "{failure}");
-    let (lost, duplicates, disordered, failure) = counts(Fault::Swaps);
-    assert_eq!((lost, duplicates, disordered), (0, 0, 3 * 20), "{failure}");
-    assert!(failure.contains("out of order"), "{failure}");
 }
 
 #[test]

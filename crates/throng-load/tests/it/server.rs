@@ -1,4 +1,5 @@
 //! A small server of the protocol, with faults on demand: a thread per connection.
+#![expect(clippy::unwrap_used, reason = "a panic here fails the test")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,7 +12,7 @@ use throng_wire::websocket::{
 
 /// What the server does wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     Nothing,
     /// 503 from this client on.
     Full(usize),
@@ -19,8 +20,6 @@ pub enum Fault {
     Loses,
     /// Every subscriber gets every message twice.
     Repeats,
-    /// Two messages are held back and sent in the wrong order, in one frame.
-    Swaps,
     /// The subscribe command is refused.
     Denies,
     /// The upgrade is never answered.
@@ -34,18 +33,16 @@ struct State {
     fault: Fault,
     upgraded: usize,
     published: usize,
-    held: Vec<String>,
     subscribers: Vec<TcpStream>,
 }
 
 type Shared = Arc<Mutex<State>>;
 
 /// Starts a server and gives its address.
-pub fn start(fault: Fault) -> SocketAddr {
+pub(crate) fn start(fault: Fault) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let (held, subscribers) = (Vec::new(), Vec::new());
-    let state = State { fault, upgraded: 0, published: 0, held, subscribers };
+    let state = State { fault, upgraded: 0, published: 0, subscribers: Vec::new() };
     let state = Arc::new(Mutex::new(state));
     std::thread::spawn(move || {
         for stream in listener.incoming() {
@@ -161,7 +158,7 @@ fn command(mut stream: &TcpStream, text: &str, state: &Shared) -> std::io::Resul
 
 fn publish(request: &Value, state: &Shared) {
     let mut state = state.lock().unwrap();
-    let State { fault, published, held, subscribers, .. } = &mut *state;
+    let State { fault, published, subscribers, .. } = &mut *state;
     *published += 1;
     let push = format!(
         "{{\"push\":{{\"channel\":{},\"pub\":{{\"data\":{}}}}}}}",
@@ -171,8 +168,6 @@ fn publish(request: &Value, state: &Shared) {
         let bytes = match fault {
             Fault::Loses if index == 0 && *published % 3 == 0 => continue,
             Fault::Repeats => [frame(&push), frame(&push)].concat(),
-            Fault::Swaps if held.is_empty() => continue,
-            Fault::Swaps => frame(&format!("{push}\n{}", held[0])),
             Fault::Closes => {
                 let mut close = Vec::new();
                 put_close(3012, "no pong", &mut close);
@@ -181,9 +176,6 @@ fn publish(request: &Value, state: &Shared) {
             _ => frame(&push),
         };
         subscriber.write_all(&bytes).ok(); // the client may be gone
-    }
-    if held.pop().is_none() {
-        held.push(push);
     }
 }
 
