@@ -33,7 +33,10 @@ use crate::request::{
 ///    publication is released to the node at least once. Again is allowed (the node drops what it
 ///    had); late is allowed.
 /// 3. **Following comes before reading.** The position and the publications that answer a
-///    `subscribe` are read after the channel is followed, so nothing falls between the two.
+///    `subscribe` are read after it was called and after the channel is followed, so nothing
+///    falls between the two. `subscribe` and `unsubscribe` of one channel take effect in the
+///    order of the calls, and what an earlier following left on its way is not released in a
+///    later one.
 /// 4. **Readable before released.** What is released to subscribers is in the stream already.
 /// 5. **One answer.** Each `Later` ends with one `Done` of its `Op`, in any order and after any
 ///    time; the node drops those that come too late. An error may hide a publish that happened.
@@ -125,7 +128,7 @@ pub enum BrokerEvent {
 /// How a question ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// After the publication itself was released, where it was.
+    /// Before or after the publication itself is released.
     Published(Result<Published, HubError>),
     Subscribed(Result<Subscribed, HubError>),
     History(Result<HistoryPage, HubError>),

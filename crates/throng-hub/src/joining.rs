@@ -61,6 +61,10 @@ pub(crate) struct Met {
 }
 
 /// `top` is where the channel stands in the mailboxes, if the node knows.
+///
+/// What was read may be ahead of it: publications on their way. They are left out here, since
+/// the subscription will get them with everybody else. One that claims to have seen more than
+/// that (it came from a node that is further) is not recovered rather than given them twice.
 pub(crate) fn meet(
     top: Option<Position>,
     read: Subscribed,

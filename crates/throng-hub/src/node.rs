@@ -8,15 +8,15 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::broker::{Broker, BrokerEvent, Op, Open, Outcome, Read, Step};
 use crate::event::{Event, Item, Mailbox};
-use crate::joining::meet;
+use crate::joining::{Met, meet};
 use crate::nearness::Nearest;
 use crate::partition::{Given, Partition, Question, Waiting};
 use crate::pattern::Pattern;
 use crate::publication::ChannelName;
 use crate::random::Random;
 use crate::request::{
-    Answer, Audience, HistoryQuery, HubError, Now, Publish, ReplyTo, Request, Retention, Subscribe,
-    Subscribed, Unsubscribe,
+    Answer, Audience, HistoryQuery, HubError, Now, Publish, Recover, ReplyTo, Request, Retention,
+    Subscribe, Subscribed, Unsubscribe,
 };
 
 /// Names looked at for those near to one that has no subscribers.
@@ -177,15 +177,8 @@ impl Node {
                 return self.answer(to, Answer::Subscribed { channel, result });
             }
         };
-        let top = partition.channel(&channel).and_then(|(_, entry)| entry.top.as_deref().copied());
-        let joining = partition.joining(&channel).map(|joining| &*joining);
-        let met = meet(top, read, joining, subscribe.recover.as_ref());
+        let met = meet_in(partition, &channel, read, subscribe.recover.as_ref());
         let mut subscribed = met.subscribed;
-        if let Some((_, entry)) = partition.channel(&channel)
-            && entry.top.is_none()
-        {
-            entry.top = subscribed.position.map(Box::new);
-        }
         if !subscribe.positioned {
             subscribed.position = None;
         }
@@ -421,6 +414,32 @@ impl Node {
         // The low half of the hash: the table inside uses the rest.
         self.partitions[(hash & 0xffff_ffff) as usize % self.partitions.len()].lock()
     }
+}
+
+/// Brings what the broker read to where the channel stands here, or the other way round.
+fn meet_in(
+    partition: &mut Partition,
+    channel: &str,
+    read: Subscribed,
+    recover: Option<&Recover>,
+) -> Met {
+    let first = partition.nobody_is_seated(channel);
+    let Some((_, entry)) = partition.channel(channel) else {
+        debug_assert!(false, "who subscribes has a seat");
+        return Met { subscribed: read, torn: false };
+    };
+    let known = entry.top.as_deref().copied();
+    // Where nobody has a place yet, the channel begins at what was read, if that is further.
+    let begins = match (known, read.position) {
+        (Some(top), Some(read)) => first && (top.epoch != read.epoch || top.offset < read.offset),
+        (None, Some(_)) => true,
+        (_, None) => false,
+    };
+    if begins {
+        entry.top = read.position.map(Box::new);
+    }
+    let top = if begins { read.position } else { known };
+    meet(top, read, partition.joining(channel).map(|joining| &*joining), recover)
 }
 
 fn waiting(to: ReplyTo, now: Now, question: Question) -> Waiting {

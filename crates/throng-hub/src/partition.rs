@@ -192,6 +192,12 @@ impl Partition {
         self.joining.get_mut(channel)
     }
 
+    /// Whether all subscriptions of the channel still wait: then nobody has a place in it yet.
+    pub(crate) fn nobody_is_seated(&self, channel: &str) -> bool {
+        let waiting = self.joining.get(channel).map_or(0, |joining| joining.waiting);
+        waiting >= self.audience(channel) as usize
+    }
+
     /// One fewer waits to join the channel.
     pub(crate) fn end_joining(&mut self, channel: &str) {
         let Some(joining) = self.joining.get_mut(channel) else { return };
