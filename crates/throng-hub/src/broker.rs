@@ -30,8 +30,9 @@ use crate::request::{
 ///    offsets, each exactly one above the last, unless it says [`BrokerEvent::Lost`] or starts a
 ///    new epoch. `deliver` is called for one channel by one thread at a time.
 /// 2. **At least once.** Between a `subscribe` that was answered and the `unsubscribe`, each
-///    publication is released to the node at least once. Again is allowed (the node drops what it
-///    had); late is allowed.
+///    publication with an offset is released to the node at least once. Again is allowed (the node
+///    drops what it had); late is allowed. What has no offset (no stream; joins and leaves) is
+///    released once at most, since nobody could tell.
 /// 3. **Following comes before reading.** The position and the publications that answer a
 ///    `subscribe` are read after it was called and after the channel is followed, so nothing
 ///    falls between the two. `subscribe` and `unsubscribe` of one channel take effect in the

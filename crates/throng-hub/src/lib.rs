@@ -10,11 +10,15 @@
 #![forbid(unsafe_code)]
 
 pub mod broker;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod event;
 pub mod fanout;
 mod history;
 mod idempotency;
 mod joining;
+#[cfg(any(test, feature = "conformance"))]
+pub mod late;
 pub mod memory;
 mod nearness;
 pub mod node;
@@ -26,4 +30,6 @@ mod random;
 pub mod registry;
 pub mod request;
 mod roster;
+#[cfg(test)]
+mod simulation;
 pub mod subscription;

@@ -10,7 +10,7 @@ use crate::broker::{Broker, BrokerEvent, Op, Open, Outcome, Read, Step};
 use crate::event::{Event, Item, Mailbox};
 use crate::joining::{Met, meet};
 use crate::nearness::Nearest;
-use crate::partition::{Given, Partition, Question, Waiting};
+use crate::partition::{Given, Joiner, Partition, Question, Waiting};
 use crate::pattern::Pattern;
 use crate::publication::ChannelName;
 use crate::random::Random;
@@ -21,6 +21,10 @@ use crate::request::{
 
 /// Names looked at for those near to one that has no subscribers.
 const NEAR_SCAN_MAX: usize = 100_000;
+
+/// Times that the broker is asked again for a subscription, where others that wait with it have
+/// moved the channel on past what it read. One is enough unless publications get lost.
+const TRIES_AGAIN_MAX: u8 = 2;
 
 /// What a node is made of.
 #[derive(Debug)]
@@ -146,6 +150,12 @@ impl Node {
             return self.answer(to, Answer::Subscribed { channel: subscribe.channel, result });
         };
         subscribe.channel = partition.take_seat(&subscribe.channel, to.mailbox);
+        self.open(&mut partition, (to, op, Joiner { subscribe, tries: 0 }), now);
+    }
+
+    /// Asks the broker for a subscription whose seat is taken.
+    fn open(&self, partition: &mut Partition, (to, op, joiner): (ReplyTo, Op, Joiner), now: Now) {
+        let subscribe = &joiner.subscribe;
         let open = Open {
             channel: &subscribe.channel,
             recover: subscribe.recover.as_ref(),
@@ -153,22 +163,22 @@ impl Node {
             retention: subscribe.retention,
         };
         match self.broker.subscribe(op, open, now) {
-            Step::Done(result) => self.seated(&mut partition, (to, subscribe), result, now),
+            Step::Done(result) => self.opened(partition, (to, joiner), result, now),
             Step::Later => {
-                partition.wait(op, waiting(to, now, Question::Subscribe(Box::new(subscribe))));
+                partition.wait(op, waiting(to, now, Question::Subscribe(Box::new(joiner))));
             }
         }
     }
 
-    /// The broker has answered a subscribe, whose seat was taken before.
-    fn seated(
+    /// The broker has answered a subscribe.
+    fn opened(
         &self,
         partition: &mut Partition,
-        (to, subscribe): (ReplyTo, Subscribe),
+        (to, mut joiner): (ReplyTo, Joiner),
         result: Result<Subscribed, HubError>,
         now: Now,
     ) {
-        let channel = subscribe.channel;
+        let channel = ChannelName::clone(&joiner.subscribe.channel);
         let read = match result {
             Ok(read) => read,
             Err(error) => {
@@ -177,7 +187,26 @@ impl Node {
                 return self.answer(to, Answer::Subscribed { channel, result });
             }
         };
-        let met = meet_in(partition, &channel, read, subscribe.recover.as_ref());
+        let met = meet_in(partition, &channel, read, joiner.subscribe.recover.as_ref());
+        if met.gap
+            && joiner.tries < TRIES_AGAIN_MAX
+            && let Some(op) = partition.op()
+        {
+            joiner.tries += 1;
+            return self.open(partition, (to, op, joiner), now);
+        }
+        self.seated(partition, (to, joiner.subscribe), met, now);
+    }
+
+    /// A subscription has its place in the channel: it and the others are told.
+    fn seated(
+        &self,
+        partition: &mut Partition,
+        (to, subscribe): (ReplyTo, Subscribe),
+        met: Met,
+        now: Now,
+    ) {
+        let channel = subscribe.channel;
         let mut subscribed = met.subscribed;
         if !subscribe.positioned {
             subscribed.position = None;
@@ -310,9 +339,9 @@ impl Node {
         let Some(waiting) = partition.take_waiting(op) else { return };
         let to = waiting.to;
         let answer = match (waiting.question, outcome) {
-            (Question::Subscribe(subscribe), Outcome::Subscribed(result)) => {
-                let channel = ChannelName::clone(&subscribe.channel);
-                self.seated(&mut partition, (to, *subscribe), result, now);
+            (Question::Subscribe(joiner), Outcome::Subscribed(result)) => {
+                let channel = ChannelName::clone(&joiner.subscribe.channel);
+                self.opened(&mut partition, (to, *joiner), result, now);
                 return partition.end_joining(&channel);
             }
             (Question::Publish, Outcome::Published(result)) => Answer::Published(result),
@@ -336,9 +365,9 @@ impl Node {
     fn fail(&self, partition: &mut Partition, waiting: Waiting, now: Now) {
         let error = HubError::Broker;
         let answer = match waiting.question {
-            Question::Subscribe(subscribe) => {
-                partition.end_joining(&subscribe.channel);
-                return self.seated(partition, (waiting.to, *subscribe), Err(error), now);
+            Question::Subscribe(joiner) => {
+                partition.end_joining(&joiner.subscribe.channel);
+                return self.opened(partition, (waiting.to, *joiner), Err(error), now);
             }
             Question::Publish => Answer::Published(Err(error)),
             Question::History => Answer::History(Err(error)),
@@ -371,6 +400,12 @@ impl Node {
 
     /// Puts an item into the mailboxes of all who have subscribers.
     fn spread(&self, partition: &mut Partition, channel: &str, item: Item) {
+        // Before what follows: who joins may need one that all others had.
+        if let Item::Publication(flight) = &item
+            && let Some(joining) = partition.joining(channel)
+        {
+            joining.arrive(&flight.publication);
+        }
         let Some((name, entry)) = partition.channel(channel) else { return };
         if !entry.follow(&item) {
             return;
@@ -378,11 +413,6 @@ impl Node {
         for mailbox in entry.seats.mailboxes() {
             let channel = ChannelName::clone(name);
             self.put(mailbox, Event::Channel { channel, item: item.clone() });
-        }
-        if let Item::Publication(flight) = &item
-            && let Some(joining) = partition.joining(channel)
-        {
-            joining.arrive(&flight.publication);
         }
     }
 
@@ -426,7 +456,7 @@ fn meet_in(
     let first = partition.nobody_is_seated(channel);
     let Some((_, entry)) = partition.channel(channel) else {
         debug_assert!(false, "who subscribes has a seat");
-        return Met { subscribed: read, torn: false };
+        return Met { subscribed: read, gap: false, torn: false };
     };
     let known = entry.top.as_deref().copied();
     // Where nobody has a place yet, the channel begins at what was read, if that is further.

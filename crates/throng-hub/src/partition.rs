@@ -61,11 +61,19 @@ pub(crate) struct Waiting {
 #[derive(Debug)]
 pub(crate) enum Question {
     Publish,
-    Subscribe(Box<Subscribe>),
+    Subscribe(Box<Joiner>),
     History,
     RemoveHistory,
     Presence,
     PresenceStats,
+}
+
+/// Who asked for a subscription.
+#[derive(Debug)]
+pub(crate) struct Joiner {
+    pub(crate) subscribe: Subscribe,
+    /// How many times the broker was asked before.
+    pub(crate) tries: u8,
 }
 
 impl Partition {
@@ -152,8 +160,8 @@ impl Partition {
     }
 
     pub(crate) fn wait(&mut self, op: Op, waiting: Waiting) {
-        if let Question::Subscribe(subscribe) = &waiting.question {
-            let channel = ChannelName::clone(&subscribe.channel);
+        if let Question::Subscribe(joiner) = &waiting.question {
+            let channel = ChannelName::clone(&joiner.subscribe.channel);
             self.joining.entry(channel).or_default().waiting += 1;
         }
         self.waiting.insert(op, waiting);
@@ -181,8 +189,8 @@ impl Partition {
         self.joining.get(channel)?;
         let is_it = |waiting: &Waiting| {
             waiting.to.mailbox == mailbox
-                && matches!(&waiting.question, Question::Subscribe(subscribe)
-                    if subscribe.client == client && *subscribe.channel == *channel)
+                && matches!(&waiting.question, Question::Subscribe(joiner)
+                    if joiner.subscribe.client == client && *joiner.subscribe.channel == *channel)
         };
         let op = self.waiting.iter().find_map(|(op, waiting)| is_it(waiting).then_some(*op))?;
         self.waiting.remove(&op)
