@@ -79,7 +79,7 @@ pub trait Broker: Send + Sync + fmt::Debug {
 }
 
 /// The number of one question to the broker, unique in the node's life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Op(pub u64);
 
 /// How far the broker came with what it was asked.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::broker::Op;
 use crate::history::payload_bytes;
 use crate::publication::{Position, Publication};
 use crate::request::{Recover, Recovery, RecoveryMode, Subscribed};
@@ -21,6 +22,7 @@ pub(crate) struct Joining {
     pub(crate) waiting: usize,
     arrived: VecDeque<Arc<Publication>>,
     bytes: usize,
+    lost_before: Op,
 }
 
 impl Joining {
@@ -41,10 +43,17 @@ impl Joining {
         }
     }
 
-    /// Publications may be missing between what arrived and what will.
-    pub(crate) fn lose(&mut self) {
+    /// Publications may be missing between what arrived and what will: who asked before `next`
+    /// must ask again.
+    pub(crate) fn lose(&mut self, next: Op) {
         self.arrived.clear();
         self.bytes = 0;
+        self.lost_before = next;
+    }
+
+    /// Whether publications may have been lost after this question read where the channel is.
+    pub(crate) fn is_stale(&self, op: Op) -> bool {
+        op < self.lost_before
     }
 
     /// What arrived after `position` of the same epoch, up to `top`.

@@ -163,7 +163,7 @@ impl Node {
             retention: subscribe.retention,
         };
         match self.broker.subscribe(op, open, now) {
-            Step::Done(result) => self.opened(partition, (to, joiner), result, now),
+            Step::Done(result) => self.opened(partition, (to, op, joiner), result, now),
             Step::Later => {
                 partition.wait(op, waiting(to, now, Question::Subscribe(Box::new(joiner))));
             }
@@ -174,28 +174,42 @@ impl Node {
     fn opened(
         &self,
         partition: &mut Partition,
-        (to, mut joiner): (ReplyTo, Joiner),
+        (to, op, mut joiner): (ReplyTo, Op, Joiner),
         result: Result<Subscribed, HubError>,
         now: Now,
     ) {
         let channel = ChannelName::clone(&joiner.subscribe.channel);
         let read = match result {
             Ok(read) => read,
-            Err(error) => {
-                self.leave_seat(partition, &channel, to.mailbox, now);
-                let result = Err(error);
-                return self.answer(to, Answer::Subscribed { channel, result });
-            }
+            Err(error) => return self.refuse(partition, (to, joiner), error, now),
         };
-        let met = meet_in(partition, &channel, read, joiner.subscribe.recover.as_ref());
-        if met.gap
+        let stale = partition.joining(&channel).is_some_and(|joining| joining.is_stale(op));
+        let recover = joiner.subscribe.recover.as_ref();
+        let met = (!stale).then(|| meet_in(partition, &channel, read, recover));
+        if met.as_ref().is_none_or(|met| met.gap)
             && joiner.tries < TRIES_AGAIN_MAX
             && let Some(op) = partition.op()
         {
             joiner.tries += 1;
             return self.open(partition, (to, op, joiner), now);
         }
-        self.seated(partition, (to, joiner.subscribe), met, now);
+        match met {
+            Some(met) => self.seated(partition, (to, joiner.subscribe), met, now),
+            None => self.refuse(partition, (to, joiner), HubError::Broker, now),
+        }
+    }
+
+    /// Ends a subscription that was not answered yet.
+    fn refuse(
+        &self,
+        partition: &mut Partition,
+        (to, joiner): (ReplyTo, Joiner),
+        error: HubError,
+        now: Now,
+    ) {
+        let channel = joiner.subscribe.channel;
+        self.leave_seat(partition, &channel, to.mailbox, now);
+        self.answer(to, Answer::Subscribed { channel, result: Err(error) });
     }
 
     /// A subscription has its place in the channel: it and the others are told.
@@ -341,7 +355,7 @@ impl Node {
         let answer = match (waiting.question, outcome) {
             (Question::Subscribe(joiner), Outcome::Subscribed(result)) => {
                 let channel = ChannelName::clone(&joiner.subscribe.channel);
-                self.opened(&mut partition, (to, *joiner), result, now);
+                self.opened(&mut partition, (to, op, *joiner), result, now);
                 return partition.end_joining(&channel);
             }
             (Question::Publish, Outcome::Published(result)) => Answer::Published(result),
@@ -367,7 +381,8 @@ impl Node {
         let answer = match waiting.question {
             Question::Subscribe(joiner) => {
                 partition.end_joining(&joiner.subscribe.channel);
-                return self.opened(partition, (waiting.to, *joiner), Err(error), now);
+                let to = waiting.to;
+                return self.refuse(partition, (to, *joiner), error, now);
             }
             Question::Publish => Answer::Published(Err(error)),
             Question::History => Answer::History(Err(error)),
@@ -418,11 +433,8 @@ impl Node {
 
     /// Tells all who follow the channel to recover.
     fn lose(&self, partition: &mut Partition, channel: &str) {
-        if let Some(joining) = partition.joining(channel) {
-            joining.lose();
-        }
+        partition.lose(channel);
         let Some((name, entry)) = partition.channel(channel) else { return };
-        entry.top = None;
         for mailbox in entry.seats.mailboxes() {
             self.put(mailbox, Event::Insufficient { channel: ChannelName::clone(name) });
         }

@@ -196,6 +196,17 @@ impl Partition {
         self.waiting.remove(&op)
     }
 
+    /// Publications of the channel may have been lost; those who join it ask again.
+    pub(crate) fn lose(&mut self, channel: &str) {
+        let next = Op(self.next_op);
+        if let Some(joining) = self.joining.get_mut(channel) {
+            joining.lose(next);
+        }
+        if let Some(entry) = self.channels.get_mut(channel) {
+            entry.top = None;
+        }
+    }
+
     pub(crate) fn joining(&mut self, channel: &str) -> Option<&mut Joining> {
         self.joining.get_mut(channel)
     }

@@ -17,8 +17,8 @@ use crate::publication::{ChannelName, Position};
 use crate::random::Random;
 use crate::registry::{Audience, Batch, Join, Member, Queued, Registry, Sink, SubFlags};
 use crate::request::{
-    Answer, Now, Publish, Recover, Recovery, RecoveryMode, ReplyTo, Request, Retention, Subscribe,
-    Subscribed, Unsubscribe,
+    Answer, HubError, Now, Publish, Recover, Recovery, RecoveryMode, ReplyTo, Request, Retention,
+    Subscribe, Subscribed, Unsubscribe,
 };
 
 const KEEP: Retention = Retention { size: 100_000, ttl_ms: 1 << 40, meta_ttl_ms: 1 << 40 };
@@ -47,6 +47,7 @@ struct Client {
     ahead: usize,
     /// It was not recovered otherwise.
     lost: usize,
+    refused: usize,
 }
 
 #[derive(Default, PartialEq, Eq, Clone, Copy, Debug)]
@@ -199,16 +200,26 @@ impl Shard {
                     self.unsettle(&channel, node, now);
                 }
                 Event::Answer { to, answer: Answer::Subscribed { channel, result } } => {
-                    self.answered(to, &channel, result.unwrap());
+                    self.answered(to, &channel, result);
                 }
                 Event::Answer { answer, .. } => panic!("{answer:?}"),
             }
         }
     }
 
-    fn answered(&mut self, to: ReplyTo, channel: &ChannelName, subscribed: Subscribed) {
+    fn answered(
+        &mut self,
+        to: ReplyTo,
+        channel: &ChannelName,
+        result: Result<Subscribed, HubError>,
+    ) {
         let client = &mut self.clients[to.slot as usize];
         if client.life == to.number {
+            let Ok(subscribed) = result else {
+                client.state = State::Away;
+                client.refused += 1;
+                return;
+            };
             let position = subscribed.position;
             client.subscribed(subscribed);
             let join = Join { flags: SubFlags::POSITIONED, position, ..Join::default() };
@@ -356,7 +367,7 @@ fn run_late(seed: u64, habits: Habits, steps: usize) -> usize {
     assert_eq!(front.0.lock().len() as u64, published.iter().sum(), "every publish is answered");
     let subscriptions = usize::from(SHARDS) * CLIENTS;
     assert_eq!(node.counts(), Counts { channels: CHANNELS.len(), subscriptions });
-    shards.iter().flat_map(|shard| &shard.clients).map(|client| client.lost).sum()
+    shards.iter().flat_map(|shard| &shard.clients).map(|client| client.lost + client.refused).sum()
 }
 
 proptest! {
