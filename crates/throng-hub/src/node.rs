@@ -109,6 +109,7 @@ impl Node {
             while let Some(waiting) = partition.take_overdue(now.mono_ms) {
                 self.fail(&mut partition, waiting, now);
             }
+            partition.forget_refused(now.mono_ms);
             partition.shrink();
         }
     }
@@ -145,9 +146,10 @@ impl Node {
 
     fn subscribe(&self, mut subscribe: Subscribe, to: ReplyTo, now: Now) {
         let mut partition = self.lock(&subscribe.channel);
+        partition.take_refused(&subscribe.channel, subscribe.client, to.mailbox);
         let Some(op) = partition.op() else {
-            let result = Err(HubError::Overloaded);
-            return self.answer(to, Answer::Subscribed { channel: subscribe.channel, result });
+            let joiner = Joiner { subscribe, tries: 0 };
+            return self.refuse(&mut partition, (to, joiner), HubError::Overloaded, now);
         };
         subscribe.channel = partition.take_seat(&subscribe.channel, to.mailbox);
         self.open(&mut partition, (to, op, Joiner { subscribe, tries: 0 }), now);
@@ -181,7 +183,10 @@ impl Node {
         let channel = ChannelName::clone(&joiner.subscribe.channel);
         let read = match result {
             Ok(read) => read,
-            Err(error) => return self.refuse(partition, (to, joiner), error, now),
+            Err(error) => {
+                self.leave_seat(partition, &channel, to.mailbox, now);
+                return self.refuse(partition, (to, joiner), error, now);
+            }
         };
         let stale = partition.joining(&channel).is_some_and(|joining| joining.is_stale(op));
         let recover = joiner.subscribe.recover.as_ref();
@@ -195,11 +200,14 @@ impl Node {
         }
         match met {
             Some(met) => self.seated(partition, (to, joiner.subscribe), met, now),
-            None => self.refuse(partition, (to, joiner), HubError::Broker, now),
+            None => {
+                self.leave_seat(partition, &channel, to.mailbox, now);
+                self.refuse(partition, (to, joiner), HubError::Broker, now);
+            }
         }
     }
 
-    /// Ends a subscription that was not answered yet.
+    /// Answers a subscribe that has no seat, or none any more.
     fn refuse(
         &self,
         partition: &mut Partition,
@@ -207,8 +215,8 @@ impl Node {
         error: HubError,
         now: Now,
     ) {
+        partition.refuse(&joiner.subscribe, to.mailbox, now.mono_ms);
         let channel = joiner.subscribe.channel;
-        self.leave_seat(partition, &channel, to.mailbox, now);
         self.answer(to, Answer::Subscribed { channel, result: Err(error) });
     }
 
@@ -242,6 +250,9 @@ impl Node {
     fn unsubscribe(&self, unsubscribe: &Unsubscribe, to: ReplyTo, now: Now) {
         let channel = &unsubscribe.channel;
         let mut partition = self.lock(channel);
+        if partition.take_refused(channel, unsubscribe.client, to.mailbox) {
+            return;
+        }
         if partition.take_joining(channel, unsubscribe.client, to.mailbox).is_some() {
             // It never was there for anybody else.
             partition.end_joining(channel);
@@ -380,8 +391,9 @@ impl Node {
         let error = HubError::Broker;
         let answer = match waiting.question {
             Question::Subscribe(joiner) => {
-                partition.end_joining(&joiner.subscribe.channel);
                 let to = waiting.to;
+                partition.end_joining(&joiner.subscribe.channel);
+                self.leave_seat(partition, &joiner.subscribe.channel, to.mailbox, now);
                 return self.refuse(partition, (to, *joiner), error, now);
             }
             Question::Publish => Answer::Published(Err(error)),

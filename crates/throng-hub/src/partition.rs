@@ -1,6 +1,6 @@
 //! One part of the node's channels, under one lock: who listens, and what waits for the broker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -20,6 +20,9 @@ pub(crate) const WAITING_MAX: usize = 1 << 16;
 /// How long the broker may take for an answer.
 pub(crate) const WAIT_MS_MAX: u64 = 5_000;
 
+/// Refused subscriptions remembered at most in one partition.
+const REFUSED_MAX: usize = 1024;
+
 /// One part of the channels.
 #[derive(Debug)]
 pub(crate) struct Partition {
@@ -28,6 +31,9 @@ pub(crate) struct Partition {
     /// By op, so in the order of their deadlines.
     waiting: BTreeMap<Op, Waiting>,
     waiting_max: usize,
+    /// Subscriptions that were refused a moment ago, the oldest first: their clients may leave
+    /// before they read so, and have no seat to give.
+    refused: VecDeque<Refused>,
     /// Ops are told apart over the partitions by their remainder, and this says which is ours.
     next_op: u64,
     op_step: u64,
@@ -68,6 +74,15 @@ pub(crate) enum Question {
     PresenceStats,
 }
 
+/// A subscription that was refused.
+#[derive(Debug)]
+struct Refused {
+    channel: ChannelName,
+    client: Uuid,
+    mailbox: u16,
+    at_ms: u64,
+}
+
 /// Who asked for a subscription.
 #[derive(Debug)]
 pub(crate) struct Joiner {
@@ -84,6 +99,7 @@ impl Partition {
             joining: HashMap::with_hasher(hasher.clone()),
             waiting: BTreeMap::new(),
             waiting_max: (WAITING_MAX / count).max(64),
+            refused: VecDeque::new(),
             next_op: index as u64,
             op_step: count as u64,
             subscriptions: 0,
@@ -204,6 +220,31 @@ impl Partition {
         }
         if let Some(entry) = self.channels.get_mut(channel) {
             entry.top = None;
+        }
+    }
+
+    /// Remembers that a client has no seat, until it can have read so.
+    pub(crate) fn refuse(&mut self, subscribe: &Subscribe, mailbox: u16, at_ms: u64) {
+        if self.refused.len() >= REFUSED_MAX {
+            self.refused.pop_front();
+        }
+        let channel = ChannelName::clone(&subscribe.channel);
+        self.refused.push_back(Refused { channel, client: subscribe.client, mailbox, at_ms });
+    }
+
+    /// Whether the client was refused a moment ago; it is asked once.
+    pub(crate) fn take_refused(&mut self, channel: &str, client: Uuid, mailbox: u16) -> bool {
+        let is_it = |refused: &Refused| {
+            refused.client == client && refused.mailbox == mailbox && *refused.channel == *channel
+        };
+        let at = self.refused.iter().position(is_it);
+        at.is_some_and(|at| self.refused.remove(at).is_some())
+    }
+
+    pub(crate) fn forget_refused(&mut self, now_ms: u64) {
+        let is_old = |refused: &Refused| refused.at_ms.saturating_add(WAIT_MS_MAX) <= now_ms;
+        while self.refused.front().is_some_and(is_old) {
+            self.refused.pop_front();
         }
     }
 
