@@ -107,7 +107,7 @@ impl Channel {
             return Queued::Queued;
         };
         let last = std::mem::replace(&mut **position, next);
-        if last.epoch != epoch || next.offset > last.offset + 1 {
+        if last.epoch != epoch || next.offset > last.offset.saturating_add(1) {
             return Queued::Gap;
         }
         if next.offset <= last.offset {

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::event::{Flight, Item};
 use crate::publication::{ChannelName, ClientInfo, Epoch, Position, Publication};
+use crate::request::Draw;
 use crate::roster::GONE;
 use crate::subscription::Subscriptions;
 
@@ -215,6 +216,25 @@ fn a_pass_carries_so_many_bytes_and_at_least_one_item() {
     }
     let lengths: Vec<_> = drain(&mut registry).iter().map(|(_, text)| text.len()).collect();
     assert_eq!(lengths, [100_001, 60_002, 10_001]);
+}
+
+#[test]
+fn a_publication_gives_its_draw_back_when_all_have_it() {
+    let mut registry = Registry::new();
+    let news = name("news");
+    registry.join(1, &news, Join::default()).unwrap();
+    registry.join(2, &news, Join::default()).unwrap();
+    let draw = Arc::new(());
+    for _ in 0..2 {
+        let Item::Publication(mut flight) = said("a") else { panic!("a publication") };
+        flight.draw = Some(Arc::clone(&draw) as Draw);
+        registry.queue("news", Item::Publication(flight));
+    }
+    let mut log = Log::default();
+    assert!(registry.fan_out(&mut log, 1));
+    assert_eq!(Arc::strong_count(&draw), 3);
+    assert!(!registry.fan_out(&mut log, 1));
+    assert_eq!((Arc::strong_count(&draw), log.0.len()), (1, 2));
 }
 
 #[test]
