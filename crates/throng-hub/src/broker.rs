@@ -30,10 +30,14 @@ use crate::request::{
 ///    offsets, each exactly one above the last, unless it says [`BrokerEvent::Lost`] or starts a
 ///    new epoch. `deliver` is called for one channel by one thread at a time.
 /// 2. **At least once.** Between a `subscribe` that was answered and the `unsubscribe`, each
-///    publication is released to the node at least once. Again is allowed (the node drops what it
-///    had); late is allowed.
+///    publication with an offset is released to the node at least once. Again is allowed (the node
+///    drops what it had); late is allowed. What has no offset (no stream; joins and leaves) is
+///    released once at most, since nobody could tell.
 /// 3. **Following comes before reading.** The position and the publications that answer a
-///    `subscribe` are read after the channel is followed, so nothing falls between the two.
+///    `subscribe` are read after it was called and after the channel is followed, so nothing
+///    falls between the two. `subscribe` and `unsubscribe` of one channel take effect in the
+///    order of the calls, and what an earlier following left on its way is not released in a
+///    later one.
 /// 4. **Readable before released.** What is released to subscribers is in the stream already.
 /// 5. **One answer.** Each `Later` ends with one `Done` of its `Op`, in any order and after any
 ///    time; the node drops those that come too late. An error may hide a publish that happened.
@@ -75,7 +79,7 @@ pub trait Broker: Send + Sync + fmt::Debug {
 }
 
 /// The number of one question to the broker, unique in the node's life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Op(pub u64);
 
 /// How far the broker came with what it was asked.
@@ -125,7 +129,7 @@ pub enum BrokerEvent {
 /// How a question ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// After the publication itself was released, where it was.
+    /// Before or after the publication itself is released.
     Published(Result<Published, HubError>),
     Subscribed(Result<Subscribed, HubError>),
     History(Result<HistoryPage, HubError>),

@@ -7,14 +7,26 @@
 //! * [`request`] and [`event`]: what a node is asked and what it says, as data with ids.
 //! * [`node`]: the partitions; the one order of events per channel.
 //! * [`registry`]: the subscribers of one shard, and the fan-out to them in slices.
+//! * [`broker`]: what stands behind the node, and what it promises; [`memory`] is the one of a node
+//!   that is alone.
+//!
+//! A shard reads its mailbox in order. `Answer::Subscribed` with `Ok`: it joins the member with the
+//! position of the answer, or, for one that is gone, unsubscribes unless it did so already. `Event::Channel`: it queues the
+//! item; `Queued::Gap` means that the `positioned_members` must leave, be unsubscribed and come
+//! back to recover. `Event::Insufficient` means the same, after `Registry::lose`. Between events it
+//! calls `fan_out`.
 #![forbid(unsafe_code)]
 
 pub mod broker;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod event;
 pub mod fanout;
 mod history;
 mod idempotency;
 mod joining;
+#[cfg(any(test, feature = "conformance"))]
+pub mod late;
 pub mod memory;
 mod nearness;
 pub mod node;
@@ -26,4 +38,6 @@ mod random;
 pub mod registry;
 pub mod request;
 mod roster;
+#[cfg(test)]
+mod simulation;
 pub mod subscription;

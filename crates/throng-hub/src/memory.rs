@@ -162,37 +162,39 @@ impl Broker for Memory {
 }
 
 impl Partition {
-    fn publish(&mut self, publish: Publish, now: Now) -> Released {
-        if let Some(key) = &publish.idempotency_key
-            && let Some(published) = self.keys.find(&publish.channel, key, now)
-        {
+    fn publish(&mut self, mut publish: Publish, now: Now) -> Released {
+        let channel = ChannelName::clone(&publish.channel);
+        let key = publish.idempotency_key.take();
+        let known = key.as_ref().and_then(|key| self.keys.find(&channel, key, now));
+        if let Some(published) = known {
             return Released { published, flight: None };
         }
-        let keeps = publish.retention.keeps() && !publish.skip_history;
-        let (published, flight) = if self.is_old_version(&publish, now) {
-            (Published { position: self.position(&publish, now) }, None)
+        let released = if self.is_old_version(&publish, now) {
+            Released {
+                published: Published { position: self.position(&publish, now) },
+                flight: None,
+            }
         } else {
             self.remember_version(&publish, now);
-            let flight = self.append(&publish, keeps, now);
-            (Published { position: position_of(&flight.publication) }, Some(flight))
+            self.append(publish, now)
         };
-        if let Some(key) = &publish.idempotency_key {
-            self.keys.remember(&publish.channel, key, published, now);
+        if let Some(key) = key {
+            self.keys.remember(&channel, &key, released.published, now);
         }
-        Released { published, flight }
+        released
     }
 
-    fn append(&mut self, publish: &Publish, keeps: bool, now: Now) -> Flight {
-        let info = publish.info.clone();
-        let mut publication = Publication::new(publish.data.clone(), info, now.unix_ms);
-        publication.tags.clone_from(&publish.tags);
-        let publication = if keeps {
-            let stream = self.stream(&publish.channel, publish.retention, now);
-            stream.append(publication, publish.retention, now)
+    fn append(&mut self, publish: Publish, now: Now) -> Released {
+        let Publish { channel, data, info, tags, draw, skip_history, retention, .. } = publish;
+        let mut publication = Publication::new(data, info, now.unix_ms);
+        publication.tags = tags;
+        let publication = if retention.keeps() && !skip_history {
+            self.stream(&channel, retention, now).append(publication, retention, now)
         } else {
             Arc::new(publication)
         };
-        Flight { publication, draw: publish.draw.clone() }
+        let published = Published { position: position_of(&publication) };
+        Released { published, flight: Some(Flight { publication, draw }) }
     }
 
     fn position(&mut self, publish: &Publish, now: Now) -> Option<Position> {

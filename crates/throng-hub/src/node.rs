@@ -8,19 +8,23 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::broker::{Broker, BrokerEvent, Op, Open, Outcome, Read, Step};
 use crate::event::{Event, Item, Mailbox};
-use crate::joining::meet;
+use crate::joining::{Met, meet};
 use crate::nearness::Nearest;
-use crate::partition::{Given, Partition, Question, Waiting};
+use crate::partition::{Given, Joiner, Partition, Question, Waiting};
 use crate::pattern::Pattern;
 use crate::publication::ChannelName;
 use crate::random::Random;
 use crate::request::{
-    Answer, Audience, HistoryQuery, HubError, Now, Publish, ReplyTo, Request, Retention, Subscribe,
-    Subscribed, Unsubscribe,
+    Answer, Audience, HistoryQuery, HubError, Now, Publish, Recover, ReplyTo, Request, Retention,
+    Subscribe, Subscribed, Unsubscribe,
 };
 
 /// Names looked at for those near to one that has no subscribers.
 const NEAR_SCAN_MAX: usize = 100_000;
+
+/// Times that the broker is asked again for a subscription, where others that wait with it have
+/// moved the channel on past what it read. One is enough unless publications get lost.
+const TRIES_AGAIN_MAX: u8 = 2;
 
 /// What a node is made of.
 #[derive(Debug)]
@@ -105,6 +109,7 @@ impl Node {
             while let Some(waiting) = partition.take_overdue(now.mono_ms) {
                 self.fail(&mut partition, waiting, now);
             }
+            partition.forget_refused(now.mono_ms);
             partition.shrink();
         }
     }
@@ -141,11 +146,18 @@ impl Node {
 
     fn subscribe(&self, mut subscribe: Subscribe, to: ReplyTo, now: Now) {
         let mut partition = self.lock(&subscribe.channel);
+        partition.take_refused(&subscribe.channel, subscribe.client, to.mailbox);
         let Some(op) = partition.op() else {
-            let result = Err(HubError::Overloaded);
-            return self.answer(to, Answer::Subscribed { channel: subscribe.channel, result });
+            let joiner = Joiner { subscribe, tries: 0 };
+            return self.refuse(&mut partition, (to, joiner), HubError::Overloaded, now);
         };
         subscribe.channel = partition.take_seat(&subscribe.channel, to.mailbox);
+        self.open(&mut partition, (to, op, Joiner { subscribe, tries: 0 }), now);
+    }
+
+    /// Asks the broker for a subscription whose seat is taken.
+    fn open(&self, partition: &mut Partition, (to, op, joiner): (ReplyTo, Op, Joiner), now: Now) {
+        let subscribe = &joiner.subscribe;
         let open = Open {
             channel: &subscribe.channel,
             recover: subscribe.recover.as_ref(),
@@ -153,39 +165,71 @@ impl Node {
             retention: subscribe.retention,
         };
         match self.broker.subscribe(op, open, now) {
-            Step::Done(result) => self.seated(&mut partition, (to, subscribe), result, now),
+            Step::Done(result) => self.opened(partition, (to, op, joiner), result, now),
             Step::Later => {
-                partition.wait(op, waiting(to, now, Question::Subscribe(Box::new(subscribe))));
+                partition.wait(op, waiting(to, now, Question::Subscribe(Box::new(joiner))));
             }
         }
     }
 
-    /// The broker has answered a subscribe, whose seat was taken before.
-    fn seated(
+    /// The broker has answered a subscribe.
+    fn opened(
         &self,
         partition: &mut Partition,
-        (to, subscribe): (ReplyTo, Subscribe),
+        (to, op, mut joiner): (ReplyTo, Op, Joiner),
         result: Result<Subscribed, HubError>,
         now: Now,
     ) {
-        let channel = subscribe.channel;
+        let channel = ChannelName::clone(&joiner.subscribe.channel);
         let read = match result {
             Ok(read) => read,
             Err(error) => {
                 self.leave_seat(partition, &channel, to.mailbox, now);
-                let result = Err(error);
-                return self.answer(to, Answer::Subscribed { channel, result });
+                return self.refuse(partition, (to, joiner), error, now);
             }
         };
-        let top = partition.channel(&channel).and_then(|(_, entry)| entry.top.as_deref().copied());
-        let joining = partition.joining(&channel).map(|joining| &*joining);
-        let met = meet(top, read, joining, subscribe.recover.as_ref());
-        let mut subscribed = met.subscribed;
-        if let Some((_, entry)) = partition.channel(&channel)
-            && entry.top.is_none()
+        let stale = partition.joining(&channel).is_some_and(|joining| joining.is_stale(op));
+        let recover = joiner.subscribe.recover.as_ref();
+        let met = (!stale).then(|| meet_in(partition, &channel, read, recover));
+        if met.as_ref().is_none_or(|met| met.gap)
+            && joiner.tries < TRIES_AGAIN_MAX
+            && let Some(op) = partition.op()
         {
-            entry.top = subscribed.position.map(Box::new);
+            joiner.tries += 1;
+            return self.open(partition, (to, op, joiner), now);
         }
+        match met {
+            Some(met) => self.seated(partition, (to, joiner.subscribe), met, now),
+            None => {
+                self.leave_seat(partition, &channel, to.mailbox, now);
+                self.refuse(partition, (to, joiner), HubError::Broker, now);
+            }
+        }
+    }
+
+    /// Answers a subscribe that has no seat, or none any more.
+    fn refuse(
+        &self,
+        partition: &mut Partition,
+        (to, joiner): (ReplyTo, Joiner),
+        error: HubError,
+        now: Now,
+    ) {
+        partition.refuse(&joiner.subscribe, to.mailbox, now.mono_ms);
+        let channel = joiner.subscribe.channel;
+        self.answer(to, Answer::Subscribed { channel, result: Err(error) });
+    }
+
+    /// A subscription has its place in the channel: it and the others are told.
+    fn seated(
+        &self,
+        partition: &mut Partition,
+        (to, subscribe): (ReplyTo, Subscribe),
+        met: Met,
+        now: Now,
+    ) {
+        let channel = subscribe.channel;
+        let mut subscribed = met.subscribed;
         if !subscribe.positioned {
             subscribed.position = None;
         }
@@ -206,6 +250,9 @@ impl Node {
     fn unsubscribe(&self, unsubscribe: &Unsubscribe, to: ReplyTo, now: Now) {
         let channel = &unsubscribe.channel;
         let mut partition = self.lock(channel);
+        if partition.take_refused(channel, unsubscribe.client, to.mailbox) {
+            return;
+        }
         if partition.take_joining(channel, unsubscribe.client, to.mailbox).is_some() {
             // It never was there for anybody else.
             partition.end_joining(channel);
@@ -317,9 +364,9 @@ impl Node {
         let Some(waiting) = partition.take_waiting(op) else { return };
         let to = waiting.to;
         let answer = match (waiting.question, outcome) {
-            (Question::Subscribe(subscribe), Outcome::Subscribed(result)) => {
-                let channel = ChannelName::clone(&subscribe.channel);
-                self.seated(&mut partition, (to, *subscribe), result, now);
+            (Question::Subscribe(joiner), Outcome::Subscribed(result)) => {
+                let channel = ChannelName::clone(&joiner.subscribe.channel);
+                self.opened(&mut partition, (to, op, *joiner), result, now);
                 return partition.end_joining(&channel);
             }
             (Question::Publish, Outcome::Published(result)) => Answer::Published(result),
@@ -343,9 +390,11 @@ impl Node {
     fn fail(&self, partition: &mut Partition, waiting: Waiting, now: Now) {
         let error = HubError::Broker;
         let answer = match waiting.question {
-            Question::Subscribe(subscribe) => {
-                partition.end_joining(&subscribe.channel);
-                return self.seated(partition, (waiting.to, *subscribe), Err(error), now);
+            Question::Subscribe(joiner) => {
+                let to = waiting.to;
+                partition.end_joining(&joiner.subscribe.channel);
+                self.leave_seat(partition, &joiner.subscribe.channel, to.mailbox, now);
+                return self.refuse(partition, (to, *joiner), error, now);
             }
             Question::Publish => Answer::Published(Err(error)),
             Question::History => Answer::History(Err(error)),
@@ -378,6 +427,12 @@ impl Node {
 
     /// Puts an item into the mailboxes of all who have subscribers.
     fn spread(&self, partition: &mut Partition, channel: &str, item: Item) {
+        // Before what follows: who joins may need one that all others had.
+        if let Item::Publication(flight) = &item
+            && let Some(joining) = partition.joining(channel)
+        {
+            joining.arrive(&flight.publication);
+        }
         let Some((name, entry)) = partition.channel(channel) else { return };
         if !entry.follow(&item) {
             return;
@@ -386,20 +441,12 @@ impl Node {
             let channel = ChannelName::clone(name);
             self.put(mailbox, Event::Channel { channel, item: item.clone() });
         }
-        if let Item::Publication(flight) = &item
-            && let Some(joining) = partition.joining(channel)
-        {
-            joining.arrive(&flight.publication);
-        }
     }
 
     /// Tells all who follow the channel to recover.
     fn lose(&self, partition: &mut Partition, channel: &str) {
-        if let Some(joining) = partition.joining(channel) {
-            joining.lose();
-        }
+        partition.lose(channel);
         let Some((name, entry)) = partition.channel(channel) else { return };
-        entry.top = None;
         for mailbox in entry.seats.mailboxes() {
             self.put(mailbox, Event::Insufficient { channel: ChannelName::clone(name) });
         }
@@ -421,6 +468,32 @@ impl Node {
         // The low half of the hash: the table inside uses the rest.
         self.partitions[(hash & 0xffff_ffff) as usize % self.partitions.len()].lock()
     }
+}
+
+/// Brings what the broker read to where the channel stands here, or the other way round.
+fn meet_in(
+    partition: &mut Partition,
+    channel: &str,
+    read: Subscribed,
+    recover: Option<&Recover>,
+) -> Met {
+    let first = partition.nobody_is_seated(channel);
+    let Some((_, entry)) = partition.channel(channel) else {
+        debug_assert!(false, "who subscribes has a seat");
+        return Met { subscribed: read, gap: false, torn: false };
+    };
+    let known = entry.top.as_deref().copied();
+    // Where nobody has a place yet, the channel begins at what was read, if that is further.
+    let begins = match (known, read.position) {
+        (Some(top), Some(read)) => first && (top.epoch != read.epoch || top.offset < read.offset),
+        (None, Some(_)) => true,
+        (_, None) => false,
+    };
+    if begins {
+        entry.top = read.position.map(Box::new);
+    }
+    let top = if begins { read.position } else { known };
+    meet(top, read, partition.joining(channel).map(|joining| &*joining), recover)
 }
 
 fn waiting(to: ReplyTo, now: Now, question: Question) -> Waiting {

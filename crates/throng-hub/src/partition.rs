@@ -1,6 +1,6 @@
 //! One part of the node's channels, under one lock: who listens, and what waits for the broker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -20,6 +20,9 @@ pub(crate) const WAITING_MAX: usize = 1 << 16;
 /// How long the broker may take for an answer.
 pub(crate) const WAIT_MS_MAX: u64 = 5_000;
 
+/// Refused subscriptions remembered at most in one partition.
+const REFUSED_MAX: usize = 1024;
+
 /// One part of the channels.
 #[derive(Debug)]
 pub(crate) struct Partition {
@@ -28,6 +31,9 @@ pub(crate) struct Partition {
     /// By op, so in the order of their deadlines.
     waiting: BTreeMap<Op, Waiting>,
     waiting_max: usize,
+    /// Subscriptions that were refused a moment ago, the oldest first: their clients may leave
+    /// before they read so, and have no seat to give.
+    refused: VecDeque<Refused>,
     /// Ops are told apart over the partitions by their remainder, and this says which is ours.
     next_op: u64,
     op_step: u64,
@@ -61,11 +67,28 @@ pub(crate) struct Waiting {
 #[derive(Debug)]
 pub(crate) enum Question {
     Publish,
-    Subscribe(Box<Subscribe>),
+    Subscribe(Box<Joiner>),
     History,
     RemoveHistory,
     Presence,
     PresenceStats,
+}
+
+/// A subscription that was refused.
+#[derive(Debug)]
+struct Refused {
+    channel: ChannelName,
+    client: Uuid,
+    mailbox: u16,
+    at_ms: u64,
+}
+
+/// Who asked for a subscription.
+#[derive(Debug)]
+pub(crate) struct Joiner {
+    pub(crate) subscribe: Subscribe,
+    /// How many times the broker was asked before.
+    pub(crate) tries: u8,
 }
 
 impl Partition {
@@ -76,6 +99,7 @@ impl Partition {
             joining: HashMap::with_hasher(hasher.clone()),
             waiting: BTreeMap::new(),
             waiting_max: (WAITING_MAX / count).max(64),
+            refused: VecDeque::new(),
             next_op: index as u64,
             op_step: count as u64,
             subscriptions: 0,
@@ -152,8 +176,8 @@ impl Partition {
     }
 
     pub(crate) fn wait(&mut self, op: Op, waiting: Waiting) {
-        if let Question::Subscribe(subscribe) = &waiting.question {
-            let channel = ChannelName::clone(&subscribe.channel);
+        if let Question::Subscribe(joiner) = &waiting.question {
+            let channel = ChannelName::clone(&joiner.subscribe.channel);
             self.joining.entry(channel).or_default().waiting += 1;
         }
         self.waiting.insert(op, waiting);
@@ -181,15 +205,57 @@ impl Partition {
         self.joining.get(channel)?;
         let is_it = |waiting: &Waiting| {
             waiting.to.mailbox == mailbox
-                && matches!(&waiting.question, Question::Subscribe(subscribe)
-                    if subscribe.client == client && *subscribe.channel == *channel)
+                && matches!(&waiting.question, Question::Subscribe(joiner)
+                    if joiner.subscribe.client == client && *joiner.subscribe.channel == *channel)
         };
         let op = self.waiting.iter().find_map(|(op, waiting)| is_it(waiting).then_some(*op))?;
         self.waiting.remove(&op)
     }
 
+    /// Publications of the channel may have been lost; those who join it ask again.
+    pub(crate) fn lose(&mut self, channel: &str) {
+        let next = Op(self.next_op);
+        if let Some(joining) = self.joining.get_mut(channel) {
+            joining.lose(next);
+        }
+        if let Some(entry) = self.channels.get_mut(channel) {
+            entry.top = None;
+        }
+    }
+
+    /// Remembers that a client has no seat, until it can have read so.
+    pub(crate) fn refuse(&mut self, subscribe: &Subscribe, mailbox: u16, at_ms: u64) {
+        if self.refused.len() >= REFUSED_MAX {
+            self.refused.pop_front();
+        }
+        let channel = ChannelName::clone(&subscribe.channel);
+        self.refused.push_back(Refused { channel, client: subscribe.client, mailbox, at_ms });
+    }
+
+    /// Whether the client was refused a moment ago; it is asked once.
+    pub(crate) fn take_refused(&mut self, channel: &str, client: Uuid, mailbox: u16) -> bool {
+        let is_it = |refused: &Refused| {
+            refused.client == client && refused.mailbox == mailbox && *refused.channel == *channel
+        };
+        let at = self.refused.iter().position(is_it);
+        at.is_some_and(|at| self.refused.remove(at).is_some())
+    }
+
+    pub(crate) fn forget_refused(&mut self, now_ms: u64) {
+        let is_old = |refused: &Refused| refused.at_ms.saturating_add(WAIT_MS_MAX) <= now_ms;
+        while self.refused.front().is_some_and(is_old) {
+            self.refused.pop_front();
+        }
+    }
+
     pub(crate) fn joining(&mut self, channel: &str) -> Option<&mut Joining> {
         self.joining.get_mut(channel)
+    }
+
+    /// Whether all subscriptions of the channel still wait: then nobody has a place in it yet.
+    pub(crate) fn nobody_is_seated(&self, channel: &str) -> bool {
+        let waiting = self.joining.get(channel).map_or(0, |joining| joining.waiting);
+        waiting >= self.audience(channel) as usize
     }
 
     /// One fewer waits to join the channel.

@@ -53,9 +53,10 @@ pub enum Queued {
 /// The subscribers of one shard. One thread owns it: there are no locks.
 ///
 /// Memory, counted as size + 8 rounded up to 16 per allocation: a subscription is 24 bytes with
-/// its member and 4 in its channel's list. With three subscriptions per member that is 39 bytes
-/// each; a channel adds 48 bytes, about 7 in the table of names and the name itself, so that a
-/// channel of one's own costs about 100 more (`costs_what_it_says` computes it).
+/// its member and 4 in its channel's list. With three channels that others share per member that
+/// is 38 bytes each; a channel of one's own costs 102 more for its record, its place in the table
+/// of names and the name itself, which the node shares (`costs_what_it_says` computes both). So
+/// two shared channels and one's own are 72 bytes per subscription.
 #[derive(Debug, Default)]
 pub struct Registry {
     hasher: FixedState,
@@ -106,7 +107,7 @@ impl Channel {
             return Queued::Queued;
         };
         let last = std::mem::replace(&mut **position, next);
-        if last.epoch != epoch || next.offset > last.offset + 1 {
+        if last.epoch != epoch || next.offset > last.offset.saturating_add(1) {
             return Queued::Gap;
         }
         if next.offset <= last.offset {

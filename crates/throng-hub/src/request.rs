@@ -54,7 +54,8 @@ pub enum Request {
     Publish(Publish),
     /// From shards only: the answer opens the subscription in mailbox order.
     Subscribe(Subscribe),
-    /// From shards only; has no answer.
+    /// From shards only; has no answer. Once for each subscribe that was answered with `Ok`, or
+    /// while one still waits: its answer, if it is on the way already, means nothing then.
     Unsubscribe(Unsubscribe),
     Presence {
         channel: ChannelName,

@@ -5,8 +5,11 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{Counts, Node, NodeSetup};
+use crate::broker::{Broker, BrokerEvent};
 use crate::event::{Event, Item, Mailbox};
+use crate::late::{Habits, Late};
 use crate::memory::Memory;
+use crate::partition::{WAIT_MS_MAX, WAITING_MAX};
 use crate::publication::{ClientInfo, Position, Publication};
 use crate::request::{
     Answer, HistoryQuery, HubError, Now, Publish, Recover, Recovery, RecoveryMode, ReplyTo,
@@ -33,9 +36,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::before(Arc::new(Memory::new(4, 7)))
+    }
+
+    fn before(broker: Arc<dyn Broker>) -> Self {
         let letters: Vec<Arc<Letters>> = vec![Arc::default(), Arc::default()];
         let mailboxes = letters.iter().map(|one| Arc::clone(one) as Arc<dyn Mailbox>).collect();
-        let broker = Arc::new(Memory::new(4, 7));
         let node = Node::new(NodeSetup { mailboxes, broker, partitions: 4, seed: 7 });
         Self { node, letters, now: Now { mono_ms: 0, unix_ms: 1_000 } }
     }
@@ -336,4 +342,121 @@ fn channels_are_listed_in_order_and_a_misspelt_one_is_told_its_neighbours() {
         panic!("no audience");
     };
     assert_eq!(audience.near, [("chat:a".into(), 1), ("chat:b".into(), 1)]);
+}
+
+/// A broker that says nothing until it is asked to.
+fn silent() -> (Arc<Late>, Bench) {
+    let late = Arc::new(Late::new(3, Habits::default()));
+    let bench = Bench::before(Arc::clone(&late) as Arc<dyn Broker>);
+    (late, bench)
+}
+
+fn hear_out(late: &Late, bench: &Bench) {
+    while !late.is_quiet() {
+        if let Some(event) = late.turn(bench.now) {
+            bench.node.deliver(event, bench.now);
+        }
+    }
+}
+
+#[test]
+fn who_waits_too_long_is_told_and_the_late_answer_is_dropped() {
+    let (late, mut bench) = silent();
+    bench.call(0, Request::Subscribe(subscription(1)));
+    bench.call(0, Request::Publish(publication("a")));
+    bench.call(0, Request::Presence { channel: "news".into() });
+    assert_eq!(bench.node.counts().subscriptions, 1);
+    bench.now.mono_ms = WAIT_MS_MAX - 1;
+    bench.node.sweep(bench.now);
+    assert!(bench.take(0).is_empty());
+    bench.now.mono_ms = WAIT_MS_MAX;
+    bench.node.sweep(bench.now);
+    let events = bench.take(0);
+    assert_eq!(told(&events), ["refused Broker", "published", "answer"]);
+    let failed = |event: &Event| match event {
+        Event::Answer { answer: Answer::Published(result), .. } => *result == Err(HubError::Broker),
+        Event::Answer { answer: Answer::Presence(result), .. } => *result == Err(HubError::Broker),
+        _ => true,
+    };
+    assert!(events.iter().all(failed));
+    assert_eq!(bench.node.counts(), Counts::default());
+    hear_out(&late, &bench);
+    assert!(bench.take(0).is_empty());
+}
+
+#[test]
+fn only_so_many_wait() {
+    let (_late, bench) = silent();
+    let refused = || {
+        let overloaded = |event: &Event| {
+            matches!(event, Event::Answer { answer: Answer::Published(Err(error)), .. }
+                if *error == HubError::Overloaded)
+        };
+        bench.take(0).iter().filter(|event| overloaded(event)).count()
+    };
+    for _ in 0..WAITING_MAX / 4 {
+        bench.call(0, Request::Publish(publication("a")));
+    }
+    assert_eq!(refused(), 0);
+    bench.call(0, Request::Publish(publication("a")));
+    assert_eq!(refused(), 1);
+    bench.call(0, Request::Subscribe(subscription(1)));
+    assert_eq!(told(&bench.take(0)), ["refused Overloaded"]);
+    assert_eq!(bench.node.counts(), Counts::default());
+}
+
+#[test]
+fn who_leaves_while_joining_was_never_there() {
+    let (late, bench) = silent();
+    let ann =
+        Subscribe { info: Some(info(1, "ann")), announce: true, presence: true, ..subscription(1) };
+    bench.call(0, Request::Subscribe(ann));
+    let gone = Unsubscribe {
+        channel: "news".into(),
+        client: Uuid::from_u128(1),
+        presence: true,
+        announce: true,
+        info: Some(info(1, "ann")),
+    };
+    bench.call(1, Request::Subscribe(subscription(2)));
+    bench.call(0, Request::Unsubscribe(gone));
+    hear_out(&late, &bench);
+    assert!(bench.take(0).is_empty());
+    assert_eq!(told(&bench.take(1)), ["subscribed Some(0)"]);
+    assert_eq!(bench.node.counts(), Counts { channels: 1, subscriptions: 1 });
+}
+
+#[test]
+fn joins_come_after_the_answer_behind_a_late_broker_too() {
+    let (late, bench) = silent();
+    let sub = Subscribe { info: Some(info(1, "ann")), announce: true, ..subscription(1) };
+    bench.call(0, Request::Subscribe(sub));
+    hear_out(&late, &bench);
+    assert_eq!(told(&bench.take(0)), ["subscribed Some(0)", "join ann"]);
+}
+
+#[test]
+fn a_loss_is_told_to_all_who_are_there() {
+    let bench = Bench::new();
+    bench.call(1, Request::Subscribe(subscription(1)));
+    bench.node.deliver(BrokerEvent::Lost { channel: "news".into() }, bench.now);
+    bench.node.deliver(BrokerEvent::Lost { channel: "sport".into() }, bench.now);
+    assert_eq!(told(&bench.take(1)), ["subscribed Some(0)", "insufficient"]);
+    assert!(bench.take(0).is_empty());
+}
+
+#[test]
+fn who_is_unknown_leaves_without_a_word() {
+    let bench = Bench::new();
+    bench.call(1, Request::Subscribe(subscription(1)));
+    let gone = Unsubscribe {
+        channel: "news".into(),
+        client: Uuid::from_u128(1),
+        presence: false,
+        announce: true,
+        info: Some(info(1, "ann")),
+    };
+    bench.call(0, Request::Unsubscribe(gone));
+    assert_eq!(bench.node.counts().subscriptions, 1);
+    assert_eq!(told(&bench.take(1)), ["subscribed Some(0)"]);
 }
