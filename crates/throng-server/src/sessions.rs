@@ -116,7 +116,7 @@ impl Sessions {
         Self {
             common,
             shard,
-            registry: Registry::new(),
+            registry: Registry::with_seed(crate::rng::system_seed()),
             users: Users::new(),
             requests: Vec::new(),
             orphans: HashMap::new(),
