@@ -191,6 +191,7 @@ pub(crate) struct PlaceArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PublishArgs {
+    /// Such as news, or chat:lobby in the namespace chat
     pub(crate) channel: String,
     /// JSON, such as '{"text":"hello"}' or '"hello"'
     pub(crate) data: String,
@@ -211,6 +212,7 @@ pub(crate) struct BroadcastArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SubscribeArgs {
+    /// Such as news, or chat:lobby in the namespace chat
     pub(crate) channel: String,
     /// A connection token [default: made with the configuration's key]
     #[arg(long)]
@@ -224,6 +226,7 @@ pub(crate) struct SubscribeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ChannelArgs {
+    /// Its namespace needs presence = true
     pub(crate) channel: String,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
@@ -231,6 +234,7 @@ pub(crate) struct ChannelArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct HistoryArgs {
+    /// Its namespace needs history_size and history_ttl
     pub(crate) channel: String,
     /// So many publications at most; 0: only where the channel stands
     #[arg(long, default_value_t = 10)]

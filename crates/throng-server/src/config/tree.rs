@@ -146,8 +146,14 @@ fn yaml(text: &str) -> Result<Node, SyntaxError> {
         Err(error) => {
             let line = error.location().and_then(|at| usize::try_from(at.line()).ok());
             let full = error.to_string();
-            let what = full.lines().next().unwrap_or_default().to_owned();
-            Err(SyntaxError { line: line.unwrap_or(0), what })
+            // The library says the place again, in front.
+            let first = full.lines().next().unwrap_or_default();
+            let what = first.strip_prefix("error: ").unwrap_or(first);
+            let what = match what.split_once(": ") {
+                Some((place, rest)) if place.starts_with("line ") => rest,
+                _ => what,
+            };
+            Err(SyntaxError { line: line.unwrap_or(0), what: what.to_owned() })
         }
     }
 }
