@@ -59,7 +59,8 @@ impl Place {
 
     /// As a message names it.
     pub(crate) fn name(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+        let Self { host, port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 }
 
@@ -106,7 +107,7 @@ fn from_url(url: &str) -> Result<Place, Failure> {
         _ => (authority, 80),
     };
     let host = host.trim_matches(['[', ']']);
-    if host.is_empty() || host.contains(['@', ' ']) {
+    if host.is_empty() || host.contains(['@', ' ']) || url.contains(char::is_control) {
         return bad("not the URL of a server");
     }
     Ok(place_at(host, port, &prefix))
@@ -134,6 +135,8 @@ mod tests {
         assert_eq!(parts("a:1/"), ("a".into(), 1, String::new()));
         assert_eq!(parts("ws://a/push/"), ("a".into(), 80, "/push".into()));
         assert_eq!(parts("http://[::1]:8000"), ("::1".into(), 8000, String::new()));
+        assert_eq!(from_url("http://[::1]:80").unwrap().name(), "[::1]:80");
+        assert!(from_url("http://a/\r\nX:").is_err());
         assert!(from_url("https://a").unwrap_err().message.contains("https is not spoken here"));
         assert!(from_url("http://a:x").is_err() && from_url("http://").is_err());
     }

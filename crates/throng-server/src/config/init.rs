@@ -143,7 +143,8 @@ pub fn default_text() -> String {
             Kind::Duration if spec.default.is_empty() => "\"0s\"".to_owned(),
             _ => format!("{:?}", spec.default),
         };
-        let row = format!("{name} = {value}\n");
+        let doc = if spec.doc.is_empty() { String::new() } else { format!("# {}\n", spec.doc) };
+        let row = format!("{doc}{name} = {value}\n");
         match sections.iter_mut().find(|(known, _)| *known == section) {
             Some((_, rows)) => rows.push(row),
             None => sections.push((section, vec![row])),

@@ -285,16 +285,18 @@ fn check_channel(r: &mut Reader<'_>, at: &dyn Fn(&str) -> String, options: &Chan
         }
         _ => {}
     }
-    for (on, name) in [
-        (options.force_recovery, "force_recovery"),
-        (options.allow_recovery, "allow_recovery"),
+    let recovery =
+        [(options.force_recovery, "force_recovery"), (options.allow_recovery, "allow_recovery")];
+    for (_, name) in recovery.into_iter().filter(|(on, _)| *on && !keeps) {
+        let what = "needs a history to recover from: set history_size and history_ttl";
+        let _: () = r.wrong(&at(name), what);
+    }
+    let positioning = [
         (options.force_positioning, "force_positioning"),
         (options.allow_positioning, "allow_positioning"),
-    ] {
-        if on && !keeps {
-            let what = "needs a history to recover from: set history_size and history_ttl";
-            let _: () = r.wrong(&at(name), what);
-        }
+    ];
+    for (_, name) in positioning.into_iter().filter(|(on, _)| *on && !keeps) {
+        r.doubt(&at(name), "does nothing without a history: set history_size and history_ttl");
     }
     if keeps && options.history_meta_ttl < options.history_ttl {
         let what = "publications would outlive their places: set history_meta_ttl higher";

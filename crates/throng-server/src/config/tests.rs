@@ -280,6 +280,8 @@ fn a_file_that_cannot_be_read_says_so() {
     let loaded = load(Sources { file: Some("/nowhere/a.toml".into()), ..Sources::default() });
     assert_eq!(loaded.problems.len(), 1);
     assert!(loaded.problems[0].to_string().starts_with("/nowhere/a.toml: cannot be read:"));
+    let deep = load_text("a.json", &"[".repeat(100_000), &[]);
+    assert_eq!(shown(&deep.problems), ["a.json:1: recursion limit exceeded"]);
     let broken = load_text("a.json", "{\n\"client\": {,}}", &[]);
     assert_eq!(shown(&broken.problems), ["a.json:2: key must be a string"]);
 }
@@ -324,7 +326,7 @@ fn the_defaults_as_a_file_change_nothing() {
     assert_eq!(shown(&loaded.warnings), Vec::<String>::new());
     let written = format!("{:?}", good(loaded));
     assert_eq!(written, format!("{:?}", good(load_text("a.toml", "", &[]))));
-    assert!(text.contains("[client.token]\nhmac_secret_key = \"\"\n"), "{text}");
+    assert!(text.contains("[client.token]\n# your application signs"), "{text}");
 }
 
 #[test]

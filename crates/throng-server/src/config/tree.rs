@@ -215,8 +215,9 @@ impl<'de> Deserialize<'de> for Value {
 }
 
 fn json(text: &str) -> Result<Node, SyntaxError> {
-    // The library says whether it is JSON and where not; what follows may trust the text.
-    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
+    // The library says whether it is JSON and where not, and how deep it may be; what follows may
+    // trust the text.
+    if let Err(error) = serde_json::from_str::<serde_json::Value>(text) {
         let full = error.to_string();
         let what = full.split(" at line ").next().unwrap_or_default().to_owned();
         return Err(SyntaxError { line: error.line(), what });
