@@ -1,5 +1,7 @@
 //! Words for people: numbers, plurals, paragraphs.
 
+pub(crate) use throng_server::log::thousands;
+
 /// Columns of a paragraph.
 const COLUMNS: usize = 80;
 
@@ -7,19 +9,6 @@ const COLUMNS: usize = 80;
 pub(crate) fn count(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{} {noun}{plural}", thousands(number))
-}
-
-/// `48211` as `48,211`.
-pub(crate) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
 }
 
 /// A paragraph in lines of a readable length, each with the indent in front.

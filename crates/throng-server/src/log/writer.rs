@@ -7,8 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::format::thousands;
-use super::{Format, Level, Record, Shared, Target};
+use super::{Format, Level, Record, Shared, Target, thousands};
 
 /// How often windows are looked at while any is open.
 const TICK: Duration = Duration::from_secs(1);
