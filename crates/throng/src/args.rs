@@ -174,7 +174,7 @@ impl FromArgMatches for OptionFlags {
 /// Which server is meant, and with which right.
 #[derive(Debug, Args)]
 pub(crate) struct PlaceArgs {
-    /// The server, such as http://127.0.0.1:8000 [default: THRONG_URL, or the configuration's port
+    /// The server, such as `http://127.0.0.1:8000` [default: THRONG_URL, or the configuration's port
     /// on this machine]
     #[arg(long)]
     pub(crate) url: Option<String>,
@@ -306,7 +306,7 @@ pub(crate) struct ExplainArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
-    /// Where your pages come from, such as https://example.com
+    /// Where your pages come from, such as `https://example.com`
     #[arg(long, value_name = "URL")]
     pub(crate) origin: String,
     /// The file to write
