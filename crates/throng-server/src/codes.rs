@@ -509,7 +509,7 @@ const OTHERS: &[Explanation] = &[
         (
             400,
             "Bad Request",
-            "does not help to repeat",
+            "gets nowhere by repeating the request",
             "The request could not be read: a body that is not JSON, or a WebSocket handshake without \
          its headers, which a proxy that does not forward `Upgrade` causes.",
         ),
@@ -519,7 +519,7 @@ const OTHERS: &[Explanation] = &[
         (
             401,
             "Unauthorized",
-            "does not help to repeat",
+            "gets nowhere by repeating the request",
             "A call of the server API without the right key. Send `X-API-Key: KEY` with the value of \
          `http_api.key`; while that is empty, every call is refused. `throng publish` takes it from \
          `--api-key`, `THRONG_HTTP_API_KEY` or `-c FILE`.",
@@ -530,7 +530,7 @@ const OTHERS: &[Explanation] = &[
         (
             403,
             "Forbidden",
-            "does not help to repeat",
+            "gets nowhere by repeating the request",
             "The browser's page comes from an origin that `client.allowed_origins` does not name. Add \
          it exactly as the address bar shows it, without a path: `https://example.com`. `*` stands \
          for any part; an empty list lets in no browser at all.",
@@ -541,7 +541,7 @@ const OTHERS: &[Explanation] = &[
         (
             404,
             "Not Found",
-            "does not help to repeat",
+            "gets nowhere by repeating the request",
             "Nothing answers at this path: the WebSocket is at `/connection/websocket`, the server API \
          at `/api/METHOD`, health at `/health` when `health.enabled`. With \
          `http_server.internal_port` set, API and health are on that port only.",
@@ -549,14 +549,19 @@ const OTHERS: &[Explanation] = &[
     ),
     other(
         Kind::HttpStatus,
-        (405, "Method Not Allowed", "does not help to repeat", "The server API answers POST only."),
+        (
+            405,
+            "Method Not Allowed",
+            "gets nowhere by repeating the request",
+            "The server API answers POST only.",
+        ),
     ),
     other(
         Kind::HttpStatus,
         (
             426,
             "Upgrade Required",
-            "does not help to repeat",
+            "gets nowhere by repeating the request",
             "Somebody asked for the WebSocket path without asking for WebSocket: a browser's address \
          bar, a health check, or a proxy that drops the headers `Upgrade` and `Connection`. For \
          nginx: `proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; \

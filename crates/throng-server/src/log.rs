@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::{Condvar, Mutex};
 
 pub use crate::config::Level;
-pub use format::Format;
+pub use format::{Format, thousands};
 
 /// Lines that wait for the writer: some seconds of a busy start, and a few MiB at the very most.
 const QUEUE_LINES_MAX: usize = 1024;
@@ -223,7 +223,7 @@ impl State {
                 return true;
             }
             if let Some((level, message)) = window.last.take() {
-                let times = format::thousands(window.seen - SAID_MAX);
+                let times = thousands(window.seen - SAID_MAX);
                 let seconds = now.duration_since(window.opened).as_secs().max(1);
                 let message = format!("{message} (repeated {times} times in {seconds} s)");
                 let record = Record { level, time: SystemTime::now(), message, fields: Vec::new() };

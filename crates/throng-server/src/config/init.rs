@@ -36,8 +36,10 @@ pub enum InitError {
 pub fn init(origin: &str) -> Result<InitFile, InitError> {
     check_origin(origin).map_err(InitError::Origin)?;
     let (hmac_secret_key, api_key) = (random_key()?, random_key()?);
-    let text =
-        INIT.replace("ORIGIN", origin).replace("HMAC", &hmac_secret_key).replace("API", &api_key);
+    let text = INIT
+        .replace("{{origin}}", origin)
+        .replace("{{hmac_secret_key}}", &hmac_secret_key)
+        .replace("{{api_key}}", &api_key);
     Ok(InitFile { text, hmac_secret_key, api_key })
 }
 
@@ -83,16 +85,16 @@ port = 8000
 
 [client]
 # Pages of these origins may connect; https://*.example.com would be all subdomains.
-allowed_origins = ["ORIGIN"]
+allowed_origins = ["{{origin}}"]
 
 [client.token]
 # Your application signs its users' tokens with this key (JWT, HS256). Keep it secret.
 # To try: throng token --user 42
-hmac_secret_key = "HMAC"
+hmac_secret_key = "{{hmac_secret_key}}"
 
 [http_api]
 # Your application sends this key with every call of the server API: X-API-Key. Keep it secret.
-key = "API"
+key = "{{api_key}}"
 
 [health]
 # GET /health answers 200 while the server is well.
@@ -141,7 +143,8 @@ pub fn default_text() -> String {
             Kind::Duration if spec.default.is_empty() => "\"0s\"".to_owned(),
             _ => format!("{:?}", spec.default),
         };
-        let row = format!("{name} = {value}\n");
+        let doc = if spec.doc.is_empty() { String::new() } else { format!("# {}\n", spec.doc) };
+        let row = format!("{doc}{name} = {value}\n");
         match sections.iter_mut().find(|(known, _)| *known == section) {
             Some((_, rows)) => rows.push(row),
             None => sections.push((section, vec![row])),

@@ -15,6 +15,9 @@ use super::settings::{
 };
 use super::written::{NAMESPACES, Written};
 
+/// A single client may have as much waiting.
+const BUFFER_BYTES_MIN: usize = 1 << 20;
+
 /// What a development server has where nothing else is said: everybody may do everything.
 const DEVELOPMENT: &[(&str, &str)] = &[
     ("http_server.address", "127.0.0.1"),
@@ -89,12 +92,18 @@ fn settings(r: &mut Reader<'_>, dev: bool) -> Settings {
         },
         node_name: r.text("node.name"),
         pid_file: path_if_any(r, "pid_file"),
-        shutdown: Shutdown {
-            timeout: r.duration("shutdown.timeout"),
-            spread: r.duration("shutdown.spread"),
-        },
+        shutdown: shutdown(r),
         limits: limits(r),
     }
+}
+
+fn shutdown(r: &mut Reader<'_>) -> Shutdown {
+    let (timeout, mut spread) = (r.duration("shutdown.timeout"), r.duration("shutdown.spread"));
+    // Who wants a quick end and says no more gets one.
+    if !r.is_given("shutdown.spread") {
+        spread = spread.min(timeout / 2);
+    }
+    Shutdown { timeout, spread }
 }
 
 fn http(r: &mut Reader<'_>) -> Http {
@@ -128,7 +137,19 @@ fn log(r: &mut Reader<'_>) -> Log {
     Log { level: r.word("log.level", &levels), file: path_if_any(r, "log.file") }
 }
 
+/// How often clients are pinged, and how long each may take to answer.
+fn ping_and_pong(r: &mut Reader<'_>) -> (Duration, Duration) {
+    let ping = r.duration_or_off("client.ping_interval");
+    let mut pong = r.duration_or_off("client.pong_timeout");
+    // Who pings more often and says no more means answers that come sooner, too.
+    if !r.is_given("client.pong_timeout") && !ping.is_zero() && pong >= ping {
+        pong = ping / 3;
+    }
+    (ping, pong)
+}
+
 fn client(r: &mut Reader<'_>) -> Client {
+    let (ping_interval, pong_timeout) = ping_and_pong(r);
     Client {
         allowed_origins: r.texts("client.allowed_origins"),
         token: token(r, "client.token"),
@@ -140,8 +161,8 @@ fn client(r: &mut Reader<'_>) -> Client {
         allow_anonymous_connect_without_token: r
             .bool("client.allow_anonymous_connect_without_token"),
         disallow_anonymous_connection_tokens: r.bool("client.disallow_anonymous_connection_tokens"),
-        ping_interval: r.duration_or_off("client.ping_interval"),
-        pong_timeout: r.duration_or_off("client.pong_timeout"),
+        ping_interval,
+        pong_timeout,
         expired_close_delay: r.duration("client.expired_close_delay"),
         expired_sub_close_delay: r.duration("client.expired_sub_close_delay"),
         stale_close_delay: r.duration("client.stale_close_delay"),
@@ -264,16 +285,18 @@ fn check_channel(r: &mut Reader<'_>, at: &dyn Fn(&str) -> String, options: &Chan
         }
         _ => {}
     }
-    for (on, name) in [
-        (options.force_recovery, "force_recovery"),
-        (options.allow_recovery, "allow_recovery"),
+    let recovery =
+        [(options.force_recovery, "force_recovery"), (options.allow_recovery, "allow_recovery")];
+    for (_, name) in recovery.into_iter().filter(|(on, _)| *on && !keeps) {
+        let what = "needs a history to recover from: set history_size and history_ttl";
+        let _: () = r.wrong(&at(name), what);
+    }
+    let positioning = [
         (options.force_positioning, "force_positioning"),
         (options.allow_positioning, "allow_positioning"),
-    ] {
-        if on && !keeps {
-            let what = "needs a history to recover from: set history_size and history_ttl";
-            let _: () = r.wrong(&at(name), what);
-        }
+    ];
+    for (_, name) in positioning.into_iter().filter(|(on, _)| *on && !keeps) {
+        r.doubt(&at(name), "does nothing without a history: set history_size and history_ttl");
     }
     if keeps && options.history_meta_ttl < options.history_ttl {
         let what = "publications would outlive their places: set history_meta_ttl higher";
@@ -286,6 +309,9 @@ fn limits(r: &mut Reader<'_>) -> Limits {
         clients: Some(r.count("limits.clients")).filter(|clients| *clients > 0),
         buffer_bytes: match r.bytes("limits.buffer_bytes") {
             0 => machine::buffer_bytes(),
+            bytes if bytes < BUFFER_BYTES_MIN => {
+                r.wrong("limits.buffer_bytes", "too small for any crowd; at least 1MiB, or 0")
+            }
             bytes => bytes,
         },
         shards: match r.count("limits.shards") {
@@ -392,7 +418,7 @@ fn is_loopback(address: &str) -> bool {
 
 fn at_least_one(r: &mut Reader<'_>, path: &str) -> usize {
     match r.count(path) {
-        0 if r.written.given.contains_key(path) => r.wrong(path, "must be 1 or more"),
+        0 if r.is_given(path) => r.wrong(path, "must be 1 or more"),
         count => count,
     }
 }

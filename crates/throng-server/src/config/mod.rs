@@ -50,7 +50,7 @@ pub struct Loaded {
     pub problems: Vec<Problem>,
     /// What should be known.
     pub warnings: Vec<Problem>,
-    /// The file that was read.
+    /// The file that was read, or should have been.
     pub file: Option<PathBuf>,
 }
 

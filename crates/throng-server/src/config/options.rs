@@ -38,6 +38,8 @@ pub(super) struct Spec {
     /// As it is written; empty: none, zero, false.
     pub default: &'static str,
     pub status: Status,
+    /// For a comment beside it; may be empty.
+    pub doc: &'static str,
     /// Its place in the table.
     pub place: usize,
 }
@@ -95,7 +97,8 @@ fn below(options: &BTreeMap<String, Spec>, path: &str) -> bool {
     options.range(begin.clone()..).next().is_some_and(|(name, _)| name.starts_with(&begin))
 }
 
-type Row = (&'static str, &'static str, &'static str, &'static str);
+/// Name, kind, default, status, doc.
+type Row = [&'static str; 5];
 
 fn read(table: &'static str) -> Options {
     let mut groups: BTreeMap<&str, Vec<Row>> = BTreeMap::new();
@@ -107,7 +110,7 @@ fn read(table: &'static str) -> Options {
         }
         let mut cells = line.split('\t');
         let mut cell = || cells.next().unwrap_or_default();
-        groups.entry(section).or_default().push((cell(), cell(), cell(), cell()));
+        groups.entry(section).or_default().push([cell(), cell(), cell(), cell(), cell()]);
     }
     let expanded = |group: &str| {
         let mut options = BTreeMap::new();
@@ -123,7 +126,7 @@ fn expand(
     prefix: &str,
     options: &mut BTreeMap<String, Spec>,
 ) {
-    for &(name, kind, default, status) in groups.get(group).into_iter().flatten() {
+    for &[name, kind, default, status, doc] in groups.get(group).into_iter().flatten() {
         let path = format!("{prefix}{name}");
         if let Some(inner) = kind.strip_prefix('@') {
             expand(groups, inner, &format!("{path}."), options);
@@ -135,7 +138,7 @@ fn expand(
             "quiet" => Status::Quiet,
             name => Status::Judged(name),
         };
-        options.insert(path, Spec { kind: self::kind(kind), default, status, place });
+        options.insert(path, Spec { kind: self::kind(kind), default, status, doc, place });
     }
 }
 

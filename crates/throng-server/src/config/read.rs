@@ -146,6 +146,11 @@ impl Reader<'_> {
         self.wrong(path, "not a path; it begins with /")
     }
 
+    /// Whether anybody said something about it.
+    pub(super) fn is_given(&self, path: &str) -> bool {
+        self.written.given.contains_key(path)
+    }
+
     fn value(&self, path: &str) -> Option<&Value> {
         self.written.given.get(path).map(|given| &given.node.value)
     }

@@ -2,11 +2,14 @@
 //! Centrifugo's where it has the option.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use regex_lite::Regex;
+
+use crate::log::Redacted;
 
 /// Everything the server needs to know.
 #[derive(Debug, Clone)]
@@ -112,7 +115,7 @@ pub struct PersonalChannel {
     pub single_connection: bool,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Token {
     pub hmac_secret_key: String,
     pub hmac_previous_secret_key: String,
@@ -206,7 +209,7 @@ pub enum DataFormat {
     Binary,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct HttpApi {
     pub enabled: bool,
     /// `http_api.handler_prefix`.
@@ -245,4 +248,34 @@ pub struct Limits {
     pub close_timeout: Duration,
     /// `limits.publish_timeout`: how long an API publish waits for buffer space before error 111.
     pub publish_timeout: Duration,
+}
+
+/// Keys are left out: whoever shows settings shows no secret.
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("hmac_secret_key", &Redacted(&self.hmac_secret_key))
+            .field("hmac_previous_secret_key", &Redacted(&self.hmac_previous_secret_key))
+            .field("valid_until", &self.hmac_previous_secret_key_valid_until)
+            .field("audience", &self.audience)
+            .field("audience_regex", &self.audience_regex)
+            .field("issuer", &self.issuer)
+            .field("issuer_regex", &self.issuer_regex)
+            .field("user_id_claim", &self.user_id_claim)
+            .finish()
+    }
+}
+
+/// The key is left out: whoever shows settings shows no secret.
+impl fmt::Debug for HttpApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpApi")
+            .field("enabled", &self.enabled)
+            .field("path", &self.path)
+            .field("key", &Redacted(&self.key))
+            .field("insecure", &self.insecure)
+            .field("external", &self.external)
+            .field("error_mode_transport", &self.error_mode_transport)
+            .finish()
+    }
 }

@@ -280,6 +280,8 @@ fn a_file_that_cannot_be_read_says_so() {
     let loaded = load(Sources { file: Some("/nowhere/a.toml".into()), ..Sources::default() });
     assert_eq!(loaded.problems.len(), 1);
     assert!(loaded.problems[0].to_string().starts_with("/nowhere/a.toml: cannot be read:"));
+    let deep = load_text("a.json", &"[".repeat(100_000), &[]);
+    assert_eq!(shown(&deep.problems), ["a.json:1: recursion limit exceeded"]);
     let broken = load_text("a.json", "{\n\"client\": {,}}", &[]);
     assert_eq!(shown(&broken.problems), ["a.json:2: key must be a string"]);
 }
@@ -309,6 +311,8 @@ fn the_first_configuration_is_good_and_its_keys_are_its_own() {
     assert_eq!(settings.client.token.hmac_secret_key, file.hmac_secret_key);
     assert_eq!(settings.http_api.key, file.api_key);
     assert_eq!(file.api_key.len(), 64);
+    assert_eq!(file.text.matches(&file.api_key).count(), 1);
+    assert!(!file.text.contains("{{"));
     assert_ne!(file.api_key, init("https://example.com").unwrap().api_key);
     for bad in ["example.com", "https://", "ftp://a", "https://a/", "https://a/b", "https://a\"b"] {
         assert!(matches!(init(bad), Err(InitError::Origin(_))), "{bad}");
@@ -322,7 +326,7 @@ fn the_defaults_as_a_file_change_nothing() {
     assert_eq!(shown(&loaded.warnings), Vec::<String>::new());
     let written = format!("{:?}", good(loaded));
     assert_eq!(written, format!("{:?}", good(load_text("a.toml", "", &[]))));
-    assert!(text.contains("[client.token]\nhmac_secret_key = \"\"\n"), "{text}");
+    assert!(text.contains("[client.token]\n# your application signs"), "{text}");
 }
 
 #[test]
@@ -341,5 +345,64 @@ fn every_supported_option_is_read_and_changes_something() {
         written.given.insert(path.clone(), written::Given { node, place: Place::Flag });
         let (_, problems, _) = meaning::mean(written, false);
         assert!(problems.iter().any(|problem| problem.path == *path), "{path} is never read");
+    }
+}
+
+#[test]
+fn every_option_at_its_default_is_a_good_file() {
+    // Who prints all defaults and edits a few has such a file.
+    let mut root = serde_json::json!({});
+    for (path, spec) in &options::options().all {
+        let value = match spec.kind {
+            options::Kind::Bool => (spec.default == "true").into(),
+            options::Kind::Int | options::Kind::Bytes => {
+                spec.default.parse::<i64>().unwrap_or(0).into()
+            }
+            options::Kind::Duration if spec.default.is_empty() => "0s".into(),
+            options::Kind::Map => serde_json::json!({}),
+            options::Kind::Texts | options::Kind::List | options::Kind::Namespaces => {
+                spec.default.split_whitespace().collect::<Vec<_>>().into()
+            }
+            _ => serde_json::Value::from(spec.default),
+        };
+        let mut place = &mut root;
+        for part in path.split('.') {
+            place = &mut place[part];
+        }
+        *place = value;
+    }
+    let loaded = load_text("a.json", &root.to_string(), &[]);
+    assert_eq!(shown(&loaded.warnings), Vec::<String>::new());
+    good(loaded);
+}
+
+#[test]
+fn one_of_two_that_belong_together_moves_the_other() {
+    let text = "[client]\nping_interval = \"6s\"\n[shutdown]\ntimeout = \"4s\"\n";
+    let settings = good(load_text("a.toml", text, &[]));
+    assert_eq!(settings.client.pong_timeout, Duration::from_secs(2));
+    assert_eq!(settings.shutdown.spread, Duration::from_secs(2));
+    let both = "[shutdown]\ntimeout = \"4s\"\nspread = \"5s\"\n";
+    assert!(load_text("a.toml", both, &[]).settings.is_none());
+}
+
+#[test]
+fn settings_can_be_shown_without_their_keys() {
+    let text = "[client.token]\nhmac_secret_key = \"hunter2\"\n[http_api]\nkey = \"hunter3\"\n";
+    let shown = format!("{:?}", good(load_text("a.toml", text, &[])));
+    assert!(!shown.contains("hunter"), "{shown}");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_reader_stumble(text in ".{0,200}", which in 0..4_usize) {
+        let name = ["a.toml", "a.yaml", "a.json", "a"][which];
+        load_text(name, &text, &[("THRONG_CHANNEL_NAMESPACES", &text)]);
+    }
+
+    #[test]
+    fn json_is_read_as_the_library_reads_it(text in r#"[\[\]{}":,0-9a-z\\ \n.-]{0,40}"#) {
+        let known = serde_json::from_str::<serde_json::Value>(&text).is_ok();
+        proptest::prop_assert_eq!(tree::Syntax::Json.parse(&text).is_ok(), known);
     }
 }

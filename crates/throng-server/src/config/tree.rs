@@ -146,8 +146,14 @@ fn yaml(text: &str) -> Result<Node, SyntaxError> {
         Err(error) => {
             let line = error.location().and_then(|at| usize::try_from(at.line()).ok());
             let full = error.to_string();
-            let what = full.lines().next().unwrap_or_default().to_owned();
-            Err(SyntaxError { line: line.unwrap_or(0), what })
+            // The library says the place again, in front.
+            let first = full.lines().next().unwrap_or_default();
+            let what = first.strip_prefix("error: ").unwrap_or(first);
+            let what = match what.split_once(": ") {
+                Some((place, rest)) if place.starts_with("line ") => rest,
+                _ => what,
+            };
+            Err(SyntaxError { line: line.unwrap_or(0), what: what.to_owned() })
         }
     }
 }
@@ -209,8 +215,9 @@ impl<'de> Deserialize<'de> for Value {
 }
 
 fn json(text: &str) -> Result<Node, SyntaxError> {
-    // The library says whether it is JSON and where not; what follows may trust the text.
-    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
+    // The library says whether it is JSON and where not, and how deep it may be; what follows may
+    // trust the text.
+    if let Err(error) = serde_json::from_str::<serde_json::Value>(text) {
         let full = error.to_string();
         let what = full.split(" at line ").next().unwrap_or_default().to_owned();
         return Err(SyntaxError { line: error.line(), what });

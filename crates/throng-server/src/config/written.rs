@@ -78,6 +78,7 @@ impl Written {
             value: None,
             what,
         };
+        self.file = Some(file.clone());
         let text = match std::fs::read_to_string(&file) {
             Ok(text) => text,
             Err(error) => {
@@ -99,7 +100,6 @@ impl Written {
                 self.problems.extend(errors.into_iter().map(said));
             }
         }
-        self.file = Some(file);
     }
 
     /// Takes a table of the file in; `rel` is its path within the scope.
@@ -118,8 +118,10 @@ impl Written {
                     self.section(scope, &rel, rows);
                 }
                 (None, value) if scope.is_section(&rel) => {
-                    let what = "is a group of options, not a value; write what belongs in it";
-                    self.problem(&path, Some(value.to_string()), place, what.to_owned());
+                    let first = scope.first_below(&rel);
+                    let what =
+                        format!("is a group of options, not a value; meant is perhaps {first}");
+                    self.problem(&path, Some(value.to_string()), place, what);
                 }
                 (None, Value::Table(_)) => {
                     let sections = options::options().sections();
@@ -382,6 +384,16 @@ impl Scope {
     fn spec(&self, rel: &str) -> Option<&'static Spec> {
         let known = options::options();
         if self.namespace { &known.channel } else { &known.all }.get(rel)
+    }
+
+    /// The first option of a group, with its whole path.
+    fn first_below(&self, rel: &str) -> String {
+        let known = options::options();
+        let table = if self.namespace { &known.channel } else { &known.all };
+        let begin = format!("{rel}.");
+        let below = table.iter().filter(|(name, _)| name.starts_with(&begin));
+        let first = below.min_by_key(|(_, spec)| spec.place).map_or("", |(name, _)| name);
+        format!("{}{first}", self.prefix)
     }
 
     fn is_section(&self, rel: &str) -> bool {

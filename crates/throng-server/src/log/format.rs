@@ -144,7 +144,7 @@ fn date(days: u64) -> (u64, u64, u64) {
 }
 
 /// `48211` as `48,211`.
-pub(super) fn thousands(number: u64) -> String {
+pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {

@@ -72,7 +72,7 @@ fn repeats_are_counted() {
     line!(log, Warn, "other", "once");
     let text = all(&log, &written);
     assert_eq!(text.matches("again\n").count(), 5);
-    assert!(text.contains("again (repeated 1,500 times in 1 s)"), "{text}");
+    assert!(text.contains("again (repeated 1,500 times in "), "{text}");
     assert!(text.contains("once"));
 }
 

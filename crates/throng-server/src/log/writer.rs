@@ -7,8 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::format::thousands;
-use super::{Format, Level, Record, Shared, Target};
+use super::{Format, Level, Record, Shared, Target, thousands};
 
 /// How often windows are looked at while any is open.
 const TICK: Duration = Duration::from_secs(1);
@@ -86,7 +85,7 @@ struct Writer {
 
 impl Writer {
     fn write_batch(&mut self, shared: &Shared, records: &[Record]) {
-        let dropped = shared.dropped.swap(0, Ordering::Relaxed);
+        let dropped = shared.dropped.load(Ordering::Relaxed);
         self.buffer.clear();
         if self.torn {
             self.buffer.push('\n');
@@ -97,10 +96,14 @@ impl Writer {
         for record in records {
             self.format.append(record, &mut self.buffer);
         }
-        if self.buffer.len() > usize::from(self.torn) && self.write(shared).is_err() {
-            // Told of when writing works again.
-            shared.dropped.fetch_add(dropped + records.len() as u64, Ordering::Relaxed);
+        if self.buffer.len() <= usize::from(self.torn) {
+            return;
         }
+        match self.write(shared) {
+            // Only what has been told of is forgotten.
+            Ok(()) => shared.dropped.fetch_sub(dropped, Ordering::Relaxed),
+            Err(_) => shared.dropped.fetch_add(records.len() as u64, Ordering::Relaxed),
+        };
     }
 
     fn write(&mut self, shared: &Shared) -> io::Result<()> {

@@ -1,0 +1,331 @@
+//! What may be typed.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+
+/// A push server: holds the crowd of WebSocket connections and delivers what is published.
+#[derive(Debug, Parser)]
+#[command(name = "throng", version, arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server
+    Serve(ServeArgs),
+    /// Publish to a channel, and see whom it reaches
+    Publish(PublishArgs),
+    /// Publish to several channels at once
+    Broadcast(BroadcastArgs),
+    /// Listen to a channel and print what arrives
+    Subscribe(SubscribeArgs),
+    /// Who is in a channel
+    Presence(ChannelArgs),
+    /// What a channel keeps
+    History(HistoryArgs),
+    /// The node: clients, channels, memory
+    Info(PlainArgs),
+    /// Channels that have subscribers
+    Channels(ChannelsArgs),
+    /// Disconnect a user
+    Disconnect(DisconnectArgs),
+    /// Make a token for a user, as your application would
+    #[command(alias = "gentoken")]
+    Token(TokenArgs),
+    /// What an error or close code means, and what to do
+    Explain(ExplainArgs),
+    /// Start, check and print configurations
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    #[command(hide = true)]
+    Genconfig(InitArgs),
+    #[command(hide = true)]
+    Checkconfig(CheckArgs),
+    #[command(hide = true)]
+    Defaultconfig,
+    /// A crowd of clients against any WebSocket server
+    #[command(hide = true)]
+    Load(LoadArgs),
+    #[command(hide = true)]
+    LoadBare(LoadArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Write a first configuration with keys of its own
+    Init(InitArgs),
+    /// Find every problem in a configuration
+    Check(CheckArgs),
+    /// Print every option with its default
+    Default,
+}
+
+/// The server. Options may also be given as in a file, such as --client.insecure or
+/// --http_api.key=KEY.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Configuration: TOML, YAML or JSON [default: throng.toml, then config.toml, if there]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Development: everything is allowed to everybody, on 127.0.0.1 only
+    #[arg(long)]
+    pub(crate) dev: bool,
+    #[command(flatten)]
+    pub(crate) options: OptionFlags,
+}
+
+/// Options of the configuration that are flags too; their names are Centrifugo's.
+#[derive(Debug, Default)]
+pub(crate) struct OptionFlags(pub(crate) Vec<(String, String)>);
+
+const FLAGS: &[(&str, bool)] = &[
+    ("http_server.address", false),
+    ("http_server.port", false),
+    ("http_server.internal_address", false),
+    ("http_server.internal_port", false),
+    ("engine.type", false),
+    ("broker.enabled", true),
+    ("broker.type", false),
+    ("presence_manager.enabled", true),
+    ("presence_manager.type", false),
+    ("map_broker.type", false),
+    ("log.level", false),
+    ("log.file", false),
+    ("pid_file", false),
+    ("node.name", false),
+    ("debug.enabled", true),
+    ("admin.enabled", true),
+    ("admin.external", true),
+    ("admin.insecure", true),
+    ("prometheus.enabled", true),
+    ("swagger.enabled", true),
+    ("health.enabled", true),
+    ("uni_websocket.enabled", true),
+    ("uni_sse.enabled", true),
+    ("uni_http_stream.enabled", true),
+    ("sse.enabled", true),
+    ("http_stream.enabled", true),
+    ("init.enabled", true),
+    ("client.insecure", true),
+    ("client.allowed_origins", false),
+    ("client.connection_limit", false),
+    ("http_api.insecure", true),
+    ("http_api.external", true),
+    ("http_api.key", false),
+    ("grpc_api.enabled", true),
+    ("grpc_api.port", false),
+    ("uni_grpc.enabled", true),
+    ("uni_grpc.port", false),
+    ("limits.clients", false),
+    ("limits.buffer_bytes", false),
+    ("limits.shards", false),
+    ("shutdown.spread", false),
+    ("shutdown.timeout", false),
+];
+
+impl Args for OptionFlags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        FLAGS.iter().fold(command, |command, (name, switch)| {
+            let flag = Arg::new(*name).long(*name).action(ArgAction::Set).hide(true);
+            let flag = if *switch {
+                flag.num_args(0..=1).require_equals(true).default_missing_value("true")
+            } else {
+                flag
+            };
+            command.arg(match *name {
+                "http_server.address" => flag
+                    .short('a')
+                    .hide(false)
+                    .value_name("ADDRESS")
+                    .help("Where to listen [default: every address]"),
+                "http_server.port" => {
+                    flag.short('p').hide(false).value_name("PORT").help("[default: 8000]")
+                }
+                _ => flag,
+            })
+        })
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for OptionFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = FLAGS.iter().filter_map(|(name, _)| {
+            let value: &String = matches.get_one(name)?;
+            Some(((*name).to_owned(), value.clone()))
+        });
+        Ok(Self(given.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// Which server is meant, and with which right.
+#[derive(Debug, Args)]
+pub(crate) struct PlaceArgs {
+    /// The server, such as `http://127.0.0.1:8000` [default: THRONG_URL, or the configuration's port
+    /// on this machine]
+    #[arg(long)]
+    pub(crate) url: Option<String>,
+    /// The server's configuration, for its port and keys
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The key of the server API [default: THRONG_HTTP_API_KEY, or the configuration's]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) api_key: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PublishArgs {
+    /// Such as news, or chat:lobby in the namespace chat
+    pub(crate) channel: String,
+    /// JSON, such as '{"text":"hello"}' or '"hello"'
+    pub(crate) data: String,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BroadcastArgs {
+    #[arg(required = true, value_name = "CHANNEL")]
+    pub(crate) channels: Vec<String>,
+    /// JSON, such as '{"text":"hello"}' or '"hello"'
+    #[arg(required = true)]
+    pub(crate) data: String,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SubscribeArgs {
+    /// Such as news, or chat:lobby in the namespace chat
+    pub(crate) channel: String,
+    /// A connection token [default: made with the configuration's key]
+    #[arg(long)]
+    pub(crate) token: Option<String>,
+    /// Stop after so many publications
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChannelArgs {
+    /// Its namespace needs presence = true
+    pub(crate) channel: String,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// Its namespace needs history_size and history_ttl
+    pub(crate) channel: String,
+    /// So many publications at most; 0: only where the channel stands
+    #[arg(long, default_value_t = 10)]
+    pub(crate) limit: u32,
+    /// The oldest first
+    #[arg(long)]
+    pub(crate) oldest: bool,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlainArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChannelsArgs {
+    /// Only channels like this, such as 'chat:*'
+    pub(crate) pattern: Option<String>,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DisconnectArgs {
+    pub(crate) user: String,
+    /// Only this connection of the user
+    #[arg(long, value_name = "ID")]
+    pub(crate) client: Option<String>,
+    /// The close code, 4000 to 4999 [default: 3503, the client does not come back]
+    #[arg(long, requires = "reason")]
+    pub(crate) code: Option<u16>,
+    /// What the client is told
+    #[arg(long, requires = "code")]
+    pub(crate) reason: Option<String>,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    /// The user's id in your application
+    #[arg(short, long)]
+    pub(crate) user: String,
+    /// A subscription token for this channel, instead of a connection token
+    #[arg(long, value_name = "CHANNEL")]
+    pub(crate) channel: Option<String>,
+    /// How long it is valid, such as 1h or 30m; 0: for ever
+    #[arg(short, long, default_value = "1h")]
+    pub(crate) ttl: String,
+    /// The server's configuration, for its key
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// An error, close or HTTP status code; none: list all
+    pub(crate) code: Option<u32>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Where your pages come from, such as `https://example.com`
+    #[arg(long, value_name = "URL")]
+    pub(crate) origin: String,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE", default_value = "throng.toml")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The file to check [default: throng.toml, then config.toml, if there]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LoadArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) rest: Vec<String>,
+}
