@@ -101,7 +101,7 @@ impl<'a> Run<'a> {
         memory.note("base", &mut self.stage, self.meter)?;
         let clients = self.options.clients;
         if let Some(first) = self.options.slope_from.filter(|first| *first < clients) {
-            self.ramp(first)?;
+            self.report.ramp_before_slope = Some(self.ramp(first)?);
             memory.note("slope", &mut self.stage, self.meter)?;
         }
         self.report.ramp = self.ramp(clients)?;
@@ -132,7 +132,8 @@ impl<'a> Run<'a> {
             self.stage.set_publisher(Publisher::Api(ApiPublisher::new(api)))?;
             let first = self.volley(1);
             let first = Volley { messages: FIRST_MESSAGES, ..first };
-            fanout::round(&mut self.stage, first, self.meter)?;
+            let first = fanout::round(&mut self.stage, first, self.meter)?;
+            self.report.first_messages = Some(first);
             self.report.memory.note("messages", &mut self.stage, self.meter)?;
         }
         if self.options.bare {
