@@ -45,6 +45,8 @@ pub struct Report {
     pub lost_clients: u32,
     /// What happened to clients, by kind.
     pub troubles: BTreeMap<String, u64>,
+    /// What ended the fan-out or the neighbour early, where something did.
+    pub stopped: Option<Failure>,
     /// The first thing that went wrong; `None` when nothing did.
     pub first_failure: Option<Failure>,
 }
@@ -132,6 +134,9 @@ impl fmt::Display for Report {
         }
         for (kind, count) in &self.troubles {
             writeln!(out, "trouble     {count} x {kind}")?;
+        }
+        if let Some(stopped) = &self.stopped {
+            writeln!(out, "stopped     {stopped}")?;
         }
         match &self.first_failure {
             Some(failure) => write!(out, "failed      {failure}"),

@@ -18,7 +18,7 @@ fn the_json_has_these_fields() {
     assert_eq!(
         keys(&json),
         "bare ceiling channel clients fanout first_failure first_messages format idle lost_clients memory \
-         neighbour pid ramp ramp_before_slope troubles url"
+         neighbour pid ramp ramp_before_slope stopped troubles url"
     );
     assert_eq!(
         keys(&json["ramp"]),
