@@ -13,8 +13,11 @@ use crate::target::Target;
 /// Descriptors for everything that is not a client: the poll, the publisher, the neighbour, the
 /// lines to the bare loop, `/proc` while it is read.
 const DESCRIPTORS_KEPT: u64 = 32;
-/// Of one address's ports only so many are used: the kernel looks for a free one by trying.
-const PORTS_USED_PERCENT: u32 = 70;
+/// Of each of many source addresses only so many ports are used: bind(2) looks for a free one by
+/// trying every second, so that at half of the range each try becomes thousands.
+const SHARED_PERCENT: u32 = 25;
+/// Of the only source address nearly all are: connect(2) looks more cleverly.
+const ALONE_PERCENT: u32 = 90;
 /// What Linux takes ports from when nobody changed it.
 const PORTS_DEFAULT: (u32, u32) = (32_768, 60_999);
 
@@ -27,7 +30,7 @@ pub struct Ceiling {
     pub descriptors_limit_was: u64,
     /// How many are open already or kept for other things than clients.
     pub descriptors_taken: u64,
-    /// How many ports one source address gives.
+    /// How many ports of one source address are used.
     pub ports_per_address: u32,
     /// How many source addresses are used.
     pub source_addresses: u32,
@@ -45,7 +48,8 @@ impl Ceiling {
         let open = own_descriptors().map_err(|error| unknown(&error))?;
         let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
         let (low, high) = range.ok().as_deref().and_then(parse_range).unwrap_or(PORTS_DEFAULT);
-        let ports = (high + 1).saturating_sub(low) * PORTS_USED_PERCENT / 100;
+        let percent = if has_many_sources(target) { SHARED_PERCENT } else { ALONE_PERCENT };
+        let ports = (high + 1).saturating_sub(low) * percent / 100;
         Ok(Self::reckon(raised.is.soft, open, ports, (target, clients)).was(raised.was.soft))
     }
 

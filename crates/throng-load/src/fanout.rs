@@ -111,6 +111,7 @@ pub(crate) fn round(stage: &mut Stage, volley: Volley, meter: Meter) -> Result<R
         stage.turn(now + volley.patience / 50)?;
     }
     let took = stage.clock.now() - began;
+    stage.check_publisher()?;
     let quiet_at = stage.clock.now() + AFTERMATH;
     stage.turn_until(quiet_at)?;
     stage.crowd.end_round();

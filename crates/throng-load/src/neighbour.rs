@@ -43,7 +43,7 @@ pub struct Neighbour {
 }
 
 /// Times from a request to its answer. A request that was due while the one before it was not
-/// answered yet counts from when it was due.
+/// answered yet counts too, from when it was due until that answer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Answers {
     pub count: u64,
@@ -127,21 +127,23 @@ fn ask(
     let mut due = clock.now() + every;
     while samples.len() < SAMPLES_MAX {
         let wait = Duration::from_nanos(due.saturating_sub(clock.now()));
-        let waited = !wait.is_zero();
         match stopped.recv_timeout(wait) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
         }
-        let woken_at = clock.now();
-        let late = if waited { woken_at.saturating_sub(due) } else { 0 };
-        // Woken late is the machine's doing; kept from asking is the server's, and counts.
-        let asked_at = if waited { woken_at } else { due };
+        // Woken late is the machine's doing, so what is measured begins now.
+        let asked_at = clock.now();
+        let late = asked_at.saturating_sub(due);
         // Unsubscribing from what one is not subscribed to is always answered, with nothing.
         client.command("unsubscribe", r#"{"channel":"x"}"#, PATIENCE)?;
-        samples.push(Sample { asked_at, answered_at: clock.now(), late });
-        due += every;
-        if waited && late > every {
-            due = woken_at + every;
+        let answered_at = clock.now();
+        samples.push(Sample { asked_at, answered_at, late });
+        due = asked_at + every;
+        // What would have been asked in the meantime would have waited as well, until now: without
+        // these a long wait would count once, and the short ones around it a hundred times.
+        while due < answered_at && samples.len() < SAMPLES_MAX {
+            samples.push(Sample { asked_at: due, answered_at, late: 0 });
+            due += every;
         }
     }
     client.close();

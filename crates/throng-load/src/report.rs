@@ -31,9 +31,13 @@ pub struct Report {
     pub pid: Option<u32>,
     pub ceiling: Option<Ceiling>,
     pub ramp: Ramp,
+    /// Where a slope was asked for: how the first part came in; `ramp` is the rest then.
+    pub ramp_before_slope: Option<Ramp>,
     pub memory: MemoryUse,
     /// One at a time, then with more in flight where that was asked for.
     pub fanout: Vec<Fanout>,
+    /// The ten publications before them, which warm up.
+    pub first_messages: Option<Round>,
     pub neighbour: Option<Neighbour>,
     pub idle: Option<Idle>,
     pub bare: Option<Bare>,
@@ -41,6 +45,8 @@ pub struct Report {
     pub lost_clients: u32,
     /// What happened to clients, by kind.
     pub troubles: BTreeMap<String, u64>,
+    /// What ended the fan-out or the neighbour early, where something did.
+    pub stopped: Option<Failure>,
     /// The first thing that went wrong; `None` when nothing did.
     pub first_failure: Option<Failure>,
 }
@@ -61,7 +67,8 @@ impl Report {
     /// Deliveries that were not as they should be, as a failure.
     pub(crate) fn shortfall(&self) -> Option<Failure> {
         let sum = |value: fn(&Round) -> u64| -> u64 {
-            self.fanout.iter().map(|fanout| value(&fanout.median)).sum()
+            let rounds = self.fanout.iter().map(|fanout| &fanout.median);
+            rounds.chain(&self.first_messages).map(value).sum()
         };
         let lost = sum(|round| round.lost);
         let duplicates = sum(|round| round.duplicates);
@@ -107,7 +114,9 @@ impl fmt::Display for Report {
         if let Some(ceiling) = &self.ceiling {
             writeln!(out, "ceiling     {ceiling}")?;
         }
-        writeln!(out, "ramp        {}", self.ramp)?;
+        for ramp in self.ramp_before_slope.iter().chain([&self.ramp]) {
+            writeln!(out, "ramp        {ramp}")?;
+        }
         if !self.memory.points.is_empty() {
             writeln!(out, "memory      {}", self.memory)?;
         }
@@ -125,6 +134,9 @@ impl fmt::Display for Report {
         }
         for (kind, count) in &self.troubles {
             writeln!(out, "trouble     {count} x {kind}")?;
+        }
+        if let Some(stopped) = &self.stopped {
+            writeln!(out, "stopped     {stopped}")?;
         }
         match &self.first_failure {
             Some(failure) => write!(out, "failed      {failure}"),

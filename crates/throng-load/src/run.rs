@@ -60,8 +60,6 @@ struct Run<'a> {
     rival: Option<Rival>,
     progress: &'a mut dyn FnMut(Progress),
     report: Report,
-    /// What ended a phase early.
-    stopped: Option<Failure>,
 }
 
 impl<'a> Run<'a> {
@@ -92,7 +90,7 @@ impl<'a> Run<'a> {
         let meter = Meter::new(options.pid, clock);
         let report = Report::new(&options, ceiling);
         let stage = Stage::new(manners, clock)?;
-        Ok(Self { options, target, id, stage, meter, rival: None, progress, report, stopped: None })
+        Ok(Self { options, target, id, stage, meter, rival: None, progress, report })
     }
 
     /// Brings the crowd in, and reads memory before and after.
@@ -101,7 +99,7 @@ impl<'a> Run<'a> {
         memory.note("base", &mut self.stage, self.meter)?;
         let clients = self.options.clients;
         if let Some(first) = self.options.slope_from.filter(|first| *first < clients) {
-            self.ramp(first)?;
+            self.report.ramp_before_slope = Some(self.ramp(first)?);
             memory.note("slope", &mut self.stage, self.meter)?;
         }
         self.report.ramp = self.ramp(clients)?;
@@ -121,7 +119,7 @@ impl<'a> Run<'a> {
     fn fan_out(&mut self) {
         if let Err(failure) = self.try_fan_out() {
             self.say(failure.to_string());
-            self.stopped.get_or_insert(failure);
+            self.report.stopped = Some(failure);
         }
     }
 
@@ -132,7 +130,8 @@ impl<'a> Run<'a> {
             self.stage.set_publisher(Publisher::Api(ApiPublisher::new(api)))?;
             let first = self.volley(1);
             let first = Volley { messages: FIRST_MESSAGES, ..first };
-            fanout::round(&mut self.stage, first, self.meter)?;
+            let first = fanout::round(&mut self.stage, first, self.meter)?;
+            self.report.first_messages = Some(first);
             self.report.memory.note("messages", &mut self.stage, self.meter)?;
         }
         if self.options.bare {
@@ -260,7 +259,7 @@ impl<'a> Run<'a> {
 
     /// Closes every connection and says what went wrong first.
     fn part(&mut self) -> Result<(), Failure> {
-        if self.rival.is_some() && self.stopped.is_none() {
+        if self.rival.is_some() && self.report.stopped.is_none() {
             Rival::leave(&mut self.stage)?;
         }
         let crowd = &mut self.stage.crowd;
@@ -269,8 +268,8 @@ impl<'a> Run<'a> {
         self.report.first_failure = crowd
             .troubles()
             .first(&self.target)
-            .or(self.stopped.take())
-            .or(self.report.shortfall());
+            .or_else(|| self.report.stopped.clone())
+            .or_else(|| self.report.shortfall());
         crowd.leave();
         let give_up_at = self.stage.clock.now() + GOODBYE;
         while self.stage.crowd.counts().ready > 0 && self.stage.clock.now() < give_up_at {

@@ -68,6 +68,11 @@ impl Stage {
         publisher.publish(self.crowd.messages(), number, size)
     }
 
+    /// Fails when the last publication was not even taken.
+    pub(crate) fn check_publisher(&self) -> Result<(), Failure> {
+        self.publisher.as_ref().and_then(Publisher::silence).map_or(Ok(()), Err)
+    }
+
     /// Waits for events until a moment at most, and handles those that are there.
     pub(crate) fn turn(&mut self, until: Nanos) -> Result<(), Failure> {
         let mut wait = until.saturating_sub(self.clock.now());

@@ -14,7 +14,7 @@ use crate::stage::Stage;
 use super::{Answer, Beginning, Order};
 
 /// The first of the source addresses: 127.0.100.1, apart from those of the server's crowd.
-const SOURCES: Sources = Sources::Loopback { third: 100, each: 15_000 };
+const SOURCES: Sources = Sources::Loopback { third: 100, each: 7_000 };
 /// The load may be busy with its own crowd for as long as it likes; when it ends, so do we.
 const FOR_EVER: Nanos = Nanos::MAX;
 

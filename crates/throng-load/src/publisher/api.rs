@@ -100,6 +100,10 @@ impl ApiPublisher {
         }
     }
 
+    pub(crate) fn silence(&self) -> Option<Failure> {
+        self.asked.then(|| self.unreachable(&"the API does not answer"))
+    }
+
     fn connect(&mut self) -> Result<(), Failure> {
         let (registry, token) = self.registration.as_ref().expect("register() comes first");
         let opened =

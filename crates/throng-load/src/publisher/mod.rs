@@ -51,6 +51,14 @@ impl Publisher {
         }
     }
 
+    /// The publication that is not taken, as a failure; `None` when all were.
+    pub(crate) fn silence(&self) -> Option<Failure> {
+        match self {
+            Self::Api(api) => api.silence(),
+            Self::Bare { .. } => None,
+        }
+    }
+
     pub(crate) fn on_event(&mut self) -> Result<(), Failure> {
         match self {
             Self::Api(api) => api.on_event(),

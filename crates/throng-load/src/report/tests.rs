@@ -17,8 +17,8 @@ fn the_json_has_these_fields() {
     let json = serde_json::to_value(report).unwrap();
     assert_eq!(
         keys(&json),
-        "bare ceiling channel clients fanout first_failure format idle lost_clients memory \
-         neighbour pid ramp troubles url"
+        "bare ceiling channel clients fanout first_failure first_messages format idle lost_clients memory \
+         neighbour pid ramp ramp_before_slope stopped troubles url"
     );
     assert_eq!(
         keys(&json["ramp"]),
