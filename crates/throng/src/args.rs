@@ -49,10 +49,9 @@ pub(crate) enum Command {
     #[command(hide = true)]
     Defaultconfig,
     /// A crowd of clients against any WebSocket server
-    #[command(hide = true)]
     Load(LoadArgs),
     #[command(hide = true)]
-    LoadBare(LoadArgs),
+    LoadBare(LoadBareArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -326,6 +325,70 @@ pub(crate) struct CheckArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) rest: Vec<String>,
+    /// The server: `ws://HOST:PORT/PATH`
+    pub(crate) url: String,
+    /// How many clients to connect
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) clients: u32,
+    /// The channel that every client subscribes to
+    #[arg(long, default_value = "load")]
+    pub(crate) channel: String,
+    /// How many clients begin to connect per second; 0: as fast as they get in
+    #[arg(long, default_value_t = 0)]
+    pub(crate) rate: u32,
+    /// How many clients may be on their way in at once
+    #[arg(long, default_value_t = 100)]
+    pub(crate) concurrent: u32,
+    /// How many seconds to hold the crowd idle and measure that
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) hold: u64,
+    /// How many publications one round of fan-out has; 0: publish nothing
+    #[arg(long, default_value_t = 20)]
+    pub(crate) messages: u32,
+    /// How many bytes of data a publication has
+    #[arg(long, value_name = "BYTES", default_value_t = 100)]
+    pub(crate) size: u32,
+    /// How many publications may be under way at once; above 1 both ways are measured
+    #[arg(long, default_value_t = 1)]
+    pub(crate) in_flight: u32,
+    /// How many rounds of fan-out; the median counts
+    #[arg(long, default_value_t = 5)]
+    pub(crate) rounds: u32,
+    /// The URL of the server API [default: /api on the same host]
+    #[arg(long, value_name = "URL")]
+    pub(crate) api: Option<String>,
+    /// The key of the server API
+    #[arg(long, env = "THRONG_HTTP_API_KEY", hide_env_values = true)]
+    pub(crate) api_key: Option<String>,
+    /// The pid of the server, to measure its memory and processor time
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Alternate with a bare accept-and-write loop, and give the ratios
+    #[arg(long)]
+    pub(crate) bare: bool,
+    /// Measure how long one more client waits for answers during a burst of publications
+    #[arg(long)]
+    pub(crate) neighbour: bool,
+    /// The connection token that every client presents
+    #[arg(long)]
+    pub(crate) token: Option<String>,
+    /// Measure memory at this many clients too, and give the slope from there
+    #[arg(long, value_name = "CLIENTS")]
+    pub(crate) slope_from: Option<u32>,
+    /// Upgrade and hold, without saying anything: for servers of another protocol
+    #[arg(long)]
+    pub(crate) upgrade_only: bool,
+    /// How many seconds one client may take to get in
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub(crate) timeout: u64,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What a load starts its own parts with.
+#[derive(Debug, Args)]
+pub(crate) struct LoadBareArgs {
+    pub(crate) role: String,
+    pub(crate) address: String,
 }

@@ -73,6 +73,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Genconfig(args) => config::init(&args, out),
         Command::Checkconfig(args) => config::check(&args, out),
         Command::Defaultconfig => config::default(out),
-        Command::Load(args) | Command::LoadBare(args) => load::run(&args),
+        Command::Load(args) => load::run(&args, out),
+        Command::LoadBare(args) => load::bare(&args),
     }
 }
