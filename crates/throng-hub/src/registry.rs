@@ -42,6 +42,7 @@ pub struct AlreadySubscribed;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Queued {
     Queued,
+    /// Nobody is here to hand it to; of joins and leaves: nobody who asked for them.
     NoSubscribers,
     /// Its offset was seen before: dropped.
     Duplicate,
@@ -54,7 +55,7 @@ pub enum Queued {
 ///
 /// Memory, counted as size + 8 rounded up to 16 per allocation: a subscription is 24 bytes with
 /// its member and 4 in its channel's list. With three channels that others share per member that
-/// is 38 bytes each; a channel of one's own costs 102 more for its record, its place in the table
+/// is 38 bytes each; a channel of one's own costs 110 more for its record, its place in the table
 /// of names and the name itself, which the node shares (`costs_what_it_says` computes both). So
 /// two shared channels and one's own are 72 bytes per subscription.
 #[derive(Debug, Default)]
@@ -81,9 +82,12 @@ struct Channel {
     position: Option<Box<Position>>,
     /// Only while items are queued or handed out. Then a place in the list stays a place.
     work: Option<Box<Work>>,
+    /// Members who want to hear of joins and leaves: without one, a crowd that comes in is not
+    /// announced to itself, which would cost the square of its size.
+    listeners: u32,
 }
 
-const _: () = assert!(size_of::<Option<Channel>>() == 48);
+const _: () = assert!(size_of::<Option<Channel>>() == 56);
 
 impl Channel {
     fn live(&self) -> usize {
@@ -153,6 +157,7 @@ impl Registry {
             entry.position = join.position.map(Box::new);
         }
         let index = entry.roster.push(member);
+        entry.listeners += u32::from(join.flags.contains(SubFlags::JOIN_LEAVE));
         let mut subscription = Subscription::new(at, index, join.flags, join.expires_s);
         subscription.info = join.info;
         if self.members.len() <= member as usize {
@@ -167,7 +172,7 @@ impl Registry {
     pub fn leave(&mut self, member: Member, channel: &str) -> Option<Subscription> {
         let at = self.lookup(channel)?;
         let subscription = self.members.get_mut(member as usize)?.remove(at)?;
-        self.vacate(at, subscription.index);
+        self.vacate(at, &subscription);
         Some(subscription)
     }
 
@@ -175,9 +180,10 @@ impl Registry {
     pub fn leave_all(&mut self, member: Member, f: &mut dyn FnMut(&ChannelName, Subscription)) {
         let Some(subscriptions) = self.members.get_mut(member as usize) else { return };
         for subscription in subscriptions.take() {
-            let (at, index) = (subscription.channel, subscription.index);
-            f(&channel_at(&mut self.channels, at).name, subscription);
-            self.vacate(at, index);
+            let at = subscription.channel;
+            let name = ChannelName::clone(&channel_at(&mut self.channels, at).name);
+            self.vacate(at, &subscription);
+            f(&name, subscription);
         }
     }
 
@@ -253,7 +259,8 @@ impl Registry {
     pub fn queue(&mut self, channel: &str, item: Item) -> Queued {
         let Some(at) = self.lookup(channel) else { return Queued::NoSubscribers };
         let entry = channel_at(&mut self.channels, at);
-        if entry.live() == 0 {
+        let announces = !matches!(item, Item::Publication(_));
+        if entry.live() == 0 || (announces && entry.listeners == 0) {
             return Queued::NoSubscribers;
         }
         let queued = entry.follow(&item);
@@ -337,9 +344,11 @@ impl Registry {
         self.free_if_empty(at);
     }
 
-    fn vacate(&mut self, at: u32, index: u32) {
+    fn vacate(&mut self, at: u32, left: &Subscription) {
+        let index = left.index;
         self.subscriptions -= 1;
         let entry = channel_at(&mut self.channels, at);
+        entry.listeners -= u32::from(left.flags.contains(SubFlags::JOIN_LEAVE));
         if let Some(work) = &mut entry.work {
             work.holes.push(index);
             entry.roster.bury(index);
@@ -374,6 +383,7 @@ impl Registry {
             roster: Roster::Empty,
             position: None,
             work: None,
+            listeners: 0,
         };
         let at = match self.free.pop() {
             Some(at) => {

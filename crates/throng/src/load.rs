@@ -20,7 +20,7 @@ pub(crate) fn run(args: &LoadArgs, out: &mut dyn Write) -> Result<(), Failure> {
     } else {
         write!(out, "{report}")?;
     }
-    if report.failed() { Err(Failure::found(String::new())) } else { Ok(()) }
+    if report.first_failure.is_some() { Err(Failure::found(String::new())) } else { Ok(()) }
 }
 
 /// A part of a load that runs in a process of its own.

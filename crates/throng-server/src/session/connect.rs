@@ -65,10 +65,8 @@ impl Session {
         if let Err(because) = self.room_for_user(cx) {
             return self.refuse(cx, Disconnect::CONNECTION_LIMIT, &because);
         }
-        if claims.info.is_some() || !request.name.is_empty() {
-            let extra = self.extra.get_or_insert_default();
-            extra.conn_info.clone_from(&claims.info);
-            extra.name = request.name.chars().take(64).collect();
+        if claims.info.is_some() {
+            self.extra.get_or_insert_default().conn_info.clone_from(&claims.info);
         }
         let given = match self.given(cx, &claims, request) {
             Ok(given) => given,

@@ -106,7 +106,6 @@ struct Extra {
     session: Option<Uuid>,
     /// The token's server-side subscriptions, sorted: a refresh must not change them.
     token_channels: Vec<ChannelName>,
-    name: Box<str>,
 }
 
 /// Questions to the node that are not answered yet.
