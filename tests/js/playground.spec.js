@@ -1,7 +1,11 @@
 // The playground of development mode, in a real browser.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import http from 'node:http';
 import { after, before, describe, it } from 'node:test';
+
+import WebSocket from 'ws';
 
 import { launch, openPage } from './browser.js';
 import { Throng, freePort, run } from './throng.js';
@@ -172,8 +176,36 @@ describe('the playground', () => {
 });
 
 describe('development mode', () => {
-  it('refuses a Host or an Origin that is not of this machine', TEST, async () => {
-    const headers = { Origin: 'https://evil.example' };
-    assert.equal((await throng.post('/api/publish', { channel: 'news', data: 1 }, headers)).status, 403);
+  // `fetch` does not let a caller choose Host or Upgrade, an attacker's page may.
+  async function status(headers) {
+    const request = http.request(`${throng.http}/api/info`, { method: 'POST', headers });
+    request.end('{}');
+    const [response] = await once(request, 'response');
+    response.resume();
+    return response.statusCode;
+  }
+
+  it('answers under every name of this machine', TEST, async () => {
+    for (const name of ['localhost', '127.0.0.1', '[::1]']) {
+      const host = `${name}:${throng.port}`;
+      assert.equal(await status({ Host: host, Origin: `http://${host}` }), 200, name);
+    }
+  });
+
+  it('refuses a Host or an Origin from elsewhere, on the API too', TEST, async () => {
+    for (const headers of [
+      { Origin: 'https://evil.example' },
+      { Origin: 'null' },
+      { Host: `evil.example:${throng.port}` },
+      { Origin: 'http://localhost.evil.example' },
+    ]) {
+      assert.equal(await status(headers), 403, JSON.stringify(headers));
+    }
+  });
+
+  it('refuses a WebSocket from a page elsewhere', TEST, async () => {
+    const socket = new WebSocket(throng.websocket, { origin: 'https://evil.example' });
+    const [, response] = await once(socket, 'unexpected-response');
+    assert.equal(response.statusCode, 403);
   });
 });

@@ -3,6 +3,7 @@
 import { spawn } from 'node:child_process';
 import { createHmac } from 'node:crypto';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import net from 'node:net';
 import os from 'node:os';
@@ -16,6 +17,9 @@ export const HMAC_KEY = 'test-hmac-key';
 
 const BIN = path.resolve(process.env.THRONG_BIN
   ?? fileURLToPath(new URL('../../target/debug/throng', import.meta.url)));
+if (!existsSync(BIN)) {
+  throw new Error(`no binary at ${BIN}: run cargo build -p throng, or name another in THRONG_BIN`);
+}
 const START_MS_MAX = 20_000;
 
 /** A port that was free a moment ago. */
@@ -33,9 +37,15 @@ export function emptyDirectory() {
   return mkdtemp(path.join(os.tmpdir(), 'throng-test-'));
 }
 
+/** The environment without variables that throng would read as options; THRONG_BIN is the test's own. */
+function environment(added) {
+  const kept = Object.entries(process.env).filter(([name]) => !/^(THRONG|CENTRIFUGO)_/.test(name));
+  return { ...Object.fromEntries(kept), ...added };
+}
+
 /** Runs a command of throng to its end. */
 export async function run(args, { cwd, env = {}, input } = {}) {
-  const child = spawn(BIN, args, { cwd, env: { ...process.env, ...env } });
+  const child = spawn(BIN, args, { cwd, env: environment(env) });
   const printed = { stdout: '', stderr: '' };
   for (const name of ['stdout', 'stderr']) {
     child[name].setEncoding('utf8').on('data', (text) => { printed[name] += text; });
@@ -109,7 +119,7 @@ export class Throng {
   async #spawn(args, env) {
     this.process = spawn(BIN, args, {
       cwd: this.cwd,
-      env: { ...process.env, ...env },
+      env: environment(env),
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.exited = once(this.process, 'exit');
@@ -168,7 +178,9 @@ export class Throng {
   async post(where, params, headers = {}) {
     const response = await fetch(this.http + where, { method: 'POST', headers, body: JSON.stringify(params) });
     const text = await response.text();
-    return { status: response.status, text, body: text ? JSON.parse(text) : undefined };
+    // What is refused before it is understood is answered in plain words.
+    const isJson = response.headers.get('content-type')?.startsWith('application/json');
+    return { status: response.status, text, body: isJson ? JSON.parse(text) : undefined };
   }
 
   publish(channel, data, more = {}) {

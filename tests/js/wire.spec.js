@@ -41,7 +41,8 @@ async function open(url = throng.websocket, options) {
 
 /** Lines of all frames but pings. */
 function lines(frames) {
-  return frames.got.join('\n').split('\n').filter((line) => line !== '{}').map((line) => JSON.parse(line));
+  const all = frames.got.flatMap((frame) => frame.split('\n'));
+  return all.filter((line) => line !== '{}').map((line) => JSON.parse(line));
 }
 
 async function talk(...commands) {
@@ -188,8 +189,10 @@ describe('the uni WebSocket', () => {
 
   it('says why it closes: a disconnect push, then the close frame', TEST, async () => {
     const socket = await open(throng.uniWebsocket);
-    socket.send('not JSON');
-    assert.equal((await closing(socket)).code, 3501);
+    socket.send(JSON.stringify({ subs: { 'nowhere:room': {} } }));
+    const { code, reason } = await closing(socket);
+    assert.equal(code, 3501);
+    assert.deepEqual(lines(socket.frames).at(-1), { disconnect: { code, reason } });
   });
 });
 

@@ -565,7 +565,12 @@ function showSubscription(channel, recovery) {
 function renderChannels() {
   const rows = [...client.channels.values()].map((channel) => {
     const current = channel.name === page.channel;
-    const words = { subscribing: client.state === 'connected' ? 'subscribing…' : 'when connected', refused: channel.note, subscribed: '' }[channel.state];
+    const words = {
+      subscribing: client.state === 'connected' ? 'subscribing…' : 'when connected',
+      // What the code means here is worth more than its name: nobody created the namespace.
+      refused: channel.note.startsWith('102 ') ? '102: no namespace of that name is configured' : channel.note,
+      subscribed: '',
+    }[channel.state];
     return tinted(make('li', { class: channel.state, 'data-channel': channel.name },
       make('button', { type: 'button', class: 'channel', 'aria-pressed': String(current), onclick: () => choose(channel.name) },
         make('i', { 'aria-hidden': true }), make('span', { class: 'name' }, channel.name),
