@@ -42,7 +42,7 @@ async function open(url = throng.websocket, options) {
 /** Lines of all frames but pings. */
 function lines(frames) {
   const all = frames.got.flatMap((frame) => frame.split('\n'));
-  return all.filter((line) => line !== '{}').map((line) => JSON.parse(line));
+  return all.filter((line) => line && line !== '{}').map((line) => JSON.parse(line));
 }
 
 async function talk(...commands) {
