@@ -24,7 +24,7 @@ impl Rng {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         let s = &mut self.state;
         let result = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);
         let t = s[1] << 17;
@@ -40,12 +40,12 @@ impl Rng {
     /// A number below `end`; 0 if `end` is 0.
     pub fn below(&mut self, end: u32) -> u32 {
         // The high half of the product is unbiased enough for jitter.
-        ((u64::from(end) * (self.next() >> 32)) >> 32) as u32
+        ((u64::from(end) * (self.next_u64() >> 32)) >> 32) as u32
     }
 
     /// A version 4 UUID.
     pub fn uuid(&mut self) -> Uuid {
-        uuid::Builder::from_u128(u128::from(self.next()) << 64 | u128::from(self.next()))
+        uuid::Builder::from_u128(u128::from(self.next_u64()) << 64 | u128::from(self.next_u64()))
             .with_version(uuid::Version::Random)
             .with_variant(uuid::Variant::RFC4122)
             .into_uuid()

@@ -41,6 +41,8 @@ pub struct ServeOptions {
     pub settings: Settings,
     /// In development mode, a port that is taken is no reason to give up.
     pub any_port: bool,
+    /// How this program is called from any directory; the playground shows it.
+    pub command: String,
 }
 
 /// Why the server could not start, or did not end well.
@@ -76,9 +78,13 @@ pub fn serve(
     log: &Log,
     started: impl FnOnce(&Started),
 ) -> Result<(), ServeError> {
-    let settings = Arc::new(options.settings);
+    let mut settings = options.settings;
     let room = Room::measure(&settings, log);
     let (listeners, taken) = Listeners::open(&settings, options.any_port)?;
+    if settings.node_name.is_empty() {
+        settings.node_name = format!("{}_{}", host_name(), listeners.address.port());
+    }
+    let settings = Arc::new(settings);
     let runtime = front_runtime()
         .map_err(|error| ServeError::Start { what: "the front's threads", error })?;
     let clock = Clock::start();
@@ -91,6 +97,7 @@ pub fn serve(
         next_shard: AtomicUsize::new(0),
         draining: AtomicBool::new(false),
         arrivals: crate::front::arrivals(),
+        command: options.command,
         uid: Rng::new(system_seed()).uuid().to_string(),
         common,
     });
@@ -218,6 +225,11 @@ fn open(address: &str, port: u16) -> Result<std::net::TcpListener, ServeError> {
 
 fn has_ipv6() -> bool {
     std::path::Path::new("/proc/net/if_inet6").exists()
+}
+
+/// The machine's name.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn front_runtime() -> io::Result<Runtime> {

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     }
     let any_port = settings.dev;
     let dev = settings.dev;
-    let options = ServeOptions { settings, any_port };
+    let options = ServeOptions { settings, any_port, command: own_command() };
     throng_server::serve(options, &log, |started| announce(&log, started, dev))
         .map_err(|error| Failure::could_not_run(error.to_string()))
 }
@@ -42,15 +42,27 @@ fn start_log(settings: &Settings) -> Result<Log, Failure> {
 fn announce(log: &Log, started: &Started, dev: bool) {
     let Started { address, clients, descriptors, .. } = started;
     line!(
-        log, Info, "listening",
+        log,
+        Info,
+        "listening",
         "listening on {}: room for {} clients within {} descriptors",
-        address, thousands(*clients), thousands(*descriptors)
+        address,
+        thousands(*clients),
+        thousands(*descriptors)
     );
     if let Some(internal) = started.internal {
         line!(log, Info, "listening", "the API and health are on {}", internal);
     }
     if let Some((port, holder)) = &started.taken {
-        line!(log, Warn, "port", "port {} is taken: {}; using {} instead", port, holder, address.port());
+        line!(
+            log,
+            Warn,
+            "port",
+            "port {} is taken: {}; using {} instead",
+            port,
+            holder,
+            address.port()
+        );
     }
     if dev && log.wants(Level::Fatal) {
         // Without a terminal the log line has said enough, and a closed stdout is no reason to stop.
@@ -68,11 +80,17 @@ fn welcome(out: &mut dyn Write, started: &Started, colour: bool) -> std::io::Res
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim();
     writeln!(out)?;
-    writeln!(out, "  {bold}throng{plain} is running in development mode: everybody on this machine may do everything")?;
+    writeln!(
+        out,
+        "  {bold}throng{plain} is running in development mode: everybody on this machine may do everything"
+    )?;
     writeln!(out)?;
     writeln!(out, "  playground     {bold}http://localhost:{port}/{plain}")?;
     writeln!(out, "  publish        {throng} publish news '{{\"text\":\"hi\"}}'{url}")?;
-    writeln!(out, "  from afar      ssh -L {port}:127.0.0.1:{port} {host}   {dim}on your own machine, then open the playground there{plain}")?;
+    writeln!(
+        out,
+        "  from afar      ssh -L {port}:127.0.0.1:{port} {host}   {dim}on your own machine, then open the playground there{plain}"
+    )?;
     writeln!(out, "  for real       {throng} config init --origin https://your.site")?;
     writeln!(out)?;
     out.flush()

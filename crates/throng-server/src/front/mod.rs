@@ -52,6 +52,8 @@ pub(crate) struct Front {
     /// The server is stopping: no new clients.
     pub(crate) draining: AtomicBool,
     pub(crate) arrivals: upgrade::Arrivals,
+    /// How this program is called from any directory, for the playground.
+    pub(crate) command: String,
     /// This process's id among nodes, for `info`.
     pub(crate) uid: String,
 }
@@ -127,7 +129,7 @@ impl Front {
         }
         if settings.dev
             && visit.request.method() == Method::GET
-            && let Some(page) = pages::page(path)
+            && let Some(page) = pages::page(path, &self.command)
         {
             return Outcome::Answered(page);
         }

@@ -9,10 +9,17 @@ use super::{Answer, with_type};
 const POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The file at a path.
-pub(super) fn page(path: &str) -> Option<Answer> {
+/// What the page calls the program, in its own source.
+const COMMAND: &str = "content=\"throng\"";
+
+/// The file at a path. `command` is how this program is called from any directory.
+pub(super) fn page(path: &str, command: &str) -> Option<Answer> {
     let (kind, body): (_, &'static str) = match path {
-        "/" => ("text/html; charset=utf-8", include_str!("../../ui/playground.html")),
+        "/" => {
+            let html = include_str!("../../ui/playground.html");
+            let html = html.replacen(COMMAND, &format!("content=\"{}\"", escaped(command)), 1);
+            return Some(with_policy("text/html; charset=utf-8", html.into()));
+        }
         "/playground.css" => ("text/css; charset=utf-8", include_str!("../../ui/playground.css")),
         "/playground.js" => {
             ("text/javascript; charset=utf-8", include_str!("../../ui/playground.js"))
@@ -20,10 +27,19 @@ pub(super) fn page(path: &str) -> Option<Answer> {
         "/favicon.svg" => ("image/svg+xml", include_str!("../../ui/favicon.svg")),
         _ => return None,
     };
-    let mut answer = with_type(StatusCode::OK, kind, Bytes::from_static(body.as_bytes()));
+    Some(with_policy(kind, Bytes::from_static(body.as_bytes())))
+}
+
+fn with_policy(kind: &'static str, body: Bytes) -> Answer {
+    let mut answer = with_type(StatusCode::OK, kind, body);
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    Some(answer)
+    answer
+}
+
+/// Text inside an attribute of HTML.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;")
 }
