@@ -14,7 +14,7 @@ use throng_limits::{Budget, raise::raise_open_files};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::allowance::Allowance;
 use crate::clock::Clock;
@@ -92,7 +92,7 @@ pub fn serve(
     let front = Arc::new(Front {
         clock,
         clients: Budget::new(room.clients),
-        visitors: Budget::new(room.visitors),
+        visitors: Arc::new(Semaphore::new(usize::try_from(room.visitors).unwrap_or(1))),
         last_number: AtomicU64::new(0),
         next_shard: AtomicUsize::new(0),
         draining: AtomicBool::new(false),
@@ -290,7 +290,10 @@ fn start_shards(
         let shard = Shard::new(event_loop, setup, clock, sessions);
         let thread = std::thread::Builder::new()
             .name(format!("shard-{number}"))
-            .spawn(move || alive(|| shard.run()))
+            .spawn({
+                let log = log.clone();
+                move || alive(&log, || shard.run())
+            })
             .map_err(start)?;
         threads.push(thread);
     }
@@ -299,16 +302,23 @@ fn start_shards(
 
 /// Invariant ALIVE: a panic outside one connection's input ends the process, so that there is
 /// never a dead shard behind a healthy `/health`.
-fn alive<T>(f: impl FnOnce() -> T) -> T {
-    struct Abort;
-    impl Drop for Abort {
+fn alive<T>(log: &Log, f: impl FnOnce() -> T) -> T {
+    struct Abort<'a>(&'a Log);
+    impl Drop for Abort<'_> {
         fn drop(&mut self) {
             if std::thread::panicking() {
+                line!(
+                    self.0,
+                    Fatal,
+                    "shard.panic",
+                    "a bug: a shard panicked, and the process ends with it so that it is restarted"
+                );
+                self.0.finish(Duration::from_secs(1));
                 std::process::abort();
             }
         }
     }
-    let _abort = Abort;
+    let _abort = Abort(log);
     f()
 }
 

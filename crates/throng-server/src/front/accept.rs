@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use throng_limits::Permit;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{Door, Front, drive};
 use crate::log::line;
@@ -68,7 +67,12 @@ pub(crate) async fn accept(
 ) {
     loop {
         // Invariant PAY-FIRST: accepting opens a descriptor.
-        let Some(visitor) = visitor(&front, &mut stop).await else { return };
+        let visitor = tokio::select! {
+            visitor = visitor(&front) => visitor,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        // The semaphore is never closed.
+        let Some(visitor) = visitor else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => return,
@@ -95,23 +99,16 @@ pub(crate) async fn accept(
 }
 
 /// A permit for one more HTTP connection; waits while there is none.
-async fn visitor(front: &Front, stop: &mut watch::Receiver<bool>) -> Option<Permit> {
-    loop {
-        if *stop.borrow() {
-            return None;
-        }
-        if let Some(permit) = front.visitors.try_client() {
-            return Some(permit);
-        }
+async fn visitor(front: &Front) -> Option<OwnedSemaphorePermit> {
+    if front.visitors.available_permits() == 0 {
         line!(
             front.common.log,
             Warn,
             "visitors.full",
-            "{} HTTP connections are open, which is as many as are kept room for; the next ones wait",
-            front.visitors.ceiling()
+            "as many HTTP connections are open as there is room for; the next ones wait"
         );
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    Arc::clone(&front.visitors).acquire_owned().await.ok()
 }
 
 /// EMFILE, ENFILE, ENOBUFS, ENOMEM: not this connection's fault, and not over with the next try.

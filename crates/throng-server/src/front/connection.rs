@@ -4,14 +4,15 @@ use std::future::{Future, pending, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use throng_limits::Permit;
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::upgrade::Move;
 use super::{Answer, Door, Front, Outcome, Visit};
@@ -22,8 +23,14 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Header fields of a request.
 const HEADERS_MAX: usize = 64;
 
-/// Where the service leaves word that the connection is to move.
-type Departure = Arc<Mutex<Option<Box<Move>>>>;
+/// What the service leaves word of.
+#[derive(Default)]
+struct Word {
+    /// The first request's head has been read.
+    arrived: AtomicBool,
+    /// The connection is to move.
+    departure: Mutex<Option<Box<Move>>>,
+}
 
 /// Serves one connection. Its permit is given back when it ends or has moved.
 pub(crate) async fn drive(
@@ -31,15 +38,17 @@ pub(crate) async fn drive(
     socket: TcpStream,
     peer: SocketAddr,
     door: Door,
-    visitor: Permit,
+    visitor: OwnedSemaphorePermit,
 ) {
-    let departure = Departure::default();
-    let visits =
-        Visits { front: Arc::clone(&front), departure: Arc::clone(&departure), peer, door };
+    let word = Arc::<Word>::default();
+    let visits = Visits { front: Arc::clone(&front), word: Arc::clone(&word), peer, door };
     let http = &front.settings().http;
+    let mut first = pin!(tokio::time::sleep(http.header_timeout));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(http.header_timeout)
+        // hyper's deadline for a head begins when it waits for one, so for the second request
+        // and those after it, it is also how long an idle connection is kept.
+        .header_read_timeout(http.keep_alive_timeout.max(http.header_timeout))
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(socket), visits);
@@ -49,9 +58,11 @@ pub(crate) async fn drive(
         let mut connection = pin!(&mut connection);
         poll_fn(|cx| {
             let ended = connection.poll_without_shutdown(cx).is_ready();
-            match departure.lock().take() {
+            let mut late =
+                || !word.arrived.load(Ordering::Relaxed) && first.as_mut().poll(cx).is_ready();
+            match word.departure.lock().take() {
                 Some(to) => Poll::Ready(Some(to)),
-                None if ended => Poll::Ready(None),
+                None if ended || late() => Poll::Ready(None),
                 None => Poll::Pending,
             }
         })
@@ -79,7 +90,7 @@ fn hand_over(front: &Front, socket: TcpStream, read_ahead: bytes::Bytes, to: Mov
 /// The requests of one connection.
 struct Visits {
     front: Arc<Front>,
-    departure: Departure,
+    word: Arc<Word>,
     peer: SocketAddr,
     door: Door,
 }
@@ -91,13 +102,14 @@ impl Service<hyper::Request<hyper::body::Incoming>> for Visits {
 
     fn call(&self, request: hyper::Request<hyper::body::Incoming>) -> Self::Future {
         let front = Arc::clone(&self.front);
-        let departure = Arc::clone(&self.departure);
+        let word = Arc::clone(&self.word);
+        word.arrived.store(true, Ordering::Relaxed);
         let visit = Visit { request, peer: self.peer, door: self.door };
         Box::pin(async move {
             match front.visit(visit).await {
                 Outcome::Answered(answer) => Ok(answer),
                 Outcome::Upgraded(to) => {
-                    *departure.lock() = Some(to);
+                    *word.departure.lock() = Some(to);
                     pending().await
                 }
             }

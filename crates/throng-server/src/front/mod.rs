@@ -19,6 +19,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use throng_limits::Budget;
+use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::config::{Level, Settings};
@@ -44,7 +45,7 @@ pub(crate) struct Front {
     /// Clients that may be held; the upgrade draws from it.
     pub(crate) clients: Budget,
     /// HTTP connections that may be open at once; accepting draws from it.
-    pub(crate) visitors: Budget,
+    pub(crate) visitors: Arc<Semaphore>,
     /// Numbers for connections, unique for life.
     pub(crate) last_number: AtomicU64,
     /// The shard that the next connection moves to.
