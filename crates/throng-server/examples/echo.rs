@@ -7,6 +7,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -69,7 +70,7 @@ fn main() -> io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9001".to_owned());
     throng_limits::raise::raise_open_files().map_err(io::Error::other)?;
     let event_loop = event_loop()?;
-    let mailbox = event_loop.1.clone();
+    let mailbox = Arc::clone(&event_loop.1);
     let setup = ShardSetup {
         bounds: Bounds {
             // Autobahn sends messages of 16 MiB.

@@ -1,12 +1,12 @@
 //! The record of one connection.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 
 use bytes::Bytes;
 use mio::net::TcpStream;
 use throng_limits::budget::Permit;
-use throng_wire::websocket::Decoder;
+use throng_wire::websocket::{Decoder, Event, Limits as MessageLimits, Role};
 
 use super::outbox::{Flushed, Outbox};
 use crate::codes::Disconnect;
@@ -34,12 +34,13 @@ pub(super) struct Link {
     pub(super) outbox: Option<Box<Outbox>>,
     /// Bytes read and not yet looked at: the rest of a turn, or what came behind a command whose
     /// answer is awaited.
+    #[expect(clippy::box_collection, reason = "most have none: 8 bytes each instead of 24")]
     pub(super) stash: Option<Box<Vec<u8>>>,
     /// When the session wants to be woken.
     pub(super) wake_s: u32,
     /// When a half-received message, or a close, has taken too long; `NEVER` while there is none.
     pub(super) deadline_s: u32,
-    /// What the decoder held when the allowance was last told.
+    /// What the decoder and the stash held when the allowance was last told.
     pub(super) accounted: u32,
     /// Given back when the socket is closed, not before: invariant PAY-FIRST.
     pub(super) _permit: Permit,
@@ -57,35 +58,40 @@ pub(super) enum State {
 
 /// What holds for a connection just now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Flags(u8);
+pub(super) struct Flags(u16);
 
 impl Flags {
     /// The socket may have more to read: no event will say so again.
-    pub(super) const READABLE: u8 = 1;
+    pub(super) const READABLE: u16 = 1;
     /// Reading has stopped until an answer comes.
-    pub(super) const WAITING: u8 = 1 << 1;
+    pub(super) const WAITING: u16 = 1 << 1;
     /// It is in the list of those who go on in the next turn.
-    pub(super) const READY: u8 = 1 << 2;
+    pub(super) const READY: u16 = 1 << 2;
     /// Nothing is written before the bytes that [`super::Out::release`] puts first.
-    pub(super) const HELD: u8 = 1 << 3;
+    pub(super) const HELD: u16 = 1 << 3;
     /// The peer has sent its close frame, or its end of the stream.
-    pub(super) const PEER_CLOSED: u8 = 1 << 4;
+    pub(super) const PEER_CLOSED: u16 = 1 << 4;
     /// The session has more of a message to go through.
-    pub(super) const MORE: u8 = 1 << 5;
+    pub(super) const MORE: u16 = 1 << 5;
     /// The peer will send nothing more.
-    pub(super) const READ_CLOSED: u8 = 1 << 6;
+    pub(super) const READ_CLOSED: u16 = 1 << 6;
     /// Closed as slow: what does not leave at once is not waited for.
-    pub(super) const HURRIED: u8 = 1 << 7;
+    pub(super) const HURRIED: u16 = 1 << 7;
+    /// The peer broke the protocol. RFC 6455 7.1.7: nothing that it says is processed any more,
+    /// its close frame included.
+    pub(super) const FAILED: u16 = 1 << 8;
+    /// The peer's close frame has been answered with ours.
+    pub(super) const ANSWERED: u16 = 1 << 9;
 
-    pub(super) fn has(self, flag: u8) -> bool {
+    pub(super) fn has(self, flag: u16) -> bool {
         self.0 & flag != 0
     }
 
-    pub(super) fn set(&mut self, flag: u8) {
+    pub(super) fn set(&mut self, flag: u16) {
         self.0 |= flag;
     }
 
-    pub(super) fn clear(&mut self, flag: u8) {
+    pub(super) fn clear(&mut self, flag: u16) {
         self.0 &= !flag;
     }
 }
@@ -143,19 +149,19 @@ impl Link {
         }
     }
 
-    /// Writes on from the outbox. Returns the bytes that left it.
-    pub(super) fn flush(&mut self) -> io::Result<usize> {
+    /// Writes on from the outbox. Returns the bytes that left it, also when the socket broke then.
+    pub(super) fn flush(&mut self) -> (usize, io::Result<()>) {
         if self.flags.has(Flags::HELD) {
-            return Ok(0);
+            return (0, Ok(()));
         }
-        let Some(outbox) = &mut self.outbox else { return Ok(0) };
+        let Some(outbox) = &mut self.outbox else { return (0, Ok(())) };
         let before = outbox.bytes();
-        let flushed = outbox.flush(&mut self.socket)?;
+        let flushed = outbox.flush(&mut self.socket);
         let left = before - outbox.bytes();
-        if flushed == Flushed::Empty {
+        if matches!(flushed, Ok(Flushed::Empty)) {
             self.outbox = None;
         }
-        Ok(left)
+        (left, flushed.map(drop))
     }
 
     /// Bytes waiting for the socket.
@@ -163,9 +169,46 @@ impl Link {
         self.outbox.as_ref().map_or(0, |outbox| outbox.bytes())
     }
 
+    /// All that the allowance was told of.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.waiting_bytes() + self.accounted as usize
+    }
+
+    /// Whether its close is over when its socket is, with no close frame awaited.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.flags.has(Flags::FAILED | Flags::HURRIED)
+    }
+
+    /// Goes through what a closing peer still says, for its close frame alone: breaking the
+    /// protocol is no news any more.
+    pub(super) fn hear_close(&mut self, mut input: &mut [u8], limits: MessageLimits) {
+        if self.is_deaf() {
+            return;
+        }
+        while let Ok(step) = self.decoder.next(input, Role::Server, limits) {
+            let consumed = step.consumed;
+            match step.event {
+                None => break,
+                Some(Event::Close(_)) => {
+                    self.flags.set(Flags::PEER_CLOSED);
+                    break;
+                }
+                Some(_) => input = &mut input[consumed..],
+            }
+        }
+        self.decoder.release();
+    }
+
     /// The next second in which the sweep has something to do here.
     pub(super) fn due_s(&self) -> u32 {
         self.wake_s.min(self.deadline_s)
+    }
+
+    /// Says that nothing more comes, and goes on reading: a socket closed with input unread is
+    /// reset, and what it was still to send is lost.
+    pub(super) fn end_writing(&self) {
+        // Fails only for a socket that is gone already; its event tells.
+        self.socket.shutdown(Shutdown::Write).ok();
     }
 
     /// Makes the kernel drop what it holds for this socket: closing it sends a reset.

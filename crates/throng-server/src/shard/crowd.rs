@@ -1,12 +1,14 @@
 //! The connections of a shard, and what can be done to one of them.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use slab::Slab;
 use throng_hub::request::Now;
-use throng_wire::websocket::{Opcode, put_close, put_header};
+use throng_wire::websocket::{Decoder, Opcode, put_close, put_header};
 
 use super::conn::{Conn, Fallen, Flags, Link, Sent, State};
 use super::{Bounds, ConnRef, NEVER, WakeAt};
@@ -14,6 +16,12 @@ use crate::allowance::Allowance;
 use crate::clock::Clock;
 use crate::codes::Disconnect;
 use crate::rng::Rng;
+
+/// What a slow client has for its last frames, before the kernel's memory for it is taken back.
+const SLOW_CLOSE: Duration = Duration::from_secs(1);
+/// Connections closed at once when the node's allowance is exceeded: one look at the whole crowd
+/// finds so many.
+const RELIEVED_MAX: usize = 64;
 
 /// All connections of a shard.
 #[derive(Debug)]
@@ -28,6 +36,8 @@ pub struct Crowd<S> {
     pub(super) fallen: Vec<Fallen>,
     pub(super) bounds: Bounds,
     pub(super) allowance: Arc<Allowance>,
+    /// This crowd's part of what the allowance was asked for.
+    pub(super) held: usize,
     pub(super) counters: Counters,
     pub(super) time: TurnTime,
     pub(super) rng: Rng,
@@ -275,10 +285,10 @@ impl<S> Crowd<S> {
         match conn.link.send(frames, shared) {
             Sent::Written => {}
             Sent::Queued(bytes) => {
-                self.allowance.take(bytes);
                 let full = conn.link.outbox.as_ref().is_some_and(|outbox| {
                     outbox.bytes() > self.bounds.outbox_bytes_max || outbox.overcrowded()
                 });
+                self.take(bytes);
                 if full {
                     self.fall(slot, Disconnect::SLOW);
                 }
@@ -295,17 +305,19 @@ impl<S> Crowd<S> {
             let frames = first.clone();
             return self.send(slot, &frames, || first);
         };
-        self.allowance.take(first.len());
+        let bytes = first.len();
         outbox.push_front(first);
+        self.take(bytes);
         self.flush(slot);
     }
 
     /// Writes on from a connection's outbox.
     pub(super) fn flush(&mut self, slot: u32) {
         let Some(conn) = self.conns.get_mut(slot as usize) else { return };
-        match conn.link.flush() {
-            Ok(left) => self.allowance.give(left),
-            Err(_) => self.break_off(slot, Disconnect::WRITE_ERROR),
+        let (left, flushed) = conn.link.flush();
+        self.give(left);
+        if flushed.is_err() {
+            self.break_off(slot, Disconnect::WRITE_ERROR);
         }
     }
 
@@ -343,39 +355,47 @@ impl<S> Crowd<S> {
         self.fallen.push(Fallen { slot, number: conn.link.number, why });
     }
 
-    /// Writes the close frame of a falling connection behind what it has waiting.
-    pub(super) fn say_goodbye(&mut self, slot: u32, farewell: &[u8], code: u16, reason: &str) {
-        let close_seconds = self.close_seconds();
+    /// Begins the close of a connection whose session has gone: its last frames go behind what it
+    /// has waiting, and it has a deadline. Code 0 says nothing more.
+    pub(super) fn begin_close(&mut self, slot: u32, farewell: &[u8], code: u16, reason: &str) {
         let second = self.time.second;
+        let limits = self.bounds.message;
         let Some(conn) = self.conns.get_mut(slot as usize) else { return };
         let link = &mut conn.link;
         let hurried = link.flags.has(Flags::HURRIED);
         link.flags.clear(Flags::HELD);
+        let mut dropped = 0;
         if hurried && let Some(outbox) = &mut link.outbox {
-            let dropped = outbox.cut();
-            self.allowance.give(dropped);
+            dropped = outbox.cut();
             if outbox.bytes() == 0 {
                 link.outbox = None;
             }
+        }
+        if let Some(mut stash) = link.stash.take() {
+            link.hear_close(&mut stash, limits);
+        }
+        if link.is_deaf() {
+            // What has come by halves is memory, too.
+            link.decoder = Decoder::new();
         }
         let mut frames = farewell.to_vec();
         if code > 0 {
             put_close(code, reason, &mut frames);
         }
+        let patience = if hurried { SLOW_CLOSE } else { self.bounds.close };
         link.wake_s = NEVER;
-        // A slow client has one more second to take its last frames.
-        link.deadline_s = second + if hurried { 1 } else { close_seconds };
+        link.deadline_s = second_after(second, patience);
         self.due[slot as usize] = link.due_s();
-        link.stash = None;
-        match link.send(&frames, || Bytes::copy_from_slice(&frames)) {
+        let sent = link.send(&frames, || Bytes::copy_from_slice(&frames));
+        self.give(dropped);
+        match sent {
             Sent::Written => {}
-            Sent::Queued(bytes) => self.allowance.take(bytes),
-            Sent::Failed => link.state = State::Dead,
+            Sent::Queued(bytes) => self.take(bytes),
+            Sent::Failed => return self.break_off(slot, Disconnect::WRITE_ERROR),
         }
-    }
-
-    fn close_seconds(&self) -> u32 {
-        u32::try_from(self.bounds.close.as_secs()).unwrap_or(NEVER / 2).max(1)
+        self.account(slot);
+        // What was held back waits for no event: its socket may have been writable all the time.
+        self.flush(slot);
     }
 
     /// Tells the allowance what the decoder and the stash of a connection hold now.
@@ -385,22 +405,48 @@ impl<S> Crowd<S> {
         let held =
             link.decoder.held_bytes() + link.stash.as_ref().map_or(0, |stash| stash.capacity());
         let held = u32::try_from(held).unwrap_or(u32::MAX);
-        match held.checked_sub(link.accounted) {
-            Some(more) => self.allowance.take(more as usize),
-            None => self.allowance.give((link.accounted - held) as usize),
+        let before = std::mem::replace(&mut link.accounted, held);
+        match held.checked_sub(before) {
+            Some(more) => self.take(more as usize),
+            None => self.give((before - held) as usize),
         }
-        link.accounted = held;
     }
 
-    /// The connection with the most bytes waiting; for when the node's allowance is exceeded.
-    pub(super) fn heaviest(&self) -> Option<u32> {
-        let (slot, conn) = self
-            .conns
-            .iter()
-            .filter(|(_, conn)| conn.link.state == State::Open)
-            .max_by_key(|(_, conn)| conn.link.waiting_bytes() + conn.link.accounted as usize)?;
-        (conn.link.waiting_bytes() + conn.link.accounted as usize > 0)
-            .then(|| u32::try_from(slot).ok())?
+    /// The connections with the most bytes, heaviest first: as many as hold `bytes` together, but
+    /// no more than are closed at once.
+    pub(super) fn heaviest(&self, bytes: usize) -> Vec<u32> {
+        let mut heaviest = BinaryHeap::with_capacity(RELIEVED_MAX + 1);
+        for (slot, conn) in &self.conns {
+            let held = conn.link.held_bytes();
+            let least = heaviest.peek().map_or(0, |&Reverse((least, _))| least);
+            if held == 0 || (heaviest.len() == RELIEVED_MAX && held <= least) {
+                continue;
+            }
+            heaviest.push(Reverse((held, slot)));
+            if heaviest.len() > RELIEVED_MAX {
+                heaviest.pop();
+            }
+        }
+        let mut sum = 0;
+        let enough = heaviest.into_sorted_vec().into_iter().take_while(|&Reverse((held, _))| {
+            let goes_on = sum < bytes;
+            sum += held;
+            goes_on
+        });
+        enough.filter_map(|Reverse((_, slot))| u32::try_from(slot).ok()).collect()
+    }
+
+    /// Every byte a connection comes to hold is taken here, and given back below.
+    pub(super) fn take(&mut self, bytes: usize) {
+        self.held += bytes;
+        self.allowance.take(bytes);
+    }
+
+    pub(super) fn give(&mut self, bytes: usize) {
+        if bytes > 0 {
+            self.held -= bytes;
+            self.allowance.give(bytes);
+        }
     }
 }
 
@@ -419,4 +465,10 @@ pub(super) fn make_ready(link: &mut Link, slot: u32, ready: &mut Vec<u32>) {
         link.flags.set(Flags::READY);
         ready.push(slot);
     }
+}
+
+/// The first second by whose beginning `patience` has passed whole.
+pub(super) fn second_after(second: u32, patience: Duration) -> u32 {
+    let whole = patience.as_secs() + u64::from(patience.subsec_nanos() > 0) + 1;
+    second.saturating_add(u32::try_from(whole).unwrap_or(NEVER)).min(NEVER - 1)
 }

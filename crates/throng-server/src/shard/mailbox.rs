@@ -16,7 +16,7 @@ pub enum Post<O, M> {
     Adopt(Box<Adopt<O>>),
     /// For the handler.
     Mail(M),
-    /// The shard ends when its connections are gone; the number of seconds is the last deadline.
+    /// The shard ends when its connections are gone; closing them is the handler's affair.
     Stop,
 }
 
@@ -57,7 +57,7 @@ impl<O, M> Mailbox<O, M> {
         }
     }
 
-    /// Swaps the queue with `empty`, keeping both allocations.
+    /// Swaps the queue with `empty`: the room that a burst took goes when its letters are read.
     pub(super) fn take(&self, empty: &mut Vec<Post<O, M>>) {
         debug_assert!(empty.is_empty());
         std::mem::swap(&mut *self.queue.lock(), empty);

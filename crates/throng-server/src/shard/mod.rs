@@ -28,7 +28,7 @@ use crate::log::Log;
 pub use conn::Peer;
 pub use crowd::{Crowd, Out};
 pub use mailbox::{Mailbox, Post};
-pub use turn::{Shard, event_loop};
+pub use turn::{EventLoop, Shard, event_loop};
 
 /// A connection on this machine: where it is in its shard, and its number, unique for life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -84,7 +84,8 @@ pub trait Handler: 'static {
         message: Message<'_>,
     ) -> Taken;
 
-    /// Goes on where [`Handler::message`] stopped with [`Taken::More`] or was resumed.
+    /// Goes on where [`Handler::message`] stopped with [`Taken::More`] or was resumed. Called once
+    /// after [`Handler::open`], too, and where nothing was left over.
     fn proceed(&mut self, out: &mut Out<'_>, session: &mut Self::Session) -> Taken;
 
     /// The second that the session asked for has come. Returns the next.
@@ -93,8 +94,7 @@ pub trait Handler: 'static {
     /// Something from outside.
     fn mail(&mut self, crowd: &mut Crowd<Self::Session>, mail: Self::Mail);
 
-    /// Once per turn after the mail: what must be done before the next slice. Returns whether
-    /// mail for this shard may have been produced by it.
+    /// Once per turn after the mail: what must be done before the next slice.
     fn settle(&mut self, crowd: &mut Crowd<Self::Session>);
 
     /// Whether a fan-out waits.

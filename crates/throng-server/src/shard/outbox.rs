@@ -40,11 +40,23 @@ impl Outbox {
         self.frames.push_back(frames);
     }
 
-    /// Puts frames before all others. Nothing may be half-written.
+    /// Puts frames before all others, but behind a frame that is half-written.
     pub(super) fn push_front(&mut self, frames: Bytes) {
-        debug_assert_eq!(self.written, 0);
         self.bytes += frames.len();
+        if self.written == 0 {
+            return self.frames.push_front(frames);
+        }
+        let Some(mut half) = self.frames.pop_front() else { return };
+        let rest = half.split_off(frame_end(&half, self.written));
+        if !rest.is_empty() {
+            self.frames.push_front(rest);
+        }
         self.frames.push_front(frames);
+        if half.len() > self.written {
+            self.frames.push_front(half);
+        } else {
+            self.written = 0;
+        }
     }
 
     /// Bytes still to be written.
@@ -185,6 +197,27 @@ mod tests {
         }
         assert_eq!(outbox.bytes(), 0);
         assert_eq!(socket.got, whole);
+    }
+
+    #[test]
+    fn what_is_put_in_front_parts_no_frame() {
+        // Frames of 5, 204 and 70,010 bytes.
+        for (written, before) in
+            [(0, 0), (4, 5), (5, 5), (6, 209), (209, 209), (300, 70_219), (70_218, 70_219)]
+        {
+            let (queued, first) = (frames(&[3, 200, 70_000]), frames(&[9]));
+            let mut outbox = Outbox::default();
+            outbox.push(queued.clone(), 0);
+            let mut socket = Narrow { room: written, got: Vec::new() };
+            outbox.flush(&mut socket).unwrap();
+            outbox.push_front(first.clone());
+            assert_eq!(outbox.bytes(), queued.len() + first.len() - written);
+            socket.room = usize::MAX;
+            outbox.flush(&mut socket).unwrap();
+            assert_eq!(outbox.bytes(), 0);
+            let expected = [&queued[..before], &first, &queued[before..]].concat();
+            assert_eq!(socket.got, expected, "{written} written");
+        }
     }
 
     #[test]

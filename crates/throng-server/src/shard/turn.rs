@@ -12,7 +12,7 @@ use slab::Slab;
 use throng_wire::websocket::{Decoder, Event, Opcode, Role, Violation, put_frame};
 
 use super::conn::{Conn, Fallen, Flags, Link, State};
-use super::crowd::{Counters, Crowd, Out, TurnTime, make_ready};
+use super::crowd::{Counters, Crowd, Out, TurnTime, make_ready, second_after};
 use super::mailbox::{Mailbox, Post};
 use super::sweep::Sweep;
 use super::{Adopt, ConnRef, Farewell, Handler, Message, NEVER, ShardSetup, Taken};
@@ -25,6 +25,8 @@ use crate::rng::Rng;
 pub(super) const SLICE: Duration = Duration::from_micros(250);
 /// Deliveries between two looks at the clock; about 100 µs of writes.
 const DELIVERIES_PER_LOOK: usize = 16;
+/// What the events of a turn, or its letters, may take before the others have their slice.
+const TURN_PART: Duration = SLICE.saturating_mul(4);
 /// Letters between two looks at the clock.
 const LETTERS_PER_LOOK: usize = 16;
 /// Commands of one connection in one turn: a pipeline of 100,000 of them is no neighbour's worry.
@@ -33,7 +35,8 @@ pub(super) const COMMANDS_PER_TURN: u32 = 64;
 pub(super) const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 1024;
-/// Connections closed at once when the node's allowance is exceeded.
+/// Ends that are remembered without giving the list's memory back.
+const FALLEN_KEPT: usize = 256;
 const WAKER: Token = Token(usize::MAX);
 
 /// One shard; [`Shard::run`] is its thread.
@@ -62,18 +65,23 @@ enum Decoded {
     All,
     /// From here on it waits for the next turn, or for an answer.
     Stopped(usize, Taken),
+    /// The session is over; from here on only a close frame counts.
+    Over(usize),
     /// The peer says goodbye, perhaps with a code.
     Goodbye(Option<u16>),
     /// The peer breaks the protocol.
     Violated(Violation),
 }
 
-/// An event loop, and the mailbox that wakes it; made first, so that others can be given the
+/// An event loop, and the mailbox that wakes it.
+pub type EventLoop<O, M> = (Poll, Arc<Mailbox<O, M>>);
+
+/// An event loop for a shard, and its mailbox; made first, so that others can be given the
 /// mailbox before the shard exists.
 ///
 /// # Errors
 /// When the kernel refuses an epoll or event descriptor.
-pub fn event_loop<O, M>() -> io::Result<(Poll, Arc<Mailbox<O, M>>)> {
+pub fn event_loop<O, M>() -> io::Result<EventLoop<O, M>> {
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), WAKER)?;
     Ok((poll, Mailbox::new(waker)))
@@ -82,7 +90,7 @@ pub fn event_loop<O, M>() -> io::Result<(Poll, Arc<Mailbox<O, M>>)> {
 impl<H: Handler> Shard<H> {
     /// A shard without connections.
     pub fn new(
-        (poll, mailbox): (Poll, Arc<Mailbox<H::Open, H::Mail>>),
+        (poll, mailbox): EventLoop<H::Open, H::Mail>,
         setup: ShardSetup,
         clock: Clock,
         handler: H,
@@ -96,6 +104,7 @@ impl<H: Handler> Shard<H> {
             fallen: Vec::new(),
             bounds: setup.bounds,
             allowance: setup.allowance,
+            held: 0,
             counters: Counters::default(),
             time: TurnTime { instant, now, second: Clock::second_of(now) },
             rng: Rng::new(setup.seed),
@@ -121,7 +130,7 @@ impl<H: Handler> Shard<H> {
     /// When the kernel's event queue fails, which no connection can cause.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_MAX);
-        while !(self.stopping && self.crowd.is_empty()) {
+        while !(self.stopping && self.crowd.is_empty() && self.letters.len() == 0) {
             self.turn(&mut events)?;
         }
         Ok(())
@@ -137,7 +146,8 @@ impl<H: Handler> Shard<H> {
         self.read_clock();
         for event in events.iter() {
             if event.token() != WAKER {
-                self.event(event);
+                let late = self.crowd.time.instant.elapsed() > TURN_PART;
+                self.event(event, late);
             }
         }
         self.reap();
@@ -149,7 +159,6 @@ impl<H: Handler> Shard<H> {
         self.go_on();
         self.sweep_some();
         self.relieve();
-        self.reap();
         Ok(())
     }
 
@@ -180,7 +189,9 @@ impl<H: Handler> Shard<H> {
         }
     }
 
-    fn event(&mut self, event: &mio::event::Event) {
+    /// Notes what the kernel says of a connection, and gives it its share, or `late` in a turn a
+    /// place among those who go on.
+    fn event(&mut self, event: &mio::event::Event, late: bool) {
         // A slot is given away again only after all events of its turn were looked at, so an
         // event never meets a stranger.
         let Token(key) = event.token();
@@ -196,7 +207,12 @@ impl<H: Handler> Shard<H> {
             self.crowd.flush(slot);
             self.finish_close(slot);
         }
-        self.advance(slot);
+        if !late {
+            return self.advance(slot);
+        }
+        if let Some(conn) = self.crowd.conns.get_mut(key) {
+            make_ready(&mut conn.link, slot, &mut self.crowd.ready);
+        }
     }
 
     /// Gives one connection its share of the turn: what it has left over, then its socket.
@@ -204,6 +220,8 @@ impl<H: Handler> Shard<H> {
         let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return };
         match conn.link.state {
             State::Dead => return,
+            // Its farewell is to be said first.
+            State::Closing if conn.session.is_some() => return,
             State::Closing => return self.listen_for_close(slot),
             State::Open if conn.link.flags.has(Flags::WAITING) => return,
             State::Open => {}
@@ -213,8 +231,19 @@ impl<H: Handler> Shard<H> {
         }
         let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return };
         if let Some(mut stash) = conn.link.stash.take() {
-            let decoded = self.decode(slot, &mut stash);
-            if !self.conclude(slot, decoded, &stash) {
+            let (decoded, fresh) = self.decode(slot, &mut stash);
+            if let Decoded::Stopped(at, _) = decoded {
+                // The rest moves to the front of the same memory, until all of it is used up.
+                stash.drain(..at);
+                if let Some(conn) = self.crowd.conns.get_mut(slot as usize)
+                    && !stash.is_empty()
+                {
+                    conn.link.stash = Some(stash);
+                }
+                self.conclude(slot, decoded, fresh, &mut []);
+                return;
+            }
+            if !self.conclude(slot, decoded, fresh, &mut stash) {
                 return;
             }
         }
@@ -256,8 +285,8 @@ impl<H: Handler> Shard<H> {
                 } else {
                     make_ready(link, slot, &mut self.crowd.ready);
                 }
-                let decoded = self.decode(slot, &mut buffer[..got]);
-                self.conclude(slot, decoded, &buffer[..got]);
+                let (decoded, fresh) = self.decode(slot, &mut buffer[..got]);
+                self.conclude(slot, decoded, fresh, &mut buffer[..got]);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 link.flags.clear(Flags::READABLE);
@@ -271,14 +300,17 @@ impl<H: Handler> Shard<H> {
     }
 
     /// Decodes input and hands its messages to the session, until it stops or the share is spent.
-    fn decode(&mut self, slot: u32, input: &mut [u8]) -> Decoded {
+    /// Returns besides whether what is half received now began with this input.
+    fn decode(&mut self, slot: u32, input: &mut [u8]) -> (Decoded, bool) {
         let limits = self.crowd.bounds.message;
-        let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return Decoded::All };
-        let Some(mut session) = conn.session.take() else { return Decoded::All };
+        let nothing = (Decoded::All, false);
+        let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return nothing };
+        let Some(mut session) = conn.session.take() else { return nothing };
         let mut decoder = std::mem::take(&mut conn.link.decoder);
         let handler = &mut self.handler;
         let crowd = &mut self.crowd;
         let mut panicked = false;
+        let mut fresh = !decoder.is_partial();
         let decoded = crowd.speak(slot, |out| {
             let mut at = 0;
             loop {
@@ -302,9 +334,11 @@ impl<H: Handler> Shard<H> {
                 };
                 let taken = guarded(out, |out| handler.message(out, &mut session, message));
                 panicked = taken.is_none();
+                decoder.release();
+                fresh |= !decoder.is_partial();
                 match taken {
-                    None => return Decoded::All,
-                    Some(_) if out.is_closing() => return Decoded::All,
+                    None => return Decoded::Over(at),
+                    Some(_) if out.is_closing() => return Decoded::Over(at),
                     Some(Taken::All) if out.share > 0 => {}
                     Some(Taken::All) => return Decoded::Stopped(at, Taken::More),
                     Some(stopped) => return Decoded::Stopped(at, stopped),
@@ -315,7 +349,7 @@ impl<H: Handler> Shard<H> {
             conn.link.decoder = decoder;
         }
         self.put_back(slot, session, panicked);
-        decoded
+        (decoded, fresh)
     }
 
     /// Gives the session back to its record, or ends it after a panic.
@@ -335,13 +369,10 @@ impl<H: Handler> Shard<H> {
     }
 
     /// Draws the consequences of [`Shard::decode`]. Returns whether the connection may go on.
-    fn conclude(&mut self, slot: u32, decoded: Decoded, input: &[u8]) -> bool {
+    fn conclude(&mut self, slot: u32, decoded: Decoded, fresh: bool, input: &mut [u8]) -> bool {
         let goes_on = match decoded {
             Decoded::All => self.is_open(slot),
             Decoded::Stopped(at, taken) => {
-                if let Some(conn) = self.crowd.conns.get_mut(slot as usize) {
-                    conn.link.decoder.release();
-                }
                 if at < input.len()
                     && let Some(conn) = self.crowd.conns.get_mut(slot as usize)
                 {
@@ -350,17 +381,27 @@ impl<H: Handler> Shard<H> {
                 self.stop(slot, taken);
                 false
             }
+            Decoded::Over(at) => {
+                let limits = self.crowd.bounds.message;
+                if let Some(conn) = self.crowd.conns.get_mut(slot as usize) {
+                    conn.link.hear_close(&mut input[at..], limits);
+                }
+                false
+            }
             Decoded::Goodbye(code) => {
                 self.goodbye(slot, code);
                 false
             }
             Decoded::Violated(violation) => {
+                if let Some(conn) = self.crowd.conns.get_mut(slot as usize) {
+                    conn.link.flags.set(Flags::FAILED);
+                }
                 self.crowd
                     .fall(slot, Disconnect::custom(violation.close_code(), violation.reason()));
                 false
             }
         };
-        self.watch_partial(slot);
+        self.watch_partial(slot, fresh);
         goes_on
     }
 
@@ -376,8 +417,8 @@ impl<H: Handler> Shard<H> {
     }
 
     /// A half-received message has a deadline and is counted against the allowance.
-    fn watch_partial(&mut self, slot: u32) {
-        let patience = self.crowd.bounds.incomplete_message.as_secs();
+    fn watch_partial(&mut self, slot: u32, fresh: bool) {
+        let patience = self.crowd.bounds.incomplete_message;
         let second = self.crowd.time.second;
         let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return };
         let link = &mut conn.link;
@@ -385,12 +426,13 @@ impl<H: Handler> Shard<H> {
             return;
         }
         let partial = link.decoder.is_partial();
-        if partial != (link.deadline_s != NEVER) {
-            link.deadline_s = if partial {
-                second.saturating_add(u32::try_from(patience).unwrap_or(NEVER)).min(NEVER - 1)
-            } else {
-                NEVER
-            };
+        let deadline_s = match partial {
+            false => NEVER,
+            true if fresh => second_after(second, patience),
+            true => link.deadline_s,
+        };
+        if link.deadline_s != deadline_s {
+            link.deadline_s = deadline_s;
             self.crowd.due[slot as usize] = link.due_s();
         }
         if link.accounted > 0 || partial || link.stash.is_some() {
@@ -405,7 +447,7 @@ impl<H: Handler> Shard<H> {
     /// The peer closes: its code is echoed, then the socket closed.
     fn goodbye(&mut self, slot: u32, code: Option<u16>) {
         let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return };
-        conn.link.flags.set(Flags::PEER_CLOSED);
+        conn.link.flags.set(Flags::PEER_CLOSED | Flags::ANSWERED);
         // RFC 6455 5.5.1: the answer to a close frame is a close frame, typically with its code.
         let mut frame = Vec::new();
         match code {
@@ -424,33 +466,25 @@ impl<H: Handler> Shard<H> {
             return;
         }
         match link.socket.read(&mut self.buffer) {
-            Ok(0) | Err(_) if !link.flags.has(Flags::PEER_CLOSED) => {
-                link.flags.clear(Flags::READABLE);
-                link.flags.set(Flags::PEER_CLOSED);
-            }
             Ok(got) if got > 0 => {
                 if got == self.buffer.len() || link.flags.has(Flags::READ_CLOSED) {
                     make_ready(link, slot, &mut self.crowd.ready);
                 } else {
                     link.flags.clear(Flags::READABLE);
                 }
-                let mut input = &mut self.buffer[..got];
-                // What it says does not count any more, and breaking the protocol is no news.
-                while let Ok(step) =
-                    link.decoder.next(input, Role::Server, self.crowd.bounds.message)
-                {
-                    let consumed = step.consumed;
-                    match step.event {
-                        None => break,
-                        Some(Event::Close(_)) => {
-                            link.flags.set(Flags::PEER_CLOSED);
-                            break;
-                        }
-                        Some(_) => input = &mut input[consumed..],
-                    }
-                }
+                link.hear_close(&mut self.buffer[..got], self.crowd.bounds.message);
+                self.crowd.account(slot);
             }
-            _ => link.flags.clear(Flags::READABLE),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                link.flags.clear(Flags::READABLE);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                make_ready(link, slot, &mut self.crowd.ready);
+            }
+            Ok(_) | Err(_) => {
+                link.flags.clear(Flags::READABLE);
+                link.flags.set(Flags::PEER_CLOSED);
+            }
         }
         self.finish_close(slot);
     }
@@ -458,12 +492,14 @@ impl<H: Handler> Shard<H> {
     /// Closes the socket of a closing connection when both sides have said so.
     fn finish_close(&mut self, slot: u32) {
         let Some(conn) = self.crowd.conns.get(slot as usize) else { return };
-        let over = conn.link.state == State::Closing
-            && conn.session.is_none()
-            && conn.link.outbox.is_none()
-            && conn.link.flags.has(Flags::PEER_CLOSED);
-        if over {
+        let link = &conn.link;
+        if link.state != State::Closing || conn.session.is_some() || link.outbox.is_some() {
+            return;
+        }
+        if link.flags.has(Flags::PEER_CLOSED) {
             self.remove(slot);
+        } else if link.is_deaf() {
+            link.end_writing();
         }
     }
 
@@ -474,39 +510,60 @@ impl<H: Handler> Shard<H> {
             if conn.link.number != number {
                 continue;
             }
-            let mut farewell = Vec::new();
-            let mut manner = Farewell::CloseFrame;
             if let Some(session) = conn.session.take() {
-                manner = self.handler.farewell(&session, &why, &mut farewell);
+                let mut farewell = Vec::new();
+                let manner = self.handler.farewell(&session, &why, &mut farewell);
                 let now = self.crowd.time.now;
                 self.handler.closed(ConnRef { slot, number }, session, &why, now);
+                self.part(slot, &why, manner, &farewell);
             }
-            let Some(conn) = self.crowd.conns.get(slot as usize) else { continue };
-            match conn.link.state {
-                State::Dead => self.remove(slot),
-                _ if conn.link.flags.has(Flags::PEER_CLOSED) => self.finish_close(slot),
-                _ => {
-                    let code = if manner == Farewell::CloseFrame { why.code } else { 0 };
-                    self.crowd.say_goodbye(slot, &farewell, code, &why.reason);
-                    if manner == Farewell::Silent
-                        && let Some(conn) = self.crowd.conns.get_mut(slot as usize)
-                    {
-                        conn.link.flags.set(Flags::PEER_CLOSED);
-                    }
-                    self.finish_close(slot);
-                }
+            let dead =
+                self.crowd.conns.get(slot as usize).is_some_and(|c| c.link.state == State::Dead);
+            if dead {
+                self.remove(slot);
             }
         }
+        // A crowd that left at once must not leave its list behind.
+        if self.crowd.fallen.capacity() > FALLEN_KEPT {
+            self.crowd.fallen = Vec::new();
+        }
+    }
+
+    /// Begins the close of a connection whose session has just ended.
+    fn part(&mut self, slot: u32, why: &Disconnect, manner: Farewell, farewell: &[u8]) {
+        let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return };
+        if conn.link.state == State::Dead {
+            return;
+        }
+        // A peer that closed first has had its close frame back already.
+        let answered = conn.link.flags.has(Flags::ANSWERED);
+        if manner == Farewell::Silent {
+            conn.link.flags.set(Flags::PEER_CLOSED);
+        }
+        let (farewell, code) = match manner {
+            _ if answered => (&[][..], 0),
+            Farewell::CloseFrame => (farewell, why.code),
+            Farewell::Silent => (farewell, 0),
+        };
+        self.crowd.begin_close(slot, farewell, code, &why.reason);
+        if let Some(conn) = self.crowd.conns.get_mut(slot as usize)
+            && conn.link.flags.has(Flags::READABLE)
+        {
+            // What lies in the socket already comes with no event.
+            make_ready(&mut conn.link, slot, &mut self.crowd.ready);
+        }
+        self.finish_close(slot);
     }
 
     /// The end of a record: the socket is closed, and what it held given back.
     pub(super) fn remove(&mut self, slot: u32) {
         let Some(conn) = self.crowd.conns.try_remove(slot as usize) else { return };
         self.crowd.due[slot as usize] = NEVER;
-        self.crowd.allowance.give(conn.link.waiting_bytes() + conn.link.accounted as usize);
+        self.crowd.give(conn.link.held_bytes());
     }
 
     fn read_letters(&mut self) {
+        let start = Instant::now();
         if self.letters.len() == 0 {
             let mut letters = Vec::new();
             self.mailbox.take(&mut letters);
@@ -520,7 +577,7 @@ impl<H: Handler> Shard<H> {
                 Post::Stop => self.stopping = true,
             }
             count += 1;
-            if count % LETTERS_PER_LOOK == 0 && self.crowd.time.instant.elapsed() > SLICE * 4 {
+            if count % LETTERS_PER_LOOK == 0 && start.elapsed() > TURN_PART {
                 break;
             }
         }
@@ -570,6 +627,7 @@ impl<H: Handler> Shard<H> {
             conn.session = Some(session);
             conn.link.flags.set(Flags::MORE);
         }
+        self.crowd.account(slot);
         self.advance(slot);
     }
 
@@ -631,12 +689,7 @@ impl<H: Handler> Shard<H> {
             self.crowd.due[slot as usize] = conn.link.due_s();
             match conn.link.state {
                 State::Open => self.crowd.fall(slot, Disconnect::SLOW),
-                State::Closing | State::Dead => {
-                    // Its socket takes nothing: a reset gives the kernel's memory back at once.
-                    conn.link.reset();
-                    self.crowd.counters.resets += 1;
-                    self.remove(slot);
-                }
+                State::Closing | State::Dead => self.give_up(slot),
             }
             return;
         }
@@ -651,12 +704,34 @@ impl<H: Handler> Shard<H> {
         }
     }
 
+    /// Ends a close that has taken too long: a reset gives the kernel's memory back at once.
+    fn give_up(&mut self, slot: u32) {
+        if let Some(conn) = self.crowd.conns.get(slot as usize) {
+            conn.link.reset();
+            self.crowd.counters.resets += 1;
+        }
+        self.remove(slot);
+    }
+
     /// Invariant BOUNDED: past the node's allowance, who has the most waiting is closed first.
     fn relieve(&mut self) {
-        if self.crowd.allowance.exceeded()
-            && let Some(slot) = self.crowd.heaviest()
-        {
-            self.crowd.fall(slot, Disconnect::SLOW);
+        let allowance = &self.crowd.allowance;
+        // What publications hold, or another shard's crowd, is not to be found here.
+        if self.crowd.held == 0 || !allowance.exceeded() {
+            return;
+        }
+        let excess = allowance.used().saturating_sub(allowance.limit());
+        for slot in self.crowd.heaviest(excess) {
+            // The other shards relieve it at the same time.
+            if !self.crowd.allowance.exceeded() {
+                return;
+            }
+            match self.crowd.conns.get(slot as usize).map(|conn| conn.link.state) {
+                Some(State::Open) => self.crowd.fall(slot, Disconnect::SLOW),
+                Some(State::Closing) => self.give_up(slot),
+                Some(State::Dead) | None => {}
+            }
+            self.reap();
         }
     }
 }
