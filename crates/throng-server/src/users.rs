@@ -44,13 +44,9 @@ impl Users {
     }
 
     /// How many users have a connection here.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.users.len()
-    }
-
-    /// Whether nobody is here.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.users.is_empty()
     }
 
     /// Users and their numbers of connections, in no order.

@@ -106,7 +106,6 @@ struct Extra {
     session: Option<Uuid>,
     /// The token's server-side subscriptions, sorted: a refresh must not change them.
     token_channels: Vec<ChannelName>,
-    name: Box<str>,
 }
 
 /// Questions to the node that are not answered yet.
@@ -188,8 +187,8 @@ pub(crate) struct Effects {
     pub identified: bool,
     /// Older connections of this user are to be closed with this.
     pub displace: Option<(Arc<str>, Uuid, Disconnect)>,
-    /// It wants to publish and there is no room: resume it when there is.
-    pub starved: bool,
+    /// It wants to publish so many bytes and there is no room: resume it when there is.
+    pub starved: Option<usize>,
 }
 
 /// What became of one command.
@@ -260,7 +259,11 @@ impl Session {
             Message::Binary(data) => data,
             Message::Ping => return Taken::All,
             Message::Pong(_) => {
-                self.take_native_pong();
+                // RFC 6455 5.5.3 allows pongs that nobody asked for; they answer no ping of the
+                // protocol.
+                if self.native_ping {
+                    self.take_native_pong();
+                }
                 return Taken::All;
             }
         };
@@ -309,7 +312,7 @@ impl Session {
                     self.refuse(
                         cx,
                         Disconnect::BAD_REQUEST,
-                        &format!("a command is not readable: {malformed}"),
+                        &format!("a command is not readable: {}", Unquoted(&malformed)),
                     );
                     Step::Done
                 }
@@ -450,6 +453,21 @@ pub(crate) enum Ending {
 
 fn reply_to(cx: &Cx<'_, '_>, ticket: u32) -> ReplyTo {
     ReplyTo { mailbox: cx.mailbox, slot: cx.out.conn.slot, number: cx.out.conn.number, ticket }
+}
+
+/// What is wrong with a client's input, for the log: a text that stands where something else
+/// belongs may be a token, so what is quoted is left out.
+struct Unquoted<'a>(&'a dialect::Malformed);
+
+impl std::fmt::Display for Unquoted<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let reason = &self.0.reason;
+        write!(f, "byte {}: ", self.0.at)?;
+        match (reason.find('"'), reason.rfind('"')) {
+            (Some(from), Some(to)) => write!(f, "{}…{}", &reason[..from], &reason[to + 1..]),
+            _ => f.write_str(reason),
+        }
+    }
 }
 
 /// A duration in whole seconds, rounded up; what is set is never cut to nothing.

@@ -22,6 +22,7 @@ use super::call::{
     ApiError, Batch, Call, Channel, Channels, Disconnect, History, Info, Publish, Refresh,
     Subscribe, Unsubscribe, raw,
 };
+use super::logged;
 use crate::codes::{Disconnect as Why, ErrorCode};
 use crate::config::{ChannelError, ChannelOptions, DataFormat};
 use crate::desk::Part;
@@ -94,6 +95,9 @@ async fn run_rare(front: &Front, call: Call<'_>) -> Result {
 }
 
 fn parse<'a, T: Deserialize<'a>>(params: &'a RawValue) -> std::result::Result<T, ApiError> {
+    if !params.get().starts_with('{') {
+        return Err(bad("the parameters are not an object"));
+    }
     serde_json::from_str(params.get()).map_err(|error| bad(format!("the parameters: {error}")))
 }
 
@@ -132,7 +136,7 @@ async fn broadcast(front: &Front, publish: Publish) -> Result {
             out.push(b',');
         }
         // One bad channel is its own error; the others are published to.
-        match publish_to(front, channel, &publish, Some(data.clone())).await {
+        match logged(front, publish_to(front, channel, &publish, Some(data.clone())).await) {
             Ok(published) => {
                 out.extend_from_slice(b"{\"result\":");
                 out.extend_from_slice(&position(published));
@@ -542,7 +546,8 @@ async fn batch(front: &Front, params: &RawValue) -> Result {
         if index > 0 {
             out.push(b',');
         }
-        let result = match command.iter().next() {
+        let named = command.iter().find(|(_, params)| params.get() != "null");
+        let result = match named {
             Some((method, _)) if method == "batch" => Err(bad("a batch in a batch")),
             Some((method, params)) => {
                 // A batch is no level deeper than its commands: the recursion ends here.
@@ -550,7 +555,7 @@ async fn batch(front: &Front, params: &RawValue) -> Result {
             }
             None => Err(bad("a command names no method")),
         };
-        match result {
+        match logged(front, result) {
             Ok((method, result)) => {
                 out.extend_from_slice(format!("{{\"{method}\":").as_bytes());
                 out.extend_from_slice(&result);
