@@ -76,6 +76,19 @@ pub fn serve(
     log: &Log,
     started: impl FnOnce(&Started),
 ) -> Result<(), ServeError> {
+    serve_until(options, log, started, std::future::pending())
+}
+
+/// Runs the server until `stop` is over, as well as until it is told to stop.
+///
+/// # Errors
+/// When it cannot start.
+pub fn serve_until(
+    options: ServeOptions,
+    log: &Log,
+    started: impl FnOnce(&Started),
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
     let settings = Arc::new(options.settings);
     let room = Room::measure(&settings, log);
     let (listeners, taken) = Listeners::open(&settings, options.any_port)?;
@@ -102,7 +115,7 @@ pub fn serve(
         descriptors: room.descriptors,
     });
     runtime
-        .block_on(run(&front, listeners))
+        .block_on(run(&front, listeners, stop))
         .map_err(|error| ServeError::Start { what: "the front", error })?;
     stop_shards(&front, threads);
     log.finish(Duration::from_secs(2));
@@ -312,9 +325,13 @@ fn bounds(settings: &Settings) -> Bounds {
 }
 
 /// Serves until the signal to stop, then closes the crowd at its pace.
-async fn run(front: &Arc<Front>, listeners: Listeners) -> io::Result<()> {
+async fn run(
+    front: &Arc<Front>,
+    listeners: Listeners,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
     let mut terminate = Terminate::listen()?;
-    let (stop, stopping) = watch::channel(false);
+    let (no_more, stopping) = watch::channel(false);
     let door = if listeners.internal.is_some() { Door::Public } else { Door::Both };
     let public = TcpListener::from_std(listeners.public)?;
     tokio::spawn(accept(Arc::clone(front), public, door, stopping.clone()));
@@ -323,10 +340,13 @@ async fn run(front: &Arc<Front>, listeners: Listeners) -> io::Result<()> {
         tokio::spawn(accept(Arc::clone(front), internal, Door::Internal, stopping));
     }
     let sweeper = tokio::spawn(sweep(Arc::clone(front)));
-    terminate.next().await;
+    tokio::select! {
+        () = terminate.next() => {}
+        () = stop => {}
+    }
     close_crowd(front, &mut terminate).await;
     // Requests in progress are answered by their own tasks; the runtime ends them after this.
-    stop.send_replace(true);
+    no_more.send_replace(true);
     sweeper.abort();
     Ok(())
 }

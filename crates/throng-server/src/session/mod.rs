@@ -267,6 +267,18 @@ impl Session {
                 return Taken::All;
             }
         };
+        // The shard's limit is the larger one of the two transports'.
+        let limit = match self.kind {
+            Kind::Bidirectional => cx.settings.websocket.message_size_limit,
+            Kind::Unidirectional => cx.settings.uni_websocket.message_size_limit,
+        };
+        if frame.len() > limit {
+            let too_big = throng_wire::websocket::Violation::TooBig;
+            let why = Disconnect::custom(too_big.close_code(), too_big.reason());
+            let because = format!("{} bytes came, and message_size_limit is {limit}", frame.len());
+            self.refuse(cx, why, &because);
+            return Taken::All;
+        }
         if self.kind == Kind::Unidirectional {
             return self.uni_message(cx, frame);
         }

@@ -102,7 +102,7 @@ impl Session {
         for (channel, subscription) in cx.registry.subscriptions(slot) {
             match subscription.expires_s {
                 0 => {}
-                at if at <= second => over.push((channel.clone(), subscription.flags)),
+                at if at <= second => over.push((ChannelName::clone(channel), subscription.flags)),
                 at => self.subs_expire_s = min(self.subs_expire_s, at),
             }
         }

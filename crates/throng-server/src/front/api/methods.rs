@@ -521,7 +521,7 @@ async fn info(front: &Front) -> Result {
     let rss = throng_limits::facts::memory(pid).map_or(0, |memory| memory.resident);
     let node = json!({
         "uid": front.uid,
-        "name": front.settings().node_name,
+        "name": node_name(front),
         "version": VERSION,
         "num_clients": front.common.clients.load(Ordering::Relaxed),
         "num_users": users(front, None).await?,
@@ -531,6 +531,16 @@ async fn info(front: &Front) -> Result {
         "process": {"cpu": cpu, "rss": rss},
     });
     encode(&json!({"nodes": [node]}))
+}
+
+/// The node's name; without one, the machine's and the port.
+fn node_name(front: &Front) -> String {
+    let settings = front.settings();
+    if !settings.node_name.is_empty() {
+        return settings.node_name.clone();
+    }
+    let machine = rustix::system::uname();
+    format!("{}_{}", machine.nodename().to_string_lossy(), settings.http.port)
 }
 
 async fn batch(front: &Front, params: &RawValue) -> Result {
