@@ -24,7 +24,7 @@ use crate::front::accept::{accept, address_of, listen};
 use crate::front::{Door, Front};
 use crate::log::{Log, line};
 use crate::rng::{Rng, system_seed};
-use crate::sessions::{Common, HubDoor, Mail, Sessions, ShardMailbox, UserCounts};
+use crate::sessions::{Common, HubDoor, Mail, Newest, Sessions, ShardMailbox, UserCounts};
 use crate::shard::{Bounds, Post, Shard, ShardSetup, event_loop};
 
 /// Locks over the channels of a node: more than threads, so that two seldom want the same.
@@ -275,6 +275,7 @@ fn start_shards(
         desk,
         log: log.clone(),
         user_counts: UserCounts::default(),
+        newest: Newest::default(),
         shards,
         clients: AtomicUsize::new(0),
     });

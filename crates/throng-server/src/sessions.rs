@@ -84,6 +84,27 @@ enum Seated {
     No,
 }
 
+/// The newest connection of each user, where a user has but one.
+#[derive(Debug, Default)]
+pub(crate) struct Newest(Mutex<HashMap<Arc<str>, u64>>);
+
+impl Newest {
+    /// Whether this connection is the newest one; then it is known as that.
+    fn claim(&self, user: &Arc<str>, number: u64) -> bool {
+        let mut newest = self.0.lock();
+        let known = newest.entry(Arc::clone(user)).or_insert(number);
+        *known = number.max(*known);
+        *known == number
+    }
+
+    fn give_up(&self, user: &str, number: u64) {
+        let mut newest = self.0.lock();
+        if newest.get(user) == Some(&number) {
+            newest.remove(user);
+        }
+    }
+}
+
 /// What the shards of a node have in common.
 #[derive(Debug)]
 pub(crate) struct Common {
@@ -93,6 +114,7 @@ pub(crate) struct Common {
     pub desk: Arc<Desk>,
     pub log: Log,
     pub user_counts: UserCounts,
+    pub newest: Newest,
     /// Every shard's mailbox, in the order of their numbers.
     pub shards: Vec<Arc<ShardMailbox>>,
     /// Connections that have connected, for `info`.
@@ -170,8 +192,14 @@ impl Sessions {
             self.starved.push((conn, bytes));
         }
         if let Some((user, client, why)) = effects.displace {
-            let target = Target { user, spared: vec![client], ..Target::default() };
-            common.order(target, Order::Disconnect(why), 0);
+            // Two that come at once must not displace each other: the larger number stays.
+            if common.newest.claim(&user, conn.number) {
+                let (spared, before) = (vec![client], Some(conn.number));
+                let target = Target { user, spared, before, ..Target::default() };
+                common.order(target, Order::Disconnect(why), 0);
+            } else {
+                out.close(why);
+            }
         }
         for (request, to) in self.requests.drain(..) {
             common.node.call(request, to, out.now);
@@ -246,6 +274,10 @@ impl Sessions {
             .users
             .slots(&target.user)
             .filter(|slot| crowd.session(*slot).is_some_and(|session| session.is_meant(target)))
+            .filter(|slot| {
+                let number = crowd.conn_ref(*slot).map_or(u64::MAX, |conn| conn.number);
+                target.before.is_none_or(|before| number < before)
+            })
             .collect();
         for slot in meant {
             self.with_slot(crowd, slot, |session, cx| session.order(cx, order));
@@ -372,6 +404,9 @@ impl Handler for Sessions {
             common.clients.fetch_sub(1, Ordering::Relaxed);
             if common.settings.client.user_connection_limit > 0 {
                 common.user_counts.remove(session.user());
+            }
+            if common.settings.client.personal_channel.is_some() {
+                common.newest.give_up(session.user(), conn.number);
             }
         }
         let to = ReplyTo { mailbox: self.shard, slot: conn.slot, number: conn.number, ticket: 0 };

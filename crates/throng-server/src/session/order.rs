@@ -20,6 +20,8 @@ pub(crate) struct Target {
     pub session: Option<Uuid>,
     /// Not those.
     pub spared: Vec<Uuid>,
+    /// Only connections with a smaller number.
+    pub before: Option<u64>,
 }
 
 /// An order.

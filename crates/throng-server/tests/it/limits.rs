@@ -79,6 +79,61 @@ fn a_newer_connection_takes_the_place_of_an_older_one_where_that_is_on() {
 }
 
 #[test]
+fn of_many_connections_that_come_at_once_one_stays() {
+    let server = Server::start(
+        "client.subscribe_to_user_personal_channel.enabled = true\n\
+         client.subscribe_to_user_personal_channel.single_connection = true",
+    );
+    for _ in 0..10 {
+        let mut crowd: Vec<Client> = (0..8).map(|_| Client::connect(server.address)).collect();
+        let connect = format!(r#"{{"id":1,"connect":{{"token":"{}"}}}}"#, token("ann"));
+        for client in crowd.iter_mut().rev() {
+            client.say(&connect);
+        }
+        let mut stayed = crowd.pop().unwrap();
+        stayed.hear();
+        for client in &mut crowd {
+            assert_eq!(client.close().0, 3504);
+        }
+        crate::client::api(server.address, "publish", r##"{"channel":"#ann","data":1}"##);
+        assert_eq!(stayed.hear(), r##"{"push":{"channel":"#ann","pub":{"data":1}}}"##);
+    }
+    server.stop();
+}
+
+#[test]
+fn a_publishing_client_waits_where_slow_ones_fill_the_buffers() {
+    let mut server = Server::start(
+        "limits.buffer_bytes = 400000\nlimits.publish_timeout = \"50ms\"\n\
+         [channel.without_namespace]\nallow_subscribe_for_client = true\n\
+         allow_publish_for_client = true",
+    );
+    let (mut slow, _) = Client::connected(server.address, &token("slow"));
+    slow.say(r#"{"id":2,"subscribe":{"channel":"a"}}"#);
+    assert_eq!(slow.hear(), r#"{"id":2,"subscribe":{}}"#);
+    // It reads no more; when its socket is full, and then the buffers, publishing ends.
+    let body = format!(r#"{{"channel":"a","data":"{}"}}"#, "x".repeat(50_000));
+    let full = r#"{"error":{"code":111,"message":"too many requests"}}"#;
+    let deadline = std::time::Instant::now() + crate::server::PATIENCE;
+    while crate::client::api(server.address, "publish", &body) != full {
+        assert!(std::time::Instant::now() < deadline, "it is never full");
+    }
+    server.logged("limits.buffer_bytes");
+    let (mut writer, _) = Client::connected(server.address, &token("ann"));
+    let data = "y".repeat(60_000);
+    writer.say(&format!(r#"{{"id":2,"publish":{{"channel":"b","data":"{data}"}}}}"#));
+    writer.say(r#"{"id":3,"presence":{"channel":"b"}}"#);
+    let (mut other, _) = Client::connected(server.address, &token("bob"));
+    other.say(r#"{"id":2,"presence":{"channel":"b"}}"#);
+    assert!(other.hear().contains("\"code\":108"), "others are served meanwhile");
+    drop(slow);
+    assert_eq!(writer.hear(), r#"{"id":2,"publish":{}}"#);
+    assert!(writer.hear().starts_with(r#"{"id":3,"error":{"code":108"#));
+    server.witness();
+    server.stop();
+}
+
+#[test]
 fn health_answers_where_it_is_on_and_says_so_where_it_is_off() {
     let server = Server::start("health.enabled = true");
     for path in ["/health", "/health/ready", "/health/live"] {

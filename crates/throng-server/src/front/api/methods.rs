@@ -316,7 +316,8 @@ async fn order(front: &Front, target: Target, order: Order) -> Result {
 /// Whom a call is for. An id that is none is nobody's.
 fn target(user: &str, client: &str, session: &str) -> Target {
     let id = |text: &str| (!text.is_empty()).then(|| text.parse().unwrap_or(Uuid::nil()));
-    Target { user: user.into(), client: id(client), session: id(session), spared: Vec::new() }
+    let (client, session) = (id(client), id(session));
+    Target { user: user.into(), client, session, ..Target::default() }
 }
 
 fn given(
