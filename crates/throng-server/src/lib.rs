@@ -18,4 +18,4 @@ pub mod shard;
 pub mod token;
 mod users;
 
-pub use serve::{ServeError, ServeOptions, Started, serve};
+pub use serve::{ServeError, ServeOptions, Started, serve, serve_until};

@@ -24,7 +24,7 @@ use crate::front::accept::{accept, address_of, listen};
 use crate::front::{Door, Front};
 use crate::log::{Log, line};
 use crate::rng::{Rng, system_seed};
-use crate::sessions::{Common, HubDoor, Mail, Sessions, ShardMailbox, UserCounts};
+use crate::sessions::{Common, HubDoor, Mail, Newest, Sessions, ShardMailbox, UserCounts};
 use crate::shard::{Bounds, Post, Shard, ShardSetup, event_loop};
 
 /// Locks over the channels of a node: more than threads, so that two seldom want the same.
@@ -78,6 +78,19 @@ pub fn serve(
     log: &Log,
     started: impl FnOnce(&Started),
 ) -> Result<(), ServeError> {
+    serve_until(options, log, started, std::future::pending())
+}
+
+/// Runs the server until `stop` is over, as well as until it is told to stop.
+///
+/// # Errors
+/// When it cannot start.
+pub fn serve_until(
+    options: ServeOptions,
+    log: &Log,
+    started: impl FnOnce(&Started),
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
     let mut settings = options.settings;
     let room = Room::measure(&settings, log);
     let (listeners, taken) = Listeners::open(&settings, options.any_port)?;
@@ -109,7 +122,7 @@ pub fn serve(
         descriptors: room.descriptors,
     });
     runtime
-        .block_on(run(&front, listeners))
+        .block_on(run(&front, listeners, stop))
         .map_err(|error| ServeError::Start { what: "the front", error })?;
     stop_shards(&front, threads);
     log.finish(Duration::from_secs(2));
@@ -274,6 +287,7 @@ fn start_shards(
         desk,
         log: log.clone(),
         user_counts: UserCounts::default(),
+        newest: Newest::default(),
         shards,
         clients: AtomicUsize::new(0),
     });
@@ -334,9 +348,13 @@ fn bounds(settings: &Settings) -> Bounds {
 }
 
 /// Serves until the signal to stop, then closes the crowd at its pace.
-async fn run(front: &Arc<Front>, listeners: Listeners) -> io::Result<()> {
+async fn run(
+    front: &Arc<Front>,
+    listeners: Listeners,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
     let mut terminate = Terminate::listen()?;
-    let (stop, stopping) = watch::channel(false);
+    let (no_more, stopping) = watch::channel(false);
     let door = if listeners.internal.is_some() { Door::Public } else { Door::Both };
     let public = TcpListener::from_std(listeners.public)?;
     tokio::spawn(accept(Arc::clone(front), public, door, stopping.clone()));
@@ -345,10 +363,13 @@ async fn run(front: &Arc<Front>, listeners: Listeners) -> io::Result<()> {
         tokio::spawn(accept(Arc::clone(front), internal, Door::Internal, stopping));
     }
     let sweeper = tokio::spawn(sweep(Arc::clone(front)));
-    terminate.next().await;
+    tokio::select! {
+        () = terminate.next() => {}
+        () = stop => {}
+    }
     close_crowd(front, &mut terminate).await;
     // Requests in progress are answered by their own tasks; the runtime ends them after this.
-    stop.send_replace(true);
+    no_more.send_replace(true);
     sweeper.abort();
     Ok(())
 }

@@ -77,6 +77,34 @@ impl UserCounts {
     }
 }
 
+/// Whether the node has a subscription that a client asked for before it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seated {
+    Yes,
+    No,
+}
+
+/// The newest connection of each user, where a user has but one.
+#[derive(Debug, Default)]
+pub(crate) struct Newest(Mutex<HashMap<Arc<str>, u64>>);
+
+impl Newest {
+    /// Whether this connection is the newest one; then it is known as that.
+    fn claim(&self, user: &Arc<str>, number: u64) -> bool {
+        let mut newest = self.0.lock();
+        let known = newest.entry(Arc::clone(user)).or_insert(number);
+        *known = number.max(*known);
+        *known == number
+    }
+
+    fn give_up(&self, user: &str, number: u64) {
+        let mut newest = self.0.lock();
+        if newest.get(user) == Some(&number) {
+            newest.remove(user);
+        }
+    }
+}
+
 /// What the shards of a node have in common.
 #[derive(Debug)]
 pub(crate) struct Common {
@@ -86,6 +114,7 @@ pub(crate) struct Common {
     pub desk: Arc<Desk>,
     pub log: Log,
     pub user_counts: UserCounts,
+    pub newest: Newest,
     /// Every shard's mailbox, in the order of their numbers.
     pub shards: Vec<Arc<ShardMailbox>>,
     /// Connections that have connected, for `info`.
@@ -104,8 +133,11 @@ pub(crate) struct Sessions {
     requests: Vec<(Request, ReplyTo)>,
     /// Subscriptions asked for by clients that have gone before the answer.
     orphans: HashMap<(u64, u32), Unsubscribe>,
-    /// Connections that want to publish and have no room.
-    starved: Vec<ConnRef>,
+    /// Answers to subscribes that came while their connection was closing and its session not
+    /// ended yet; and whether the node has the subscription.
+    late: HashMap<(u64, u32), Seated>,
+    /// Connections that want to publish so many bytes and have no room.
+    starved: Vec<(ConnRef, usize)>,
     /// Where shedding goes on.
     shed_from: u32,
 }
@@ -120,6 +152,7 @@ impl Sessions {
             users: Users::new(),
             requests: Vec::new(),
             orphans: HashMap::new(),
+            late: HashMap::new(),
             starved: Vec::new(),
             shed_from: 0,
         }
@@ -155,12 +188,18 @@ impl Sessions {
                 common.user_counts.add(session.user());
             }
         }
-        if effects.starved {
-            self.starved.push(conn);
+        if let Some(bytes) = effects.starved {
+            self.starved.push((conn, bytes));
         }
         if let Some((user, client, why)) = effects.displace {
-            let target = Target { user, spared: vec![client], ..Target::default() };
-            common.order(target, Order::Disconnect(why), 0);
+            // Two that come at once must not displace each other: the larger number stays.
+            if common.newest.claim(&user, conn.number) {
+                let (spared, before) = (vec![client], Some(conn.number));
+                let target = Target { user, spared, before, ..Target::default() };
+                common.order(target, Order::Disconnect(why), 0);
+            } else {
+                out.close(why);
+            }
         }
         for (request, to) in self.requests.drain(..) {
             common.node.call(request, to, out.now);
@@ -191,11 +230,25 @@ impl Sessions {
             return;
         }
         let conn = ConnRef { slot: to.slot, number: to.number };
+        let seated = match &answer {
+            Answer::Subscribed { result: Ok(_), .. } => Some(Seated::Yes),
+            Answer::Subscribed { result: Err(_), .. } => Some(Seated::No),
+            _ => None,
+        };
         let resumes = crowd.with(conn, |session, out| {
             self.attend(out, session, |session, cx| session.answer(cx, to.ticket, answer))
         });
-        if resumes == Some(true) {
-            crowd.resume(to.slot);
+        match resumes {
+            Some(true) => crowd.resume(to.slot),
+            Some(false) => {}
+            // It has fallen in this very turn, and its end is still to come: that must find out
+            // that no answer will.
+            None => {
+                let ends = crowd.conn_ref(to.slot) == Some(conn);
+                if let Some(seated) = seated.filter(|_| ends && crowd.session(to.slot).is_some()) {
+                    self.late.insert((to.number, to.ticket), seated);
+                }
+            }
         }
     }
 
@@ -221,6 +274,10 @@ impl Sessions {
             .users
             .slots(&target.user)
             .filter(|slot| crowd.session(*slot).is_some_and(|session| session.is_meant(target)))
+            .filter(|slot| {
+                let number = crowd.conn_ref(*slot).map_or(u64::MAX, |conn| conn.number);
+                target.before.is_none_or(|before| number < before)
+            })
             .collect();
         for slot in meant {
             self.with_slot(crowd, slot, |session, cx| session.order(cx, order));
@@ -242,17 +299,12 @@ impl Sessions {
 
     /// Closes one in `of` of the connections that are left, going round the slots.
     fn shed(&mut self, crowd: &mut Crowd<Session>, of: u32) {
-        let left = u32::try_from(crowd.sessions().count()).unwrap_or(u32::MAX);
-        let share = left.div_ceil(of.max(1)) as usize;
-        let from = self.shed_from;
-        let next: Vec<u32> = crowd
-            .sessions()
-            .map(|(conn, _)| conn.slot)
-            .filter(|slot| *slot >= from)
-            .take(share)
-            .collect();
-        self.shed_from = next.last().map_or(0, |slot| slot + 1);
-        for slot in next {
+        let mut slots: Vec<u32> = crowd.sessions().map(|(conn, _)| conn.slot).collect();
+        let share = slots.len().div_ceil(of.max(1) as usize);
+        let first = slots.partition_point(|slot| *slot < self.shed_from);
+        slots.rotate_left(first);
+        for slot in slots.into_iter().take(share) {
+            self.shed_from = slot + 1;
             crowd.fall(slot, Disconnect::SHUTDOWN);
         }
     }
@@ -321,13 +373,20 @@ impl Handler for Sessions {
 
     fn settle(&mut self, crowd: &mut Crowd<Session>) {
         // Who had no room to publish tries again when some has come back.
-        if !self.starved.is_empty() && self.common.allowance.has_room() {
-            for conn in std::mem::take(&mut self.starved) {
-                if crowd.conn_ref(conn.slot) == Some(conn) {
-                    crowd.resume(conn.slot);
-                }
-            }
+        if self.starved.is_empty() {
+            return;
         }
+        // Held until the end, so that no more of them go on than have room together.
+        let mut room = Vec::new();
+        self.starved.retain(|(conn, bytes)| {
+            if crowd.conn_ref(conn.slot) != Some(*conn) {
+                return false;
+            }
+            let Some(drawn) = self.common.allowance.draw(*bytes) else { return true };
+            room.push(drawn);
+            crowd.resume(conn.slot);
+            false
+        });
     }
 
     fn has_work(&self) -> bool {
@@ -346,9 +405,12 @@ impl Handler for Sessions {
             if common.settings.client.user_connection_limit > 0 {
                 common.user_counts.remove(session.user());
             }
+            if common.settings.client.personal_channel.is_some() {
+                common.newest.give_up(session.user(), conn.number);
+            }
         }
         let to = ReplyTo { mailbox: self.shard, slot: conn.slot, number: conn.number, ticket: 0 };
-        let orphans = &mut self.orphans;
+        let (orphans, late) = (&mut self.orphans, &mut self.late);
         if why.code == Disconnect::SLOW.code {
             let because = "3008 more was waiting for the client than client.queue_max_size or \
                            limits.buffer_bytes allow, or its message did not end within \
@@ -358,7 +420,11 @@ impl Handler for Sessions {
         session.end(&mut self.registry, conn, &mut |ending| match ending {
             Ending::Leave(leave) => common.node.call(Request::Unsubscribe(leave), to, now),
             Ending::Orphan(Orphan { number, ticket, undo }) => {
-                orphans.insert((number, ticket), undo);
+                match late.remove(&(number, ticket)) {
+                    None => drop(orphans.insert((number, ticket), undo)),
+                    Some(Seated::Yes) => common.node.call(Request::Unsubscribe(undo), to, now),
+                    Some(Seated::No) => {}
+                }
             }
         });
     }

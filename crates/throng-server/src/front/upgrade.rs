@@ -98,7 +98,10 @@ fn handshake_key<'r>(method: &Method, headers: &'r HeaderMap) -> Result<&'r str,
         .get(header::SEC_WEBSOCKET_KEY)
         .and_then(|key| key.to_str().ok())
         // Sixteen bytes in base64.
-        .filter(|key| key.len() == 24 && key.ends_with("=="))
+        .filter(|key| {
+            let digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+            key.len() == 24 && key.ends_with("==") && key.bytes().take(22).all(digit)
+        })
         .ok_or_else(|| {
             Box::new(text(
                 StatusCode::BAD_REQUEST,

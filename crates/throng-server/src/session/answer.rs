@@ -1,5 +1,6 @@
 //! What a session does with the node's answers.
 
+use throng_hub::publication::ChannelName;
 use throng_hub::registry::{Join, SubFlags};
 use throng_hub::request::{Answer, HubError, Recovery, Request, Subscribed};
 use throng_wire::dialect::{Push, Reply};
@@ -31,19 +32,22 @@ impl Session {
                 self.subscribed(cx, id, *plan, result);
             }
             (Awaited::ConnectSubscribe { plan }, Answer::Subscribed { result, .. }) => {
-                let outcome = self.enter(cx, *plan, result).ok();
-                self.connect_progress(cx, outcome);
-            }
-            (Awaited::OrderedSubscribe { plan }, Answer::Subscribed { result, .. }) => {
-                let cancelled = plan.cancelled;
-                if let Ok(outcome) = self.enter(cx, *plan, result) {
-                    let list = say::publications(&outcome.publications);
-                    let result = outcome.result(&list);
-                    self.push(cx, &Push::Subscribe { channel: &outcome.channel, result });
-                    if cancelled {
-                        self.push_off(cx, &outcome.channel, Unsubscribe::SERVER);
+                let channel = ChannelName::clone(&plan.channel);
+                match self.enter(cx, *plan, result) {
+                    Ok(outcome) => self.connect_progress(cx, outcome),
+                    // Connected without a channel that it relies on, the client would never know.
+                    Err(error) => {
+                        let because = format!(
+                            "{}: a server-side subscription failed: {}",
+                            Shown(&channel),
+                            error.message
+                        );
+                        self.refuse(cx, Disconnect::INTERNAL, &because);
                     }
                 }
+            }
+            (Awaited::OrderedSubscribe { plan }, Answer::Subscribed { result, .. }) => {
+                self.subscribed_by_order(cx, *plan, result);
             }
             (Awaited::Publish { id }, Answer::Published(result)) => match result {
                 Ok(_) => self.reply(cx, id, &Reply::Publish),
@@ -78,6 +82,35 @@ impl Session {
                 debug_assert!(false, "{awaited:?} was answered with {answer:?}");
                 cx.out.close(Disconnect::INTERNAL);
             }
+        }
+    }
+
+    /// A subscription that the server API ordered is answered.
+    fn subscribed_by_order(
+        &mut self,
+        cx: &mut Cx<'_, '_>,
+        plan: Plan,
+        result: Result<Subscribed, HubError>,
+    ) {
+        let (cancelled, channel) = (plan.cancelled, ChannelName::clone(&plan.channel));
+        let outcome = match self.enter(cx, plan, result) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                let ErrorCode { code, message, .. } = error;
+                let line =
+                    format!("{code} {}: the ordered subscription: {message}", Shown(&channel));
+                return cx.log.client(code, &line, &self.user, self.client);
+            }
+        };
+        let list = say::publications(&outcome.publications);
+        let result = outcome.result(&list);
+        self.push(cx, &Push::Subscribe { channel: &channel, result });
+        // The push has no place for what was recovered; it counts on from the offset it tells.
+        for publication in list {
+            self.push(cx, &Push::Publication { channel: &channel, publication });
+        }
+        if cancelled {
+            self.push_off(cx, &channel, Unsubscribe::SERVER);
         }
     }
 

@@ -49,14 +49,9 @@ impl Session {
     pub(super) fn connect(&mut self, cx: &mut Cx<'_, '_>, id: u32, request: &ConnectRequest<'_>) {
         let claims = match self.credentials(cx, request) {
             Ok(claims) => claims,
-            Err(Refused::Expired) => {
+            Err(Refused::Error(error, because)) => {
                 self.stage = Stage::Failed;
-                return self.connect_error(
-                    cx,
-                    id,
-                    ErrorCode::TOKEN_EXPIRED,
-                    "the token is expired",
-                );
+                return self.connect_error(cx, id, error, because);
             }
             Err(Refused::Close(why, because)) => return self.refuse(cx, why, &because),
         };
@@ -65,9 +60,7 @@ impl Session {
         if let Err(because) = self.room_for_user(cx) {
             return self.refuse(cx, Disconnect::CONNECTION_LIMIT, &because);
         }
-        if claims.info.is_some() {
-            self.extra.get_or_insert_default().conn_info.clone_from(&claims.info);
-        }
+        self.settle_extra(&claims);
         let given = match self.given(cx, &claims, request) {
             Ok(given) => given,
             Err((why, because)) => return self.refuse(cx, why, &because),
@@ -90,6 +83,17 @@ impl Session {
         }
     }
 
+    /// Keeps what later commands need of the credentials, and nothing else.
+    fn settle_extra(&mut self, claims: &ConnectionClaims) {
+        if claims.info.is_some() {
+            self.extra.get_or_insert_default().conn_info.clone_from(&claims.info);
+        }
+        self.extra.take_if(|extra| {
+            extra.user_header = None;
+            extra.conn_info.is_none() && extra.session.is_none()
+        });
+    }
+
     /// Who the client is, by its token or without one.
     fn credentials(
         &self,
@@ -103,7 +107,9 @@ impl Session {
                 .token
                 .connection(&request.token, now_s, signature(cx.settings))
                 .map_err(|error| match error {
-                    TokenError::Expired => Refused::Expired,
+                    TokenError::Expired => {
+                        Refused::Error(ErrorCode::TOKEN_EXPIRED, "the token is expired")
+                    }
                     TokenError::Invalid(reason) => Refused::Close(
                         Disconnect::INVALID_TOKEN,
                         format!("the connection token is invalid: {reason}"),
@@ -118,6 +124,12 @@ impl Session {
             }
             if client.insecure {
                 claims.expire_at = None;
+            }
+            if wake::is_over(cx, claims.expire_at) {
+                return Err(Refused::Error(
+                    ErrorCode::EXPIRED,
+                    "the token's expire_at is in the past",
+                ));
             }
             return Ok(claims);
         }
@@ -170,10 +182,6 @@ impl Session {
             && !self.user.is_empty()
         {
             add(&self.personal_channel(cx.settings, &personal.namespace), Grant::default());
-            if personal.single_connection {
-                cx.effects.displace =
-                    Some((Arc::clone(&self.user), self.client, Disconnect::CONNECTION_LIMIT));
-            }
         }
         let token_channels: Vec<ChannelName> =
             given.iter().map(|each| ChannelName::clone(&each.channel)).collect();
@@ -259,11 +267,11 @@ impl Session {
         Some(ttl)
     }
 
-    /// One of the connect reply's subscriptions is settled, with an outcome or without.
-    pub(super) fn connect_progress(&mut self, cx: &mut Cx<'_, '_>, outcome: Option<Outcome>) {
+    /// One of the connect reply's subscriptions is settled.
+    pub(super) fn connect_progress(&mut self, cx: &mut Cx<'_, '_>, outcome: Outcome) {
         let Some(pending) = &mut self.pending else { return };
         let Some(connect) = &mut pending.connect else { return };
-        connect.outcomes.extend(outcome);
+        connect.outcomes.push(outcome);
         connect.left -= 1;
         if connect.left == 0
             && let Some(connect) = pending.connect.take()
@@ -276,6 +284,11 @@ impl Session {
     fn connected(&mut self, cx: &mut Cx<'_, '_>, connect: &InProgress) {
         self.stage = Stage::Ready;
         cx.effects.identified = true;
+        let personal = cx.settings.client.personal_channel.as_ref();
+        if personal.is_some_and(|personal| personal.single_connection) && !self.user.is_empty() {
+            cx.effects.displace =
+                Some((Arc::clone(&self.user), self.client, Disconnect::CONNECTION_LIMIT));
+        }
         self.begin_pings(cx);
         cx.out.wake_at(self.wake_at());
         let lists: Vec<Vec<dialect::Publication<'_>>> = connect
@@ -360,7 +373,7 @@ impl Session {
             Err(malformed) => self.refuse(
                 cx,
                 Disconnect::BAD_REQUEST,
-                &format!("the connect request is not readable: {malformed}"),
+                &format!("the connect request is not readable: {}", super::Unquoted(&malformed)),
             ),
         }
         if cx.out.is_closing() { Taken::All } else { self.standing() }
@@ -369,7 +382,7 @@ impl Session {
 
 /// Why a client is not let in.
 enum Refused {
-    Expired,
+    Error(ErrorCode, &'static str),
     Close(Disconnect, String),
 }
 

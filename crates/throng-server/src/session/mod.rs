@@ -187,8 +187,8 @@ pub(crate) struct Effects {
     pub identified: bool,
     /// Older connections of this user are to be closed with this.
     pub displace: Option<(Arc<str>, Uuid, Disconnect)>,
-    /// It wants to publish and there is no room: resume it when there is.
-    pub starved: bool,
+    /// It wants to publish so many bytes and there is no room: resume it when there is.
+    pub starved: Option<usize>,
 }
 
 /// What became of one command.
@@ -259,10 +259,26 @@ impl Session {
             Message::Binary(data) => data,
             Message::Ping => return Taken::All,
             Message::Pong(_) => {
-                self.take_native_pong();
+                // RFC 6455 5.5.3 allows pongs that nobody asked for; they answer no ping of the
+                // protocol.
+                if self.native_ping {
+                    self.take_native_pong();
+                }
                 return Taken::All;
             }
         };
+        // The shard's limit is the larger one of the two transports'.
+        let limit = match self.kind {
+            Kind::Bidirectional => cx.settings.websocket.message_size_limit,
+            Kind::Unidirectional => cx.settings.uni_websocket.message_size_limit,
+        };
+        if frame.len() > limit {
+            let too_big = throng_wire::websocket::Violation::TooBig;
+            let why = Disconnect::custom(too_big.close_code(), too_big.reason());
+            let because = format!("{} bytes came, and message_size_limit is {limit}", frame.len());
+            self.refuse(cx, why, &because);
+            return Taken::All;
+        }
         if self.kind == Kind::Unidirectional {
             return self.uni_message(cx, frame);
         }
@@ -308,7 +324,7 @@ impl Session {
                     self.refuse(
                         cx,
                         Disconnect::BAD_REQUEST,
-                        &format!("a command is not readable: {malformed}"),
+                        &format!("a command is not readable: {}", Unquoted(&malformed)),
                     );
                     Step::Done
                 }
@@ -449,6 +465,21 @@ pub(crate) enum Ending {
 
 fn reply_to(cx: &Cx<'_, '_>, ticket: u32) -> ReplyTo {
     ReplyTo { mailbox: cx.mailbox, slot: cx.out.conn.slot, number: cx.out.conn.number, ticket }
+}
+
+/// What is wrong with a client's input, for the log: a text that stands where something else
+/// belongs may be a token, so what is quoted is left out.
+struct Unquoted<'a>(&'a dialect::Malformed);
+
+impl std::fmt::Display for Unquoted<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let reason = &self.0.reason;
+        write!(f, "byte {}: ", self.0.at)?;
+        match (reason.find('"'), reason.rfind('"')) {
+            (Some(from), Some(to)) => write!(f, "{}…{}", &reason[..from], &reason[to + 1..]),
+            _ => f.write_str(reason),
+        }
+    }
 }
 
 /// A duration in whole seconds, rounded up; what is set is never cut to nothing.

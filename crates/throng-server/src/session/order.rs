@@ -20,6 +20,8 @@ pub(crate) struct Target {
     pub session: Option<Uuid>,
     /// Not those.
     pub spared: Vec<Uuid>,
+    /// Only connections with a smaller number.
+    pub before: Option<u64>,
 }
 
 /// An order.
@@ -77,7 +79,13 @@ impl Session {
             }
             Order::Unsubscribe { channel } => self.ordered_off(cx, channel),
             Order::Disconnect(why) => {
-                self.refuse(cx, why.clone(), "the server API, or a newer connection, asked for it");
+                let because = if *why == Disconnect::CONNECTION_LIMIT {
+                    "a newer connection of the user took this one's place: \
+                     client.subscribe_to_user_personal_channel.single_connection is on"
+                } else {
+                    "the server API asked for it"
+                };
+                self.refuse(cx, why.clone(), because);
             }
             Order::Refresh { expired: true, .. } => {
                 self.refuse(cx, Disconnect::CONNECTION_EXPIRED, "the server API said so");
@@ -115,7 +123,7 @@ impl Session {
         }
     }
 
-    fn is_subscribing(&self, channel: &str) -> bool {
+    pub(super) fn is_subscribing(&self, channel: &str) -> bool {
         self.pending.as_ref().is_some_and(|pending| {
             pending.list.iter().any(|(_, awaited)| match awaited {
                 Awaited::Subscribe { plan, .. }

@@ -34,7 +34,7 @@ impl Session {
         };
         // Invariant BOUNDED: a publishing client whose bytes have no room is simply not read.
         let Some(drawn) = cx.allowance.draw(data.len()) else {
-            cx.effects.starved = true;
+            cx.effects.starved = Some(data.len());
             return Step::Retry;
         };
         let request = Request::Publish(Publish {

@@ -26,6 +26,10 @@ impl Session {
                 return self.refuse(cx, Disconnect::INVALID_TOKEN, &because);
             }
         };
+        if wake::is_over(cx, claims.expire_at) {
+            let because = "the expire_at of the token that came to refresh is in the past";
+            return self.refuse(cx, Disconnect::CONNECTION_EXPIRED, because);
+        }
         if claims.user != *self.user {
             let because = "the token that came to refresh is another user's";
             return self.refuse(cx, Disconnect::INVALID_TOKEN, because);
@@ -95,6 +99,11 @@ impl Session {
             let because =
                 format!("{}: the token is for another channel, user or client", Shown(channel));
             return self.refuse(cx, Disconnect::INVALID_TOKEN, &because);
+        }
+        if wake::is_over(cx, claims.expire_at) {
+            let because =
+                format!("{}: the expire_at of the token that came is in the past", Shown(channel));
+            return self.deny(cx, id, ErrorCode::EXPIRED, &because);
         }
         let grace = cx.settings.client.expired_sub_close_delay;
         let (at_s, ttl) = claims.expire_at.map_or((0, 0), |unix_s| wake::expiry(cx, unix_s, grace));

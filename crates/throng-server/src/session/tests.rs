@@ -1,1 +1,8 @@
-//! Sessions with a hand-turned clock.
+//! Sessions with a clock that is turned by hand, and without sockets.
+
+mod bench;
+mod commands;
+mod connecting;
+mod orders;
+mod recovery;
+mod waiting;

@@ -60,7 +60,7 @@ impl Session {
         if interval == 0 {
             return;
         }
-        let early = interval / 2;
+        let early = interval.div_ceil(2);
         let jitter = cx.out.rng.below(interval - early);
         self.ping_s = cx.out.second + early + jitter;
     }
@@ -89,7 +89,6 @@ impl Session {
         }
     }
 
-    /// RFC 6455 5.5.3 allows pongs that nobody asked for.
     pub(super) fn take_native_pong(&mut self) {
         self.awaits_pong = false;
         self.pong_by_s = NEVER;
@@ -138,7 +137,16 @@ impl Session {
 /// The shard's second at which a right that ends at `unix_s` is over with its grace, and the
 /// seconds until it ends.
 pub(super) fn expiry(cx: &Cx<'_, '_>, unix_s: i64, grace: std::time::Duration) -> (u32, u32) {
-    let left = unix_s.saturating_sub(cx.out.now.unix_ms / 1000).max(0);
+    let left = unix_s.saturating_sub(now_s(cx)).max(0);
     let ttl = u32::try_from(left).unwrap_or(NEVER / 4).min(NEVER / 4);
     (cx.out.second.saturating_add(ttl).saturating_add(seconds(grace)), ttl)
+}
+
+/// Whether a right that ends at `unix_s` is over already.
+pub(super) fn is_over(cx: &Cx<'_, '_>, unix_s: Option<i64>) -> bool {
+    unix_s.is_some_and(|unix_s| unix_s <= now_s(cx))
+}
+
+fn now_s(cx: &Cx<'_, '_>) -> i64 {
+    cx.out.now.unix_ms / 1000
 }

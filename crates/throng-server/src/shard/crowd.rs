@@ -451,12 +451,43 @@ impl<S> Crowd<S> {
 }
 
 /// What an [`Out`] gathered, beside the frames.
-struct Said {
-    close: Option<Disconnect>,
-    form: Option<u8>,
-    wake: Option<WakeAt>,
-    hold: bool,
-    release: Option<Bytes>,
+pub(crate) struct Said {
+    pub(crate) close: Option<Disconnect>,
+    pub(crate) form: Option<u8>,
+    pub(crate) wake: Option<WakeAt>,
+    pub(crate) hold: bool,
+    pub(crate) release: Option<Bytes>,
+}
+
+#[cfg(test)]
+impl<'a> Out<'a> {
+    /// An [`Out`] without a connection, and what it gathered when `f` is done with it.
+    pub(crate) fn apart<T>(
+        (conn, now): (ConnRef, Now),
+        (rng, frames): (&'a mut Rng, &'a mut Vec<u8>),
+        (share, queue_room): (u32, usize),
+        f: impl FnOnce(&mut Self) -> T,
+    ) -> (T, Said) {
+        let second = Clock::second_of(now);
+        let (close, form, wake, hold, release) = (None, None, None, false, None);
+        let mut out = Self {
+            conn,
+            second,
+            now,
+            rng,
+            share,
+            frames,
+            close,
+            form,
+            wake,
+            hold,
+            release,
+            queue_room,
+        };
+        let result = f(&mut out);
+        let Self { close, form, wake, hold, release, .. } = out;
+        (result, Said { close, form, wake, hold, release })
+    }
 }
 
 /// Puts a connection into the list of those who go on in the next turn.

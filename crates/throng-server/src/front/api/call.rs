@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::codes::ErrorCode;
@@ -47,49 +47,72 @@ pub(super) struct Legacy<'a> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Publish {
+    #[serde(deserialize_with = "or_default")]
     pub(super) channel: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) channels: Vec<String>,
     pub(super) data: Option<Box<RawValue>>,
+    #[serde(deserialize_with = "or_default")]
     pub(super) b64data: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) skip_history: bool,
+    #[serde(deserialize_with = "or_default")]
     pub(super) tags: BTreeMap<String, String>,
+    #[serde(deserialize_with = "or_default")]
     pub(super) idempotency_key: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) version: u64,
+    #[serde(deserialize_with = "or_default")]
     pub(super) version_epoch: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Subscribe {
+    #[serde(deserialize_with = "or_default")]
     pub(super) user: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) channel: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) client: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) session: String,
     pub(super) info: Option<Box<RawValue>>,
+    #[serde(deserialize_with = "or_default")]
     pub(super) b64info: String,
     pub(super) data: Option<Box<RawValue>>,
+    #[serde(deserialize_with = "or_default")]
     pub(super) b64data: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) expire_at: i64,
     pub(super) recover_since: Option<Position>,
-    #[serde(rename = "override")]
+    #[serde(rename = "override", deserialize_with = "or_default")]
     pub(super) overrides: crate::token::Override,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Unsubscribe {
+    #[serde(deserialize_with = "or_default")]
     pub(super) user: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) channel: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) client: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) session: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Disconnect {
+    #[serde(deserialize_with = "or_default")]
     pub(super) user: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) client: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) session: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) whitelist: Vec<String>,
     pub(super) disconnect: Option<Code>,
 }
@@ -97,17 +120,24 @@ pub(super) struct Disconnect {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Code {
+    #[serde(deserialize_with = "or_default")]
     pub(super) code: u16,
+    #[serde(deserialize_with = "or_default")]
     pub(super) reason: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Refresh {
+    #[serde(deserialize_with = "or_default")]
     pub(super) user: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) client: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) session: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) expired: bool,
+    #[serde(deserialize_with = "or_default")]
     pub(super) expire_at: i64,
     pub(super) info: Option<Box<RawValue>>,
 }
@@ -115,28 +145,35 @@ pub(super) struct Refresh {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Channel {
+    #[serde(deserialize_with = "or_default")]
     pub(super) channel: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Channels {
+    #[serde(deserialize_with = "or_default")]
     pub(super) pattern: String,
 }
 
 #[derive(Debug, Default, Deserialize, Clone)]
 #[serde(default)]
 pub(super) struct Position {
+    #[serde(deserialize_with = "or_default")]
     pub(super) offset: u64,
+    #[serde(deserialize_with = "or_default")]
     pub(super) epoch: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct History {
+    #[serde(deserialize_with = "or_default")]
     pub(super) channel: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) limit: i32,
     pub(super) since: Option<Position>,
+    #[serde(deserialize_with = "or_default")]
     pub(super) reverse: bool,
 }
 
@@ -146,8 +183,15 @@ pub(super) struct Batch<'a> {
     #[serde(borrow)]
     pub(super) commands: Vec<BTreeMap<Cow<'a, str>, &'a RawValue>>,
     /// Accepted; the commands are run in order, which is also a way of running them in parallel.
-    #[serde(rename = "parallel")]
+    #[serde(rename = "parallel", deserialize_with = "or_default")]
     pub(super) _parallel: bool,
+}
+
+/// Null is the same as absent, as it is on the client's side.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    value: D,
+) -> Result<T, D::Error> {
+    Option::<T>::deserialize(value).map(Option::unwrap_or_default)
 }
 
 /// A client's info in an answer.

@@ -22,6 +22,7 @@ use super::call::{
     ApiError, Batch, Call, Channel, Channels, Disconnect, History, Info, Publish, Refresh,
     Subscribe, Unsubscribe, raw,
 };
+use super::logged;
 use crate::codes::{Disconnect as Why, ErrorCode};
 use crate::config::{ChannelError, ChannelOptions, DataFormat};
 use crate::desk::Part;
@@ -94,6 +95,9 @@ async fn run_rare(front: &Front, call: Call<'_>) -> Result {
 }
 
 fn parse<'a, T: Deserialize<'a>>(params: &'a RawValue) -> std::result::Result<T, ApiError> {
+    if !params.get().starts_with('{') {
+        return Err(bad("the parameters are not an object"));
+    }
     serde_json::from_str(params.get()).map_err(|error| bad(format!("the parameters: {error}")))
 }
 
@@ -132,7 +136,7 @@ async fn broadcast(front: &Front, publish: Publish) -> Result {
             out.push(b',');
         }
         // One bad channel is its own error; the others are published to.
-        match publish_to(front, channel, &publish, Some(data.clone())).await {
+        match logged(front, publish_to(front, channel, &publish, Some(data.clone())).await) {
             Ok(published) => {
                 out.extend_from_slice(b"{\"result\":");
                 out.extend_from_slice(&position(published));
@@ -312,7 +316,8 @@ async fn order(front: &Front, target: Target, order: Order) -> Result {
 /// Whom a call is for. An id that is none is nobody's.
 fn target(user: &str, client: &str, session: &str) -> Target {
     let id = |text: &str| (!text.is_empty()).then(|| text.parse().unwrap_or(Uuid::nil()));
-    Target { user: user.into(), client: id(client), session: id(session), spared: Vec::new() }
+    let (client, session) = (id(client), id(session));
+    Target { user: user.into(), client, session, ..Target::default() }
 }
 
 fn given(
@@ -517,7 +522,7 @@ async fn info(front: &Front) -> Result {
     let rss = throng_limits::facts::memory(pid).map_or(0, |memory| memory.resident);
     let node = json!({
         "uid": front.uid,
-        "name": front.settings().node_name,
+        "name": node_name(front),
         "version": VERSION,
         "num_clients": front.common.clients.load(Ordering::Relaxed),
         "num_users": users(front, None).await?,
@@ -527,6 +532,16 @@ async fn info(front: &Front) -> Result {
         "process": {"cpu": cpu, "rss": rss},
     });
     encode(&json!({"nodes": [node]}))
+}
+
+/// The node's name; without one, the machine's and the port.
+fn node_name(front: &Front) -> String {
+    let settings = front.settings();
+    if !settings.node_name.is_empty() {
+        return settings.node_name.clone();
+    }
+    let machine = rustix::system::uname();
+    format!("{}_{}", machine.nodename().to_string_lossy(), settings.http.port)
 }
 
 async fn batch(front: &Front, params: &RawValue) -> Result {
@@ -542,7 +557,8 @@ async fn batch(front: &Front, params: &RawValue) -> Result {
         if index > 0 {
             out.push(b',');
         }
-        let result = match command.iter().next() {
+        let named = command.iter().find(|(_, params)| params.get() != "null");
+        let result = match named {
             Some((method, _)) if method == "batch" => Err(bad("a batch in a batch")),
             Some((method, params)) => {
                 // A batch is no level deeper than its commands: the recursion ends here.
@@ -550,7 +566,7 @@ async fn batch(front: &Front, params: &RawValue) -> Result {
             }
             None => Err(bad("a command names no method")),
         };
-        match result {
+        match logged(front, result) {
             Ok((method, result)) => {
                 out.extend_from_slice(format!("{{\"{method}\":").as_bytes());
                 out.extend_from_slice(&result);

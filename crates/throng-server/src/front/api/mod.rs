@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
+use hyper::body::Body;
 use serde_json::value::RawValue;
 
 use super::upgrade::percent_decoded;
@@ -50,11 +51,14 @@ pub(super) async fn answer(front: &Front, visit: Visit, method: &str) -> Answer 
         return text(StatusCode::NOT_FOUND, "there is no such method of the API\n");
     }
     let asks = Asks::of(front, request.headers());
+    if request.body().size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return too_large();
+    }
     let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
     let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            return text(StatusCode::PAYLOAD_TOO_LARGE, "the request's body is over 16 MiB\n");
+            return too_large();
         }
         Ok(Err(_)) => return text(StatusCode::BAD_REQUEST, "the request's body broke off\n"),
         Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the request's body took over 30 s\n"),
@@ -93,10 +97,13 @@ impl Asks {
 async fn one(front: &Front, method: &str, body: &[u8], asks: Asks) -> Answer {
     let params: &RawValue = match serde_json::from_slice(body) {
         Ok(params) => params,
-        Err(error) => return malformed(&error),
+        Err(error) => return malformed(&error.to_string()),
     };
+    if !params.get().starts_with('{') {
+        return malformed("it is of another type");
+    }
     let call = Call { method, params };
-    match methods::run(front, call).await {
+    match logged(front, methods::run(front, call).await) {
         Ok(result) if method == "batch" => json(StatusCode::OK, result),
         Ok(result) => {
             let mut out = Vec::with_capacity(result.len() + 16);
@@ -109,19 +116,25 @@ async fn one(front: &Front, method: &str, body: &[u8], asks: Asks) -> Answer {
             out.push(b'}');
             json(StatusCode::OK, out)
         }
-        Err(error) => failed(front, &error, asks),
+        Err(error) => failed(&error, asks),
     }
 }
 
-fn failed(front: &Front, error: &ApiError, asks: Asks) -> Answer {
-    line!(
-        front.common.log,
-        Info,
-        "api.error",
-        "{} a call of the API failed: {}",
-        error.code.code,
-        error.because
-    );
+/// Says what went wrong in a line of the log.
+fn logged<T>(front: &Front, result: Result<T, ApiError>) -> Result<T, ApiError> {
+    result.inspect_err(|error| {
+        line!(
+            front.common.log,
+            Info,
+            "api.error",
+            "{} a call of the API failed: {}",
+            error.code.code,
+            error.because
+        );
+    })
+}
+
+fn failed(error: &ApiError, asks: Asks) -> Answer {
     let body = error.body();
     if !asks.transport_errors {
         return json(StatusCode::OK, format!("{{\"error\":{body}}}"));
@@ -139,13 +152,17 @@ fn failed(front: &Front, error: &ApiError, asks: Asks) -> Answer {
 
 /// The old form: objects with `method` and `params`, a line of answer for each.
 async fn legacy(front: &Front, body: &[u8]) -> Answer {
-    let mut out = Vec::new();
     let calls = serde_json::Deserializer::from_slice(body).into_iter::<call::Legacy<'_>>();
+    // All of it is read before any of it is done, so that a bad line does not leave half behind.
+    let calls: Vec<call::Legacy<'_>> = match calls.collect() {
+        Ok(calls) => calls,
+        Err(error) => return malformed(&error.to_string()),
+    };
+    if calls.is_empty() {
+        return malformed("it is empty");
+    }
+    let mut out = Vec::new();
     for call in calls {
-        let call = match call {
-            Ok(call) => call,
-            Err(error) => return malformed(&error),
-        };
         if !out.is_empty() {
             out.push(b'\n');
         }
@@ -155,7 +172,7 @@ async fn legacy(front: &Front, body: &[u8]) -> Answer {
         } else {
             Err(ApiError::new(ErrorCode::METHOD_NOT_FOUND, "there is no such method"))
         };
-        match result {
+        match logged(front, result) {
             Ok(result) => {
                 out.extend_from_slice(b"{\"result\":");
                 out.extend_from_slice(&result);
@@ -169,7 +186,11 @@ async fn legacy(front: &Front, body: &[u8]) -> Answer {
     json(StatusCode::OK, out)
 }
 
-fn malformed(error: &serde_json::Error) -> Answer {
+fn too_large() -> Answer {
+    text(StatusCode::PAYLOAD_TOO_LARGE, "the request's body is over 16 MiB\n")
+}
+
+fn malformed(error: &str) -> Answer {
     let mut answer = text(StatusCode::BAD_REQUEST, "");
     *answer.body_mut() =
         http_body_util::Full::new(Bytes::from(format!("the body is not a JSON object: {error}\n")));

@@ -1,0 +1,9 @@
+//! The server over real sockets: what it answers, what it refuses, and who is not touched by it.
+#![allow(clippy::unwrap_used, clippy::panic_in_result_fn, reason = "a test fails by panicking")]
+
+mod api;
+mod bad_input;
+mod client;
+mod limits;
+mod order;
+mod server;
