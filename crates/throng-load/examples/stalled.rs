@@ -10,6 +10,8 @@
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::cast_precision_loss,
+    clippy::too_many_lines,
+    clippy::panic_in_result_fn,
     reason = "an example that prints and stops at the first thing that is wrong"
 )]
 

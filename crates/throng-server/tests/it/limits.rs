@@ -104,7 +104,7 @@ fn of_many_connections_that_come_at_once_one_stays() {
 #[test]
 fn a_publishing_client_waits_where_slow_ones_fill_the_buffers() {
     let mut server = Server::start(
-        "limits.buffer_bytes = 400000\nlimits.publish_timeout = \"50ms\"\n\
+        "limits.buffer_bytes = \"1MiB\"\nlimits.publish_timeout = \"50ms\"\n\
          [channel.without_namespace]\nallow_subscribe_for_client = true\n\
          allow_publish_for_client = true",
     );
