@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod server;
+mod stuck_log;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
