@@ -171,3 +171,41 @@ fn a_unidirectional_page_needs_no_library() {
     assert_eq!(one.close().0, 3503);
     drop(server);
 }
+
+#[test]
+fn a_unidirectional_connection_may_end_without_a_word() {
+    let end = |options: &str| {
+        let server = Server::without_witness(&format!("uni_websocket.enabled = true\n{options}"));
+        let path = "/connection/uni_websocket?cf_connect=%7B%7D";
+        let mut client = Client::upgrade(server.address, path, &[], b"").ok().unwrap();
+        client.hear();
+        crate::client::api(server.address, "disconnect", r#"{"user":""}"#);
+        let heard = client.hear_or_end();
+        let said = heard.is_some();
+        let closes = said && client.hear_or_end().is_none();
+        server.stop();
+        (said, closes)
+    };
+    assert_eq!(end(""), (true, true));
+    assert_eq!(end("uni_websocket.disable_disconnect_push = true"), (false, false));
+    assert_eq!(end("uni_websocket.disable_closing_handshake = true"), (true, true));
+}
+
+#[test]
+fn the_larger_limit_of_one_transport_is_not_the_others() {
+    let server = Server::start(
+        "uni_websocket.enabled = true\nuni_websocket.message_size_limit = 100\n\
+         websocket.message_size_limit = 1000",
+    );
+    let path = "/connection/uni_websocket";
+    let mut uni = Client::upgrade(server.address, path, &[], b"").ok().unwrap();
+    uni.say(&" ".repeat(101));
+    assert_eq!(uni.close().0, 1009);
+    let (mut client, _) = Client::connected(server.address, "");
+    client.say(&format!("{}{}", " ".repeat(200), r#"{"id":2,"rpc":{"method":"x"}}"#));
+    assert!(client.hear().contains("\"code\":108"));
+    client.say(&" ".repeat(1001));
+    assert_eq!(client.close().0, 1009);
+    server.logged("1009 101 bytes came, and message_size_limit is 100");
+    server.stop();
+}
