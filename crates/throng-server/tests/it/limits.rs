@@ -65,6 +65,29 @@ fn more_connections_of_a_user_than_the_limit_are_closed_with_3504() {
 }
 
 #[test]
+fn of_a_users_connections_that_come_at_once_no_more_than_the_limit_stay() {
+    let server = Server::start("client.user_connection_limit = 3");
+    let connect = format!(r#"{{"id":1,"connect":{{"token":"{}"}}}}"#, token("ann"));
+    for _ in 0..10 {
+        let mut crowd: Vec<Client> = (0..9).map(|_| Client::connect(server.address)).collect();
+        for client in &mut crowd {
+            client.say(&connect);
+        }
+        // Who is let in is pinged by nobody for now: it says something to be told its place.
+        let stayed = crowd.iter_mut().filter_map(|client| {
+            client.say(r#"{"id":2,"rpc":{"method":"x"}}"#);
+            let first = client.hear_or_end()?;
+            assert!(first.starts_with(r#"{"id":1,"connect""#), "{first}");
+            client.hear_or_end()
+        });
+        assert_eq!(stayed.count(), 3);
+        drop(crowd);
+        server.becomes("info", "{}", "\"num_clients\":1");
+    }
+    server.stop();
+}
+
+#[test]
 fn a_newer_connection_takes_the_place_of_an_older_one_where_that_is_on() {
     let server = Server::start(
         "client.subscribe_to_user_personal_channel.enabled = true\n\
@@ -206,6 +229,6 @@ fn the_larger_limit_of_one_transport_is_not_the_others() {
     assert!(client.hear().contains("\"code\":108"));
     client.say(&" ".repeat(1001));
     assert_eq!(client.close().0, 1009);
-    server.logged("1009 101 bytes came, and message_size_limit is 100");
+    server.logged("1009 a message is larger than uni_websocket.message_size_limit, which is 100");
     server.stop();
 }
