@@ -35,6 +35,7 @@ impl Log {
 /// What lines about a code are counted under.
 fn key_of(code: u32) -> &'static str {
     match code {
+        100 => "client.100",
         102 => "client.102",
         103 => "client.103",
         104 => "client.104",
@@ -43,7 +44,15 @@ fn key_of(code: u32) -> &'static str {
         107 => "client.107",
         108 => "client.108",
         109 => "client.109",
+        110 => "client.110",
+        111 => "client.111",
         112 => "client.112",
+        1002 => "client.1002",
+        1007 => "client.1007",
+        1009 => "client.1009",
+        2500 => "client.2500",
+        2501 => "client.2501",
+        3004 => "client.3004",
         3005 => "client.3005",
         3006 => "client.3006",
         3008 => "client.3008",

@@ -62,8 +62,12 @@ impl UserCounts {
         self.0.lock().get(user).copied().unwrap_or(0)
     }
 
-    fn add(&self, user: &Arc<str>) {
-        *self.0.lock().entry(Arc::clone(user)).or_default() += 1;
+    /// Counts one more; returns how many there are then.
+    fn add(&self, user: &Arc<str>) -> usize {
+        let mut counts = self.0.lock();
+        let count = counts.entry(Arc::clone(user)).or_default();
+        *count += 1;
+        *count
     }
 
     fn remove(&self, user: &Arc<str>) {
@@ -184,8 +188,17 @@ impl Sessions {
         if effects.identified {
             self.users.add(conn.slot, session.user());
             common.clients.fetch_add(1, Ordering::Relaxed);
-            if common.settings.client.user_connection_limit > 0 {
-                common.user_counts.add(session.user());
+            let limit = common.settings.client.user_connection_limit;
+            // Two that came at once both found room; counting them tells which one has it.
+            if limit > 0
+                && common.user_counts.add(session.user()) > limit
+                && !session.user().is_empty()
+            {
+                let because = format!(
+                    "3504 the user has {limit} connections, which is client.user_connection_limit"
+                );
+                common.log.client(3504, &because, session.user(), session.client());
+                out.close(Disconnect::CONNECTION_LIMIT);
             }
         }
         if let Some(bytes) = effects.starved {
@@ -411,11 +424,8 @@ impl Handler for Sessions {
         }
         let to = ReplyTo { mailbox: self.shard, slot: conn.slot, number: conn.number, ticket: 0 };
         let (orphans, late) = (&mut self.orphans, &mut self.late);
-        if why.code == Disconnect::SLOW.code {
-            let because = "3008 more was waiting for the client than client.queue_max_size or \
-                           limits.buffer_bytes allow, or its message did not end within \
-                           limits.incomplete_message_timeout";
-            common.log.client(3008, because, session.user(), session.client());
+        if let Some(because) = shards_reason(&common.settings, session.kind(), why) {
+            common.log.client(why.code.into(), &because, session.user(), session.client());
         }
         session.end(&mut self.registry, conn, &mut |ending| match ending {
             Ending::Leave(leave) => common.node.call(Request::Unsubscribe(leave), to, now),
@@ -448,6 +458,28 @@ impl Handler for Sessions {
     }
 
     fn tick(&mut self, _crowd: &mut Crowd<Session>) {}
+}
+
+/// Why the shard closed a connection by itself, for the log; what a session refuses it says
+/// itself, and that a client went is no news.
+fn shards_reason(settings: &Settings, kind: Kind, why: &Disconnect) -> Option<String> {
+    Some(match why.code {
+        3008 => "3008 more was waiting for the client than client.queue_max_size or \
+                 limits.buffer_bytes allow, or its message did not end within \
+                 limits.incomplete_message_timeout"
+            .to_owned(),
+        1009 => {
+            let (option, limit) = match kind {
+                Kind::Bidirectional => ("websocket", settings.websocket.message_size_limit),
+                Kind::Unidirectional => {
+                    ("uni_websocket", settings.uni_websocket.message_size_limit)
+                }
+            };
+            format!("1009 a message is larger than {option}.message_size_limit, which is {limit}")
+        }
+        1002 | 1007 => format!("{} the client broke WebSocket's rules: {}", why.code, why.reason),
+        _ => return None,
+    })
 }
 
 /// Fan-out into a crowd.

@@ -205,6 +205,8 @@ impl Session {
             self.refuse(cx, Disconnect::INSUFFICIENT, &because);
         } else {
             self.push_off(cx, channel, Unsubscribe::INSUFFICIENT);
+            let because = "publications were lost before this node";
+            self.note_unsubscribe(cx, channel, Unsubscribe::INSUFFICIENT, because);
         }
     }
 }

@@ -274,9 +274,7 @@ impl Session {
         };
         if frame.len() > limit {
             let too_big = throng_wire::websocket::Violation::TooBig;
-            let why = Disconnect::custom(too_big.close_code(), too_big.reason());
-            let because = format!("{} bytes came, and message_size_limit is {limit}", frame.len());
-            self.refuse(cx, why, &because);
+            cx.out.close(Disconnect::custom(too_big.close_code(), too_big.reason()));
             return Taken::All;
         }
         if self.kind == Kind::Unidirectional {

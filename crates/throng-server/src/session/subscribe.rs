@@ -368,6 +368,18 @@ impl Session {
         true
     }
 
+    /// Invariant NO-SILENCE: a subscription that ends by itself has a line of the log.
+    pub(super) fn note_unsubscribe(
+        &self,
+        cx: &Cx<'_, '_>,
+        channel: &str,
+        why: Unsubscribe,
+        because: &str,
+    ) {
+        let line = format!("{} {}: {because}", why.code, Shown(channel));
+        cx.log.client(why.code, &line, &self.user, self.client);
+    }
+
     /// Ends one subscription and tells the client. Returns whether there was one.
     pub(super) fn push_off(
         &mut self,

@@ -116,7 +116,10 @@ impl Session {
                 );
                 return;
             }
-            self.push_off(cx, &channel, Unsubscribe::EXPIRED);
+            if self.push_off(cx, &channel, Unsubscribe::EXPIRED) {
+                let because = "not renewed within client.expired_sub_close_delay";
+                self.note_unsubscribe(cx, &channel, Unsubscribe::EXPIRED, because);
+            }
         }
     }
 

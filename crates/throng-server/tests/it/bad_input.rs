@@ -129,6 +129,8 @@ fn frames_that_break_websocket_are_closed_with_its_codes() {
         assert_eq!(client.close().0, code, "{bytes:?}");
         server.witness();
     }
+    server.logged("1009 a message is larger than websocket.message_size_limit, which is 1000");
+    server.logged("1002 the client broke WebSocket's rules: client frame is not masked");
     server.stop();
 }
 

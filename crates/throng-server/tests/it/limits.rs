@@ -65,6 +65,29 @@ fn more_connections_of_a_user_than_the_limit_are_closed_with_3504() {
 }
 
 #[test]
+fn of_a_users_connections_that_come_at_once_no_more_than_the_limit_stay() {
+    let server = Server::start("client.user_connection_limit = 3");
+    let connect = format!(r#"{{"id":1,"connect":{{"token":"{}"}}}}"#, token("ann"));
+    for _ in 0..10 {
+        let mut crowd: Vec<Client> = (0..9).map(|_| Client::connect(server.address)).collect();
+        for client in &mut crowd {
+            client.say(&connect);
+        }
+        // Who is let in is pinged by nobody for now: it says something to be told its place.
+        let stayed = crowd.iter_mut().filter_map(|client| {
+            client.say(r#"{"id":2,"rpc":{"method":"x"}}"#);
+            let first = client.hear_or_end()?;
+            assert!(first.starts_with(r#"{"id":1,"connect""#), "{first}");
+            client.hear_or_end()
+        });
+        assert_eq!(stayed.count(), 3);
+        drop(crowd);
+        server.becomes("info", "{}", "\"num_clients\":1");
+    }
+    server.stop();
+}
+
+#[test]
 fn a_newer_connection_takes_the_place_of_an_older_one_where_that_is_on() {
     let server = Server::start(
         "client.subscribe_to_user_personal_channel.enabled = true\n\
@@ -170,4 +193,42 @@ fn a_unidirectional_page_needs_no_library() {
     assert_eq!(one.hear(), push);
     assert_eq!(one.close().0, 3503);
     drop(server);
+}
+
+#[test]
+fn a_unidirectional_connection_may_end_without_a_word() {
+    let end = |options: &str| {
+        let server = Server::without_witness(&format!("uni_websocket.enabled = true\n{options}"));
+        let path = "/connection/uni_websocket?cf_connect=%7B%7D";
+        let mut client = Client::upgrade(server.address, path, &[], b"").ok().unwrap();
+        client.hear();
+        crate::client::api(server.address, "disconnect", r#"{"user":""}"#);
+        let heard = client.hear_or_end();
+        let said = heard.is_some();
+        let closes = said && client.hear_or_end().is_none();
+        server.stop();
+        (said, closes)
+    };
+    assert_eq!(end(""), (true, true));
+    assert_eq!(end("uni_websocket.disable_disconnect_push = true"), (false, false));
+    assert_eq!(end("uni_websocket.disable_closing_handshake = true"), (true, true));
+}
+
+#[test]
+fn the_larger_limit_of_one_transport_is_not_the_others() {
+    let server = Server::start(
+        "uni_websocket.enabled = true\nuni_websocket.message_size_limit = 100\n\
+         websocket.message_size_limit = 1000",
+    );
+    let path = "/connection/uni_websocket";
+    let mut uni = Client::upgrade(server.address, path, &[], b"").ok().unwrap();
+    uni.say(&" ".repeat(101));
+    assert_eq!(uni.close().0, 1009);
+    let (mut client, _) = Client::connected(server.address, "");
+    client.say(&format!("{}{}", " ".repeat(200), r#"{"id":2,"rpc":{"method":"x"}}"#));
+    assert!(client.hear().contains("\"code\":108"));
+    client.say(&" ".repeat(1001));
+    assert_eq!(client.close().0, 1009);
+    server.logged("1009 a message is larger than uni_websocket.message_size_limit, which is 100");
+    server.stop();
 }

@@ -152,3 +152,37 @@ fn nothing_is_left_of_clients_that_are_closed_while_they_subscribe() {
     }
     server.stop();
 }
+
+#[test]
+fn the_connect_reply_comes_first_and_its_channels_go_on_from_there() {
+    let server = Server::start(
+        "client.subscribe_to_user_personal_channel.enabled = true\n\
+         client.subscribe_to_user_personal_channel.personal_channel_namespace = \"kept\"\n\
+         [[channel.namespaces]]\nname = \"kept\"\nhistory_size = 10\nhistory_ttl = \"1m\"\n\
+         force_recovery = true",
+    );
+    let address = server.address;
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let over = &over;
+        scope.spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                api(address, "publish", r##"{"channel":"kept:#ann","data":1}"##);
+            }
+        });
+        for _ in 0..40 {
+            let mut client = Client::connect(address);
+            client.say(&format!(r#"{{"id":1,"connect":{{"token":"{}"}}}}"#, token("ann")));
+            let reply: serde_json::Value = serde_json::from_str(&client.hear()).unwrap();
+            let subscribed = &reply["connect"]["subs"]["kept:#ann"];
+            assert_eq!(subscribed["positioned"], true, "{reply}");
+            let top = subscribed["offset"].as_u64().unwrap_or(0);
+            for offset in top + 1..top + 4 {
+                let push: serde_json::Value = serde_json::from_str(&client.hear()).unwrap();
+                assert_eq!(push["push"]["pub"]["offset"], offset, "{push}");
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    server.stop();
+}

@@ -154,6 +154,7 @@ fn a_subscription_that_is_not_renewed_ends_with_2501_after_its_grace() {
         r#"{"push":{"channel":"a","unsubscribe":{"code":2501,"reason":"subscription expired"}}}"#;
     assert_eq!(bench.heard(at), [push]);
     assert_eq!((bench.close_code(at), bench.node.counts().subscriptions), (None, 0));
+    assert!(bench.logged().contains("2501 a: not renewed within client.expired_sub_close_delay"));
     let heard = bench.ask(at, &refresh(&sub_token(99)));
     assert_eq!(heard, [error(103, "permission denied")]);
 }

@@ -160,3 +160,37 @@ fn a_gap_unsubscribes_those_who_follow_and_closes_the_servers_own() {
         "{heard}"
     );
 }
+
+#[test]
+fn the_servers_subscriptions_recover_with_the_connect_reply() {
+    let mut bench = bench("force_recovery = true");
+    for data in ["1", "2", "3"] {
+        bench.publish("a", data);
+    }
+    let at = bench.open();
+    let claims = super::bench::token(&serde_json::json!({"sub": "ann", "channels": ["a", "b"]}));
+    let subs = r#"{"a":{"recover":true,"offset":2},"c":{"recover":true,"offset":2}}"#;
+    let connect = format!(r#"{{"id":1,"connect":{{"token":"{claims}","subs":{subs}}}}}"#);
+    let heard = bench.ask(at, &connect).concat();
+    let of_a = r#""a":{"recoverable":true,"epoch":"E","publications":[{"data":3,"offset":3}],"recovered":true,"offset":2,"positioned":true,"was_recovering":true}"#;
+    let of_b = r#""b":{"recoverable":true,"epoch":"E","positioned":true}"#;
+    assert!(heard.contains(&format!("\"subs\":{{{of_a},{of_b}}}")), "{heard}");
+    bench.publish("a", "4");
+    assert_eq!(bench.heard(at), [r#"{"push":{"channel":"a","pub":{"data":4,"offset":4}}}"#]);
+}
+
+#[test]
+fn a_gap_in_a_subscription_of_the_servers_closes_with_3010() {
+    let mut bench = bench("force_recovery = true");
+    let claims = super::bench::token(&serde_json::json!({"sub": "ann", "channels": ["a"]}));
+    let at = bench.connected(&claims);
+    bench.publish("a", "1");
+    bench.by_hand = true;
+    bench.publish("a", "2");
+    bench.publish("a", "3");
+    bench.drop_event(0);
+    bench.by_hand = false;
+    bench.pump();
+    assert_eq!(bench.close_code(at), Some(3010));
+    assert_eq!(bench.node.counts().subscriptions, 0);
+}
