@@ -15,6 +15,15 @@ const EACH: u64 = 150;
 const PUBLISHERS: u64 = 2;
 const SUBSCRIBERS: u64 = 6;
 
+/// Ends those who go on until it is over, also when a test fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Where a subscriber is in the stream.
 struct Place {
     epoch: String,
@@ -111,6 +120,7 @@ fn nothing_is_left_of_clients_that_are_closed_while_they_subscribe() {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let over = &over;
+        let _ends = Ends(over);
         scope.spawn(move || {
             while !over.load(Ordering::Relaxed) {
                 api(address, "disconnect", r#"{"user":"ann"}"#);
@@ -142,7 +152,6 @@ fn nothing_is_left_of_clients_that_are_closed_while_they_subscribe() {
         for client in clients {
             client.join().unwrap();
         }
-        over.store(true, Ordering::Relaxed);
     });
     server.becomes("info", "{}", r#""num_clients":1,"#);
     server.becomes("info", "{}", r#""num_subs":1,"#);
@@ -165,6 +174,7 @@ fn the_connect_reply_comes_first_and_its_channels_go_on_from_there() {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let over = &over;
+        let _ends = Ends(over);
         scope.spawn(move || {
             while !over.load(Ordering::Relaxed) {
                 api(address, "publish", r##"{"channel":"kept:#ann","data":1}"##);
@@ -182,7 +192,6 @@ fn the_connect_reply_comes_first_and_its_channels_go_on_from_there() {
                 assert_eq!(push["push"]["pub"]["offset"], offset, "{push}");
             }
         }
-        over.store(true, Ordering::Relaxed);
     });
     server.stop();
 }
