@@ -488,6 +488,10 @@ struct Delivery<'a> {
 }
 
 impl Sink for Delivery<'_> {
+    fn approach(&mut self, members: &[Member]) {
+        self.crowd.approach(members);
+    }
+
     fn deliver(&mut self, member: Member, batch: &mut Batch, audience: Audience) {
         let Some(form) = self.crowd.form(member) else { return };
         let frames = batch.bytes(usize::from(form), audience, &mut |channel, item, out| {

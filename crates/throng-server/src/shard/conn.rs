@@ -1,10 +1,12 @@
 //! The record of one connection.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{Shutdown, SocketAddr};
 
 use bytes::Bytes;
 use mio::net::TcpStream;
+use rustix::io::Errno;
+use rustix::net::SendFlags;
 use throng_limits::budget::Permit;
 use throng_wire::websocket::{Decoder, Event, Limits as MessageLimits, Role};
 
@@ -139,12 +141,14 @@ impl Link {
     /// One write; 0 when the socket is full.
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
         loop {
-            match self.socket.write(frames) {
+            // Without the C library between, whose send is a cancellation point with two
+            // atomic operations on every call.
+            match rustix::net::send(&self.socket, frames, SendFlags::NOSIGNAL) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => return Ok(written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(Errno::AGAIN) => return Ok(0),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }

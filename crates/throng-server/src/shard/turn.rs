@@ -22,7 +22,7 @@ use crate::log::Log;
 use crate::rng::Rng;
 
 /// How long one kind of work may hold up the others in a turn: what a neighbour waits for.
-pub(super) const SLICE: Duration = Duration::from_micros(300);
+pub(super) const SLICE: Duration = Duration::from_micros(500);
 /// Deliveries between two looks at the clock; about 100 µs of writes.
 const DELIVERIES_PER_LOOK: usize = 16;
 /// What the events of a turn, or its letters, may take before the others have their slice.
