@@ -42,7 +42,7 @@ impl Ceiling {
     /// Raises the own limit and counts what is left towards this target.
     pub(crate) fn find(target: &Target, clients: u32) -> Result<Self, Failure> {
         let unknown = |error: &dyn std::fmt::Display| {
-            Failure::new("the load cannot find its own ceiling", error, "run throng doctor")
+            Failure::new("the load cannot find its own ceiling", error, "is /proc mounted?")
         };
         let raised = raise_open_files().map_err(|error| unknown(&error))?;
         let open = own_descriptors().map_err(|error| unknown(&error))?;

@@ -128,7 +128,7 @@ impl Stage {
 }
 
 fn broken(error: &std::io::Error) -> Failure {
-    let next = "check the limits of this shell with throng doctor";
+    let next = "raise the limit of this shell: ulimit -n";
     Failure::new("the load cannot wait for events", error, next)
 }
 

@@ -67,7 +67,6 @@ impl Trouble {
 
     /// What to run or change next.
     fn next(&self, target: &Target) -> String {
-        let doctor = format!("throng doctor --port {}", target.port);
         match self {
             Self::OwnDescriptors => "raise the hard limit of this shell (ulimit -Hn), or measure \
                                      with fewer --clients"
@@ -88,13 +87,17 @@ impl Trouble {
             Self::Closed { code, .. } => format!("throng explain {code}"),
             Self::Unsubscribed { code, .. } => format!("throng explain {code}"),
             Self::Violation(_) | Self::Handshake(Refusal::WrongAccept { .. }) => {
-                format!("throng probe ws://{}{}", target.authority(), target.path)
+                format!(
+                    "connect to ws://{}{} with one client first",
+                    target.authority(),
+                    target.path
+                )
             }
             Self::Refused
             | Self::Timeout { .. }
             | Self::Cut { .. }
             | Self::Io { .. }
-            | Self::Handshake(_) => doctor,
+            | Self::Handshake(_) => LIMITS.to_owned(),
         }
     }
 }
@@ -104,6 +107,10 @@ impl From<Violation> for Trouble {
         Self::Violation(format!("{violation:?}"))
     }
 }
+
+/// Where to look when a server takes no more.
+const LIMITS: &str = "compare the server's log with its limit: grep 'open files' /proc/PID/limits, \
+                      ls /proc/PID/fd | wc -l";
 
 /// All troubles of a crowd.
 #[derive(Debug, Default)]
@@ -155,7 +162,7 @@ mod tests {
     fn the_first_is_named_with_what_to_run_next() {
         assert_eq!(
             told(Trouble::of_io("connecting", io::ErrorKind::ConnectionRefused.into())),
-            "client 1013 could not connect — connection refused — throng doctor --port 8000"
+            format!("client 1013 could not connect — connection refused — {LIMITS}")
         );
         assert_eq!(
             told(Trouble::Closed { code: 3012, reason: "no pong".to_owned() }),
@@ -164,8 +171,7 @@ mod tests {
         let refusal = Refusal::Status { status: 503, body: "full".to_owned() };
         assert_eq!(
             told(Trouble::Handshake(refusal)),
-            "client 1013 could not connect — the server answered 503: full — \
-             throng doctor --port 8000"
+            format!("client 1013 could not connect — the server answered 503: full — {LIMITS}")
         );
     }
 

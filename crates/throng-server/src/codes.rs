@@ -576,8 +576,8 @@ const OTHERS: &[Explanation] = &[
             "reconnects by itself",
             "The server is full: no descriptors left for clients, `client.connection_limit` or \
          `client.connection_rate_limit` reached, or it is stopping. The body says which, and \
-         `Retry-After` when to return. `throng doctor --port 8000` explains the limit and how to \
-         lift it.",
+         `Retry-After` when to return. The limit stands in the server's first log line, and in \
+         /proc/PID/limits.",
         ),
     ),
 ];

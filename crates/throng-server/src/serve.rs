@@ -48,12 +48,19 @@ pub struct ServeOptions {
 /// Why the server could not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    #[error("cannot listen on {address}: {error}{holder}")]
-    Listen { address: String, error: io::Error, holder: String },
+    #[error("cannot listen on {address}: {error}{}", in_the_way(.holder.as_deref()))]
+    Listen { address: String, error: io::Error, holder: Option<String> },
     #[error("cannot start {what}: {error}")]
     Start { what: &'static str, error: io::Error },
     #[error("the log {path}: {error}")]
     Log { path: String, error: io::Error },
+}
+
+/// Who holds the port, and what to do about it.
+fn in_the_way(holder: Option<&str>) -> String {
+    holder.map_or_else(String::new, |holder| {
+        format!(" - {holder} holds it; stop it, or set http_server.port")
+    })
 }
 
 /// What the server is, told to the caller once it listens.
@@ -189,7 +196,7 @@ impl Listeners {
                     Some(listener) => listener,
                     None => open(&http.address, 0)?,
                 };
-                (other, Some((http.port, holder)))
+                (other, Some((http.port, holder.unwrap_or_default())))
             }
             other => (other?, None),
         };
@@ -222,14 +229,11 @@ fn open(address: &str, port: u16) -> Result<std::net::TcpListener, ServeError> {
         other => other,
     });
     opened.map_err(|error| {
-        let holder = if error.kind() == io::ErrorKind::AddrInUse {
-            throng_limits::facts::listener_holder(port).map_or_else(
-                || " - who holds it cannot be seen; stop it, or set http_server.port".to_owned(),
-                |holder| format!(" - {holder} holds it; stop it, or set http_server.port"),
-            )
-        } else {
-            String::new()
-        };
+        let in_use = error.kind() == io::ErrorKind::AddrInUse;
+        let holder = in_use.then(|| {
+            throng_limits::facts::listener_holder(port)
+                .unwrap_or_else(|| "somebody who cannot be seen from here".to_owned())
+        });
         let address =
             if address.is_empty() { format!("*:{port}") } else { format!("{address}:{port}") };
         ServeError::Listen { address, error, holder }

@@ -18,7 +18,7 @@ pub(crate) fn run(args: &LoadArgs, out: &mut dyn Write) -> Result<(), Failure> {
             .map_err(|error| Failure::could_not_run(error.to_string()))?;
         writeln!(out, "{text}")?;
     } else {
-        write!(out, "{report}")?;
+        writeln!(out, "{report}")?;
     }
     if report.first_failure.is_some() { Err(Failure::found(String::new())) } else { Ok(()) }
 }

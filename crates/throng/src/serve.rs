@@ -58,7 +58,7 @@ fn announce(log: &Log, started: &Started, dev: bool) {
             log,
             Warn,
             "port",
-            "port {} is taken: {}; using {} instead",
+            "port {} is taken by {}; using {} instead",
             port,
             holder,
             address.port()

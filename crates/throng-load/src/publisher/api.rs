@@ -146,7 +146,7 @@ impl ApiPublisher {
     }
 
     fn unreachable(&self, why: &dyn std::fmt::Display) -> Failure {
-        let next = format!("check --api, or throng doctor --port {}", self.api.target.port);
+        let next = "check --api, and the server's log".to_owned();
         self.failure(why, next)
     }
 

@@ -91,7 +91,7 @@ fn a_full_server_is_named_with_the_first_client_it_refused() {
     assert_eq!(report.troubles["status_503"], 8);
     let failure = failure(&report);
     assert!(failure.starts_with("client 13 could not connect — the server answered 503: full — "));
-    assert!(failure.contains("throng doctor --port "), "{failure}");
+    assert!(failure.contains("/proc/PID/limits"), "{failure}");
     assert_eq!(report.fanout[0].median.deliveries, 12 * 12);
 }
 
