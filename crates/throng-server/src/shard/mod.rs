@@ -4,10 +4,12 @@
 //! What a connection means is left to a [`Handler`]; the shard reads frames, writes bytes, keeps
 //! deadlines, and gives every part of its work a bounded slice of a turn.
 
+mod closing;
 mod conn;
 mod crowd;
 mod mailbox;
 mod outbox;
+mod reading;
 mod sweep;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,289 @@
+//! What comes in on a connection: from the event to the session, and where it stops.
+
+use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use mio::Token;
+use throng_wire::websocket::{Event, Opcode, Role, Violation};
+
+use super::conn::{Flags, State};
+use super::crowd::{Out, make_ready, second_after};
+use super::turn::{Shard, slot_of};
+use super::{Handler, Message, NEVER, Taken};
+use crate::codes::Disconnect;
+
+/// What decoding a piece of input came to.
+enum Decoded {
+    /// All of it is done with, or kept by the decoder.
+    All,
+    /// From here on it waits for the next turn, or for an answer.
+    Stopped(usize, Taken),
+    /// The session is over; from here on only a close frame counts.
+    Over(usize),
+    /// The peer says goodbye, perhaps with a code.
+    Goodbye(Option<u16>),
+    /// The peer breaks the protocol.
+    Violated(Violation),
+}
+
+impl<H: Handler> Shard<H> {
+    /// Notes what the kernel says of a connection, and gives it its share, or `late` in a turn a
+    /// place among those who go on.
+    pub(super) fn event(&mut self, event: &mio::event::Event, late: bool) {
+        // A slot is given away again only after all events of its turn were looked at, so an
+        // event never meets a stranger.
+        let Token(key) = event.token();
+        let Some(conn) = self.crowd.conns.get_mut(key) else { return };
+        let slot = slot_of(key);
+        if event.is_read_closed() || event.is_error() {
+            conn.link.flags.set(Flags::READ_CLOSED);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            conn.link.flags.set(Flags::READABLE);
+        }
+        if event.is_writable() && conn.link.outbox.is_some() {
+            self.crowd.flush(slot);
+            self.finish_close(slot);
+        }
+        if !late {
+            return self.advance(slot);
+        }
+        if let Some(conn) = self.crowd.conns.get_mut(key) {
+            make_ready(&mut conn.link, slot, &mut self.crowd.ready);
+        }
+    }
+
+    /// Gives one connection its share of the turn: what it has left over, then its socket.
+    pub(super) fn advance(&mut self, slot: u32) {
+        let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return };
+        match conn.link.state {
+            State::Dead => return,
+            // Its farewell is to be said first.
+            State::Closing if conn.session.is_some() => return,
+            State::Closing => return self.listen_for_close(slot),
+            State::Open if conn.link.flags.has(Flags::WAITING) => return,
+            State::Open => {}
+        }
+        if conn.link.flags.has(Flags::MORE) && !self.proceed(slot) {
+            return;
+        }
+        let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return };
+        if let Some(mut stash) = conn.link.stash.take() {
+            let (decoded, fresh) = self.decode(slot, &mut stash);
+            if let Decoded::Stopped(at, _) = decoded {
+                // The rest moves to the front of the same memory, until all of it is used up.
+                stash.drain(..at);
+                if let Some(conn) = self.crowd.conns.get_mut(slot as usize)
+                    && !stash.is_empty()
+                {
+                    conn.link.stash = Some(stash);
+                }
+                self.conclude(slot, decoded, fresh, &mut []);
+                return;
+            }
+            if !self.conclude(slot, decoded, fresh, &mut stash) {
+                return;
+            }
+        }
+        self.read(slot);
+    }
+
+    /// Lets the session go on with what it kept of a message. Returns whether it is through.
+    fn proceed(&mut self, slot: u32) -> bool {
+        let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return false };
+        conn.link.flags.clear(Flags::MORE);
+        let Some(mut session) = conn.session.take() else { return false };
+        let handler = &mut self.handler;
+        let crowd = &mut self.crowd;
+        let taken = crowd.speak(slot, |out| guarded(out, |out| handler.proceed(out, &mut session)));
+        self.put_back(slot, session, taken.is_none());
+        match taken {
+            Some(Taken::All) => self.is_open(slot),
+            Some(stopped) => {
+                self.stop(slot, stopped);
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn read(&mut self, slot: u32) {
+        let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return };
+        let link = &mut conn.link;
+        if !link.flags.has(Flags::READABLE) || link.state != State::Open {
+            return;
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        match link.socket.read(&mut buffer) {
+            Ok(0) => self.crowd.break_off(slot, Disconnect::CONNECTION_CLOSED),
+            Ok(got) => {
+                if got < buffer.len() && !link.flags.has(Flags::READ_CLOSED) {
+                    // epoll(7): a short read on an edge-triggered stream has emptied it.
+                    link.flags.clear(Flags::READABLE);
+                } else {
+                    make_ready(link, slot, &mut self.crowd.ready);
+                }
+                let (decoded, fresh) = self.decode(slot, &mut buffer[..got]);
+                self.conclude(slot, decoded, fresh, &mut buffer[..got]);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                link.flags.clear(Flags::READABLE);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                make_ready(link, slot, &mut self.crowd.ready);
+            }
+            Err(_) => self.crowd.break_off(slot, Disconnect::CONNECTION_CLOSED),
+        }
+        self.buffer = buffer;
+    }
+
+    /// Decodes input and hands its messages to the session, until it stops or the share is spent.
+    /// Returns besides whether what is half received now began with this input.
+    fn decode(&mut self, slot: u32, input: &mut [u8]) -> (Decoded, bool) {
+        let limits = self.crowd.bounds.message;
+        let nothing = (Decoded::All, false);
+        let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return nothing };
+        let Some(mut session) = conn.session.take() else { return nothing };
+        let mut decoder = std::mem::take(&mut conn.link.decoder);
+        let handler = &mut self.handler;
+        let crowd = &mut self.crowd;
+        let mut panicked = false;
+        let mut fresh = !decoder.is_partial();
+        let decoded = crowd.speak(slot, |out| {
+            let mut at = 0;
+            loop {
+                let step = match decoder.next(&mut input[at..], Role::Server, limits) {
+                    Ok(step) => step,
+                    Err(violation) => return Decoded::Violated(violation),
+                };
+                at += step.consumed;
+                let Some(event) = step.event else { return Decoded::All };
+                out.share = out.share.saturating_sub(1);
+                let message = match event {
+                    Event::Text(text) => Message::Text(text),
+                    Event::Binary(data) => Message::Binary(data),
+                    Event::Pong(data) => Message::Pong(data),
+                    Event::Ping(data) => {
+                        // RFC 6455 5.5.3: a pong carries the ping's data.
+                        out.frame(Opcode::Pong, data);
+                        Message::Ping
+                    }
+                    Event::Close(status) => return Decoded::Goodbye(status.map(|(code, _)| code)),
+                };
+                let taken = guarded(out, |out| handler.message(out, &mut session, message));
+                panicked = taken.is_none();
+                decoder.release();
+                fresh |= !decoder.is_partial();
+                match taken {
+                    None => return Decoded::Over(at),
+                    Some(_) if out.is_closing() => return Decoded::Over(at),
+                    Some(Taken::All) if out.share > 0 => {}
+                    Some(Taken::All) => return Decoded::Stopped(at, Taken::More),
+                    Some(stopped) => return Decoded::Stopped(at, stopped),
+                }
+            }
+        });
+        if let Some(conn) = self.crowd.conns.get_mut(slot as usize) {
+            conn.link.decoder = decoder;
+        }
+        self.put_back(slot, session, panicked);
+        (decoded, fresh)
+    }
+
+    /// Gives the session back to its record, or ends it after a panic.
+    fn put_back(&mut self, slot: u32, session: H::Session, panicked: bool) {
+        if let Some(conn) = self.crowd.conns.get_mut(slot as usize) {
+            conn.session = Some(session);
+        }
+        if panicked {
+            // Invariant ALIVE: one connection's input may end that connection and no other.
+            self.crowd.counters.panics += 1;
+            self.log.error(
+                "session panic",
+                "a bug: a client's input could not be handled; it was closed with 3004",
+            );
+            self.crowd.fall(slot, Disconnect::INTERNAL);
+        }
+    }
+
+    /// Draws the consequences of [`Shard::decode`]. Returns whether the connection may go on.
+    fn conclude(&mut self, slot: u32, decoded: Decoded, fresh: bool, input: &mut [u8]) -> bool {
+        let goes_on = match decoded {
+            Decoded::All => self.is_open(slot),
+            Decoded::Stopped(at, taken) => {
+                if at < input.len()
+                    && let Some(conn) = self.crowd.conns.get_mut(slot as usize)
+                {
+                    conn.link.stash = Some(Box::new(input[at..].to_vec()));
+                }
+                self.stop(slot, taken);
+                false
+            }
+            Decoded::Over(at) => {
+                let limits = self.crowd.bounds.message;
+                if let Some(conn) = self.crowd.conns.get_mut(slot as usize) {
+                    conn.link.hear_close(&mut input[at..], limits);
+                }
+                false
+            }
+            Decoded::Goodbye(code) => {
+                self.goodbye(slot, code);
+                false
+            }
+            Decoded::Violated(violation) => {
+                if let Some(conn) = self.crowd.conns.get_mut(slot as usize) {
+                    conn.link.flags.set(Flags::FAILED);
+                }
+                self.crowd
+                    .fall(slot, Disconnect::custom(violation.close_code(), violation.reason()));
+                false
+            }
+        };
+        self.watch_partial(slot, fresh);
+        goes_on
+    }
+
+    fn stop(&mut self, slot: u32, taken: Taken) {
+        let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return };
+        match taken {
+            Taken::Waiting => conn.link.flags.set(Flags::WAITING),
+            Taken::More | Taken::All => {
+                conn.link.flags.set(Flags::MORE);
+                make_ready(&mut conn.link, slot, &mut self.crowd.ready);
+            }
+        }
+    }
+
+    /// A half-received message has a deadline and is counted against the allowance.
+    fn watch_partial(&mut self, slot: u32, fresh: bool) {
+        let patience = self.crowd.bounds.incomplete_message;
+        let second = self.crowd.time.second;
+        let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return };
+        let link = &mut conn.link;
+        if link.state != State::Open {
+            return;
+        }
+        let partial = link.decoder.is_partial();
+        let deadline_s = match partial {
+            false => NEVER,
+            true if fresh => second_after(second, patience),
+            true => link.deadline_s,
+        };
+        if link.deadline_s != deadline_s {
+            link.deadline_s = deadline_s;
+            self.crowd.due[slot as usize] = link.due_s();
+        }
+        if link.accounted > 0 || partial || link.stash.is_some() {
+            self.crowd.account(slot);
+        }
+    }
+
+    pub(super) fn is_open(&self, slot: u32) -> bool {
+        self.crowd.conns.get(slot as usize).is_some_and(|conn| conn.link.state == State::Open)
+    }
+}
+
+/// Runs a handler on one connection's input. `None` after a panic.
+fn guarded(out: &mut Out<'_>, f: impl FnOnce(&mut Out<'_>) -> Taken) -> Option<Taken> {
+    catch_unwind(AssertUnwindSafe(|| f(out))).ok()
+}
