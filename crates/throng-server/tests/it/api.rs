@@ -356,5 +356,9 @@ fn who_asks_is_told_whom_a_publication_reached() {
         near.contains(r#""near":[{"channel":"news","subscribers":2}],"subscribers":0"#),
         "{near}"
     );
+    let body = br#"{"channels":["news","unknown:x"],"data":1}"#;
+    let broadcast = post(server.address, "/api/broadcast", &headers, body).body;
+    let error = r#"{"error":{"code":102,"message":"unknown channel"}}"#;
+    assert_eq!(broadcast, format!(r#"{{"result":{{"responses":[{reached},{error}]}}}}"#));
     server.stop();
 }

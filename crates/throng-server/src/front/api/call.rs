@@ -14,6 +14,8 @@ use crate::codes::ErrorCode;
 pub(in crate::front) struct Call<'a> {
     pub(in crate::front) method: &'a str,
     pub(in crate::front) params: &'a RawValue,
+    /// Whether the caller wants to know whom its publications reached.
+    pub(in crate::front) audience: bool,
 }
 
 /// Why a call failed: what the caller is told, and what the log is.

@@ -69,7 +69,7 @@ pub(super) async fn run(front: &Front, call: Call<'_>) -> Result {
     match call.method {
         "batch" => batch(front, call.params).await,
         "publish" => publish(front, parse(call.params)?).await,
-        "broadcast" => broadcast(front, parse(call.params)?).await,
+        "broadcast" => broadcast(front, parse(call.params)?, call.audience).await,
         _ => run_rare(front, call).await,
     }
 }
@@ -125,7 +125,7 @@ async fn publish(front: &Front, publish: Publish) -> Result {
     Ok(position(published))
 }
 
-async fn broadcast(front: &Front, publish: Publish) -> Result {
+async fn broadcast(front: &Front, publish: Publish, asks_audience: bool) -> Result {
     if publish.channels.is_empty() || publish.channels.len() > MANY_MAX {
         return Err(bad(format!("channels must be 1 to {MANY_MAX}")));
     }
@@ -140,6 +140,9 @@ async fn broadcast(front: &Front, publish: Publish) -> Result {
             Ok(published) => {
                 out.extend_from_slice(b"{\"result\":");
                 out.extend_from_slice(&position(published));
+                if asks_audience {
+                    put_audience(front, channel, &mut out).await;
+                }
                 out.push(b'}');
             }
             Err(error) => {
@@ -254,20 +257,26 @@ fn unexpected(answer: &Answer) -> ApiError {
     )
 }
 
-/// Who a publication reached, for callers who ask.
-pub(super) async fn audience(front: &Front, params: &RawValue) -> Vec<u8> {
-    let Ok(Channel { channel }) = parse(params) else { return b"{}".to_vec() };
+/// Who the publication of these parameters reached, for callers who ask.
+pub(super) async fn put_audience_of(front: &Front, params: &RawValue, out: &mut Vec<u8>) {
+    if let Ok(Channel { channel }) = parse(params) {
+        put_audience(front, &channel, out).await;
+    }
+}
+
+/// Who is in a channel, as a member of the object that `out` is in the middle of.
+async fn put_audience(front: &Front, channel: &str, out: &mut Vec<u8>) {
     let channel = ChannelName::from(channel);
     let asked = ask(front, Request::Audience { channel: ChannelName::clone(&channel) }).await;
-    let Ok(Answer::Audience(Audience { subscribers, near })) = asked else {
-        return b"{}".to_vec();
-    };
+    // The publication is made; that nobody can say whom it reached does not change its answer.
+    let Ok(Answer::Audience(Audience { subscribers, near })) = asked else { return };
     let users = users(front, Some(channel)).await.unwrap_or_default();
     let near: Vec<_> = near
         .iter()
         .map(|(channel, subscribers)| json!({"channel": &**channel, "subscribers": subscribers}))
         .collect();
-    json!({"subscribers": subscribers, "users": users, "near": near}).to_string().into_bytes()
+    let audience = json!({"subscribers": subscribers, "users": users, "near": near});
+    out.extend_from_slice(format!(",\"audience\":{audience}").as_bytes());
 }
 
 /// How many users are in a channel, or on this node.
@@ -562,7 +571,9 @@ async fn batch(front: &Front, params: &RawValue) -> Result {
             Some((method, _)) if method == "batch" => Err(bad("a batch in a batch")),
             Some((method, params)) => {
                 // A batch is no level deeper than its commands: the recursion ends here.
-                Box::pin(run(front, Call { method, params })).await.map(|result| (method, result))
+                Box::pin(run(front, Call { method, params, audience: false }))
+                    .await
+                    .map(|result| (method, result))
             }
             None => Err(bad("a command names no method")),
         };

@@ -102,7 +102,7 @@ async fn one(front: &Front, method: &str, body: &[u8], asks: Asks) -> Answer {
     if !params.get().starts_with('{') {
         return malformed("it is of another type");
     }
-    let call = Call { method, params };
+    let call = Call { method, params, audience: asks.audience };
     match logged(front, methods::run(front, call).await) {
         Ok(result) if method == "batch" => json(StatusCode::OK, result),
         Ok(result) => {
@@ -110,8 +110,7 @@ async fn one(front: &Front, method: &str, body: &[u8], asks: Asks) -> Answer {
             out.extend_from_slice(b"{\"result\":");
             out.extend_from_slice(&result);
             if asks.audience && method == "publish" {
-                out.extend_from_slice(b",\"audience\":");
-                out.extend_from_slice(&methods::audience(front, params).await);
+                methods::put_audience_of(front, params, &mut out).await;
             }
             out.push(b'}');
             json(StatusCode::OK, out)
@@ -168,7 +167,7 @@ async fn legacy(front: &Front, body: &[u8]) -> Answer {
         }
         let params = call.params.unwrap_or(RawValue::NULL);
         let result = if methods::is_known(&call.method) {
-            methods::run(front, Call { method: &call.method, params }).await
+            methods::run(front, Call { method: &call.method, params, audience: false }).await
         } else {
             Err(ApiError::new(ErrorCode::METHOD_NOT_FOUND, "there is no such method"))
         };
