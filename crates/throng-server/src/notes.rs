@@ -1,18 +1,32 @@
 //! The log lines of sessions and shards.
 
+use std::net::IpAddr;
+
 use uuid::Uuid;
 
 use crate::config::Level;
 use crate::log::{Line, Log, Value};
 
+/// Whom a line is about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Who<'a> {
+    pub user: &'a str,
+    pub client: Uuid,
+    pub address: IpAddr,
+}
+
 impl Log {
     /// One client was refused something or was closed; counted by code, so that a crowd that is
     /// refused for one reason costs a line and a number.
-    pub(crate) fn client(&self, code: u32, message: &str, user: &str, client: Uuid) {
+    pub(crate) fn client(&self, code: u32, message: &str, who: Who<'_>) {
         if !self.wants(Level::Info) {
             return;
         }
-        let fields = [("user", Value::Text(user)), ("client", Value::Shown(&client))];
+        let fields = [
+            ("user", Value::Text(who.user)),
+            ("client", Value::Shown(&who.client)),
+            ("addr", Value::Shown(&who.address)),
+        ];
         self.line(&Line {
             level: Level::Info,
             key: key_of(code),

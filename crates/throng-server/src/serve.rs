@@ -117,6 +117,7 @@ pub fn serve_until(
         next_shard: AtomicUsize::new(0),
         draining: AtomicBool::new(false),
         arrivals: crate::front::arrivals(),
+        undeclared: crate::front::address::Undeclared::default(),
         command: options.command,
         uid: Rng::new(system_seed()).uuid().to_string(),
         common,

@@ -197,7 +197,7 @@ impl Sessions {
                 let because = format!(
                     "3504 the user has {limit} connections, which is client.user_connection_limit"
                 );
-                common.log.client(3504, &because, session.user(), session.client());
+                session.note(&common.log, 3504, &because);
                 out.close(Disconnect::CONNECTION_LIMIT);
             }
         }
@@ -425,7 +425,7 @@ impl Handler for Sessions {
         let to = ReplyTo { mailbox: self.shard, slot: conn.slot, number: conn.number, ticket: 0 };
         let (orphans, late) = (&mut self.orphans, &mut self.late);
         if let Some(because) = shards_reason(&common.settings, session.kind(), why) {
-            common.log.client(why.code.into(), &because, session.user(), session.client());
+            session.note(&common.log, why.code.into(), &because);
         }
         session.end(&mut self.registry, conn, &mut |ending| match ending {
             Ending::Leave(leave) => common.node.call(Request::Unsubscribe(leave), to, now),

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::machine;
+use super::network::Network;
 use super::options;
 use super::problem::Problem;
 use super::read::Reader;
 use super::settings::{
-    ChannelOptions, Channels, Client, DataFormat, Http, HttpApi, Level, Limits, Log,
-    PersonalChannel, Settings, Shutdown, Token, UniWebSocket, WebSocket,
+    AddressHeader, ChannelOptions, Channels, Client, DataFormat, Http, HttpApi, Level, Limits, Log,
+    PersonalChannel, Proxies, ProxyProtocol, Settings, Shutdown, Token, UniWebSocket, WebSocket,
 };
+use super::tree::Value;
 use super::written::{NAMESPACES, Written};
 
 /// A single client may have as much waiting.
@@ -94,6 +96,7 @@ fn settings(r: &mut Reader<'_>, dev: bool) -> Settings {
         pid_file: path_if_any(r, "pid_file"),
         shutdown: shutdown(r),
         limits: limits(r),
+        proxies: proxies(r),
     }
 }
 
@@ -326,10 +329,60 @@ fn limits(r: &mut Reader<'_>) -> Limits {
     }
 }
 
+fn proxies(r: &mut Reader<'_>) -> Proxies {
+    Proxies {
+        trusted: networks(r, "trusted_proxies"),
+        header: {
+            let path = "client_address_header";
+            // The names of headers are the same in capitals.
+            match r.text(path).to_ascii_lowercase().as_str() {
+                "x-forwarded-for" => Some(AddressHeader::XForwardedFor),
+                "x-real-ip" => Some(AddressHeader::XRealIp),
+                "forwarded" => Some(AddressHeader::Forwarded),
+                "none" | "" => None,
+                _ => {
+                    let what = "not known; write one of \"x-forwarded-for\", \"x-real-ip\", \
+                                \"forwarded\", \"none\"";
+                    r.wrong(path, what)
+                }
+            }
+        },
+        protocol: proxy_protocol(r, "http_server.proxy_protocol"),
+        internal_protocol: proxy_protocol(r, "http_server.internal_proxy_protocol"),
+    }
+}
+
+/// Every one that is none is told of, not only the first.
+fn networks(r: &mut Reader<'_>, path: &str) -> Vec<Network> {
+    let texts = r.texts(path);
+    let mut networks = Vec::with_capacity(texts.len());
+    for text in texts {
+        match text.parse::<Network>() {
+            Ok(network) => networks.push(network),
+            Err(error) => {
+                let _: () = r.wrong(path, &format!("{text:?} is {error}"));
+            }
+        }
+    }
+    networks
+}
+
+fn proxy_protocol(r: &mut Reader<'_>, path: &str) -> ProxyProtocol {
+    // YAML reads a bare `on` as true.
+    match r.written.given.get(path).map(|given| &given.node.value) {
+        Some(Value::Bool(true)) => return ProxyProtocol::Either,
+        Some(Value::Bool(false)) => return ProxyProtocol::Off,
+        _ => {}
+    }
+    let all = [ProxyProtocol::Off, ProxyProtocol::V1, ProxyProtocol::V2, ProxyProtocol::Either];
+    r.word(path, &all.map(|protocol| (protocol.name(), protocol)))
+}
+
 /// Checks options against each other.
 fn check(r: &mut Reader<'_>, settings: &Settings) {
     check_listening(r, settings);
     check_paths(r, settings);
+    check_proxies(r, &settings.proxies);
     let client = &settings.client;
     if !client.ping_interval.is_zero() && client.pong_timeout >= client.ping_interval {
         let what = "must be shorter than client.ping_interval, or no pong is ever missed";
@@ -382,6 +435,30 @@ fn check_listening(r: &mut Reader<'_>, settings: &Settings) {
                         remove this, or write a configuration: throng config init";
             let _: () = r.wrong(path, what);
         }
+    }
+}
+
+fn check_proxies(r: &mut Reader<'_>, proxies: &Proxies) {
+    // Where those that were named are all misspelt, one problem is enough.
+    let nobody = r.texts("trusted_proxies").is_empty();
+    let listeners = [
+        ("http_server.proxy_protocol", proxies.protocol),
+        ("http_server.internal_proxy_protocol", proxies.internal_protocol),
+    ];
+    for (path, _) in listeners.into_iter().filter(|(_, on)| nobody && *on != ProxyProtocol::Off) {
+        let what = "lets in only trusted proxies, and there are none; name yours: \
+                    trusted_proxies = [\"127.0.0.1/32\"]";
+        let _: () = r.wrong(path, what);
+    }
+    let is_default = proxies.header == Some(AddressHeader::XForwardedFor);
+    if nobody && proxies.header.is_some() && !is_default {
+        let what = "does nothing while trusted_proxies is empty; name yours: \
+                    trusted_proxies = [\"127.0.0.1/32\"]";
+        r.doubt("client_address_header", what);
+    }
+    if proxies.trusted.iter().any(Network::is_everybody) {
+        let what = "trusts everybody, so every client may claim any address; name only the proxies";
+        r.doubt("trusted_proxies", what);
     }
 }
 

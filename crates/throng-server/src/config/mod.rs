@@ -8,6 +8,7 @@ mod duration;
 mod init;
 mod machine;
 mod meaning;
+mod network;
 mod options;
 mod problem;
 mod read;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 pub use channel::*;
 pub use duration::{parse_duration, show_duration};
 pub use init::{InitError, InitFile, default_text, init};
+pub use network::{Network, NotANetwork};
 pub use problem::*;
 pub use settings::*;
 

@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use regex_lite::Regex;
 
+use super::network::Network;
 use crate::log::Redacted;
 
 /// Everything the server needs to know.
@@ -34,6 +36,7 @@ pub struct Settings {
     pub pid_file: Option<PathBuf>,
     pub shutdown: Shutdown,
     pub limits: Limits,
+    pub proxies: Proxies,
 }
 
 #[derive(Debug, Clone)]
@@ -248,6 +251,71 @@ pub struct Limits {
     pub close_timeout: Duration,
     /// `limits.publish_timeout`: how long an API publish waits for buffer space before error 111.
     pub publish_timeout: Duration,
+}
+
+/// throng's own: who stands in front, and how it tells whom it speaks for.
+#[derive(Debug, Clone)]
+pub struct Proxies {
+    /// `trusted_proxies`: whose word about a client's address counts.
+    pub trusted: Vec<Network>,
+    /// `client_address_header`: where they write it; none: nowhere.
+    pub header: Option<AddressHeader>,
+    /// `http_server.proxy_protocol`, on the public port.
+    pub protocol: ProxyProtocol,
+    /// `http_server.internal_proxy_protocol`, on the internal one.
+    pub internal_protocol: ProxyProtocol,
+}
+
+impl Proxies {
+    /// Whether this address is a proxy whose word counts.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(address))
+    }
+}
+
+/// The header that says for whom a proxy asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressHeader {
+    /// `X-Forwarded-For`, where each proxy appends whom it heard.
+    XForwardedFor,
+    /// `X-Real-IP`, one address.
+    XRealIp,
+    /// RFC 7239 `Forwarded`.
+    Forwarded,
+}
+
+impl AddressHeader {
+    /// As it is written in HTTP.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::XForwardedFor => "X-Forwarded-For",
+            Self::XRealIp => "X-Real-IP",
+            Self::Forwarded => "Forwarded",
+        }
+    }
+}
+
+/// What a connection must begin with. Never guessed: where it is off, no such header is looked for,
+/// and where it is on, nobody gets in without one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProxyProtocol {
+    #[default]
+    Off,
+    V1,
+    V2,
+    Either,
+}
+
+impl ProxyProtocol {
+    /// As it is written in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+            Self::Either => "on",
+        }
+    }
 }
 
 /// Keys are left out: whoever shows settings shows no secret.

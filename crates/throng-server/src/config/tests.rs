@@ -406,3 +406,58 @@ proptest::proptest! {
         proptest::prop_assert_eq!(tree::Syntax::Json.parse(&text).is_ok(), known);
     }
 }
+
+#[test]
+fn every_proxy_that_is_none_is_told_of() {
+    let text = "trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/33\", \"nginx\"]\n\
+                client_address_header = \"X-Client\"\n\
+                http_server.proxy_protocol = \"v3\"\n";
+    let loaded = load_text("a.toml", text, &[]);
+    let list = r#"a.toml:1: trusted_proxies = ["127.0.0.1", "10.0.0.0/33", "nginx"]"#;
+    let advice = "not an address or a network; write for example \"127.0.0.1\" or \"10.0.0.0/8\"";
+    assert_eq!(
+        shown(&loaded.problems),
+        [
+            format!("{list}: \"10.0.0.0/33\" is {advice}"),
+            format!("{list}: \"nginx\" is {advice}"),
+            "a.toml:2: client_address_header = \"X-Client\": not known; write one of \
+             \"x-forwarded-for\", \"x-real-ip\", \"forwarded\", \"none\""
+                .to_owned(),
+            "a.toml:3: http_server.proxy_protocol = \"v3\": not known; write one of \"off\", \"v1\", \
+             \"v2\", \"on\""
+                .to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn proxies_are_trusted_by_name_only() {
+    let settings = good(load_text("a.toml", "", &[]));
+    assert!(settings.proxies.trusted.is_empty());
+    assert_eq!(settings.proxies.header, Some(AddressHeader::XForwardedFor));
+    let text = "trusted_proxies: [10.0.0.0/8, '::1']\nclient_address_header: X-Real-IP\n\
+                http_server:\n  proxy_protocol: on\n  internal_proxy_protocol: v2\n";
+    let proxies = good(load_text("a.yaml", text, &[])).proxies;
+    assert!(proxies.trusts([10, 1, 2, 3].into()) && !proxies.trusts([127, 0, 0, 1].into()));
+    assert_eq!(proxies.header, Some(AddressHeader::XRealIp));
+    assert_eq!(proxies.protocol, ProxyProtocol::Either);
+    assert_eq!(proxies.internal_protocol, ProxyProtocol::V2);
+    let env = [("THRONG_TRUSTED_PROXIES", "127.0.0.1 ::1")];
+    assert_eq!(good(load_text("a.toml", "", &env)).proxies.trusted.len(), 2);
+}
+
+#[test]
+fn proxy_options_that_cannot_work_are_told() {
+    let loaded = load_text("a.toml", "http_server.proxy_protocol = \"v2\"", &[]);
+    assert_eq!(
+        shown(&loaded.problems),
+        [
+            "a.toml:1: http_server.proxy_protocol = \"v2\": lets in only trusted proxies, and there are \
+          none; name yours: trusted_proxies = [\"127.0.0.1/32\"]"
+        ]
+    );
+    let loaded = load_text("a.toml", "client_address_header = \"forwarded\"", &[]);
+    assert!(shown(&loaded.warnings)[0].contains("does nothing while trusted_proxies is empty"));
+    let loaded = load_text("a.toml", "trusted_proxies = [\"0.0.0.0/0\"]", &[]);
+    assert!(shown(&loaded.warnings)[0].contains("trusts everybody"));
+}

@@ -13,7 +13,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
+use super::address::{ClientAddress, introduce};
 use super::upgrade::Move;
 use super::{Answer, Door, Front, Outcome, Visit};
 use crate::shard::{Adopt, Post};
@@ -35,15 +37,20 @@ struct Word {
 /// Serves one connection. Its permit is given back when it ends or has moved.
 pub(crate) async fn drive(
     front: Arc<Front>,
-    socket: TcpStream,
+    mut socket: TcpStream,
     peer: SocketAddr,
     door: Door,
     visitor: OwnedSemaphorePermit,
 ) {
-    let word = Arc::<Word>::default();
-    let visits = Visits { front: Arc::clone(&front), word: Arc::clone(&word), peer, door };
     let http = &front.settings().http;
-    let mut first = pin!(tokio::time::sleep(http.header_timeout));
+    // One deadline for everything that comes before the first request is understood.
+    let deadline = Instant::now() + http.header_timeout;
+    let Some(from) = introduce(front.listener(door), &mut socket, peer, deadline).await else {
+        return;
+    };
+    let word = Arc::<Word>::default();
+    let visits = Visits { front: Arc::clone(&front), word: Arc::clone(&word), peer, from, door };
+    let mut first = pin!(tokio::time::sleep_until(deadline));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         // hyper's deadline for a head begins when it waits for one, so for the second request
@@ -92,6 +99,8 @@ struct Visits {
     front: Arc<Front>,
     word: Arc<Word>,
     peer: SocketAddr,
+    /// Who connected, or for whom a trusted proxy did.
+    from: ClientAddress,
     door: Door,
 }
 
@@ -103,8 +112,12 @@ impl Service<hyper::Request<hyper::body::Incoming>> for Visits {
     fn call(&self, request: hyper::Request<hyper::body::Incoming>) -> Self::Future {
         let front = Arc::clone(&self.front);
         let word = Arc::clone(&self.word);
-        word.arrived.store(true, Ordering::Relaxed);
-        let visit = Visit { request, peer: self.peer, door: self.door };
+        let (proxies, headers) = (&front.settings().proxies, request.headers());
+        if !word.arrived.swap(true, Ordering::Relaxed) {
+            front.undeclared.note(self.from, headers, proxies, &front.common.log);
+        }
+        let address = self.from.of_request(proxies, headers);
+        let visit = Visit { request, peer: self.peer, address, door: self.door };
         Box::pin(async move {
             match front.visit(visit).await {
                 Outcome::Answered(answer) => Ok(answer),

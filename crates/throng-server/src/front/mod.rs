@@ -4,6 +4,7 @@
 //! connection that is to be upgraded apart before it is answered: its socket moves to a shard.
 
 pub(crate) mod accept;
+pub(crate) mod address;
 mod api;
 mod connection;
 mod health;
@@ -21,6 +22,7 @@ use hyper::body::Incoming;
 use throng_limits::Budget;
 use tokio::sync::Semaphore;
 
+use self::address::{ClientAddress, Undeclared};
 use crate::clock::Clock;
 use crate::config::{Level, Settings};
 use crate::log::line;
@@ -53,6 +55,8 @@ pub(crate) struct Front {
     /// The server is stopping: no new clients.
     pub(crate) draining: AtomicBool,
     pub(crate) arrivals: upgrade::Arrivals,
+    /// Proxies that nobody declared.
+    pub(crate) undeclared: Undeclared,
     /// How this program is called from any directory, for the playground.
     pub(crate) command: String,
     /// This process's id among nodes, for `info`.
@@ -82,6 +86,8 @@ impl Door {
 pub(crate) struct Visit {
     pub(crate) request: Request<Incoming>,
     pub(crate) peer: SocketAddr,
+    /// Whose it is, whatever stands between.
+    pub(crate) address: ClientAddress,
     pub(crate) door: Door,
 }
 
@@ -95,6 +101,19 @@ pub(crate) enum Outcome {
 impl Front {
     pub(crate) fn settings(&self) -> &Settings {
         &self.common.settings
+    }
+
+    /// What the port behind a door wants of those who connect.
+    fn listener(&self, door: Door) -> address::Listener<'_> {
+        let settings = self.settings();
+        let (protocol, option) = match door {
+            Door::Both | Door::Public => (settings.proxies.protocol, "http_server.proxy_protocol"),
+            Door::Internal => {
+                (settings.proxies.internal_protocol, "http_server.internal_proxy_protocol")
+            }
+        };
+        let log = &self.common.log;
+        address::Listener { protocol, option, proxies: &settings.proxies, log }
     }
 
     pub(crate) async fn visit(&self, visit: Visit) -> Outcome {

@@ -34,7 +34,7 @@ fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<Answer>
     let request = &visit.request;
     let headers = request.headers();
     let key = handshake_key(request.method(), headers)?;
-    check_origin(front, headers)?;
+    check_origin(front, visit)?;
     let query = Query(request.uri().query().unwrap_or_default());
     let protocol = check_encoding(headers, &query)?;
     let permit = admit(front)?;
@@ -62,12 +62,12 @@ fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<Answer>
         .map(|connect| Bytes::from(percent_decoded(connect)));
     let native_ping = query.get("cf_ws_frame_ping_pong") == Some("true");
     if front.wants_debug() {
-        line!(front.common.log, Debug, "client.upgrade", "a client has come"; peer = visit.peer.to_string().as_str());
+        line!(front.common.log, Debug, "client.upgrade", "a client has come"; addr = visit.address.ip.to_string().as_str(), peer = visit.peer.to_string().as_str());
     }
     Ok(Move {
         shard: front.next_shard.fetch_add(1, Ordering::Relaxed) % shards,
         head: head.into(),
-        open: Open { kind, native_ping, user, connect },
+        open: Open { kind, native_ping, user, connect, address: visit.address },
         permit,
     })
 }
@@ -81,7 +81,10 @@ fn handshake_key<'r>(method: &Method, headers: &'r HeaderMap) -> Result<&'r str,
             "This address speaks WebSocket, and the request came without its Upgrade headers.\n\
              If nginx is in front, it drops them unless told otherwise:\n\
              \n    proxy_http_version 1.1;\n    proxy_set_header Upgrade $http_upgrade;\n    \
-             proxy_set_header Connection \"upgrade\";\n",
+             proxy_set_header Connection \"upgrade\";\n\n\
+             And so that it is known who asks, and under which name:\n\
+             \n    proxy_set_header Host $host;\n    \
+             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n",
         );
         answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -110,8 +113,8 @@ fn handshake_key<'r>(method: &Method, headers: &'r HeaderMap) -> Result<&'r str,
         })
 }
 
-fn check_origin(front: &Front, headers: &HeaderMap) -> Result<(), Box<Answer>> {
-    let settings = front.settings();
+fn check_origin(front: &Front, visit: &Visit) -> Result<(), Box<Answer>> {
+    let (settings, headers) = (front.settings(), visit.request.headers());
     // What has no Origin is no page of a browser.
     let Some(value) = headers.get(header::ORIGIN) else { return Ok(()) };
     let origin = value.to_str().unwrap_or("unreadable");
@@ -123,7 +126,8 @@ fn check_origin(front: &Front, headers: &HeaderMap) -> Result<(), Box<Answer>> {
         "403 a page of {shown} was refused: it is not in client.allowed_origins; if it is yours, \
          add \"{shown}\" there"
     );
-    line!(front.common.log, Warn, "origin.refused", "{}", message);
+    let addr: &dyn std::fmt::Display = &visit.address.ip;
+    line!(front.common.log, Warn, "origin.refused", "{}", message; addr = addr);
     Err(Box::new(text(
         StatusCode::FORBIDDEN,
         "the page's origin is not in client.allowed_origins\n",

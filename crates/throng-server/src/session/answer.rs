@@ -99,7 +99,7 @@ impl Session {
                 let ErrorCode { code, message, .. } = error;
                 let line =
                     format!("{code} {}: the ordered subscription: {message}", Shown(&channel));
-                return cx.log.client(code, &line, &self.user, self.client);
+                return self.note(cx.log, code, &line);
             }
         };
         let list = say::publications(&outcome.publications);

@@ -232,7 +232,7 @@ impl Session {
                 }),
                 Err(because) => {
                     let line = format!("103 {}: {because}", Shown(channel));
-                    cx.log.client(103, &line, &self.user, self.client);
+                    self.note(cx.log, 103, &line);
                 }
             }
         }

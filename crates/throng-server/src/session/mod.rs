@@ -17,6 +17,7 @@ mod subscribe;
 mod tests;
 mod wake;
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,7 +30,9 @@ use uuid::Uuid;
 use crate::allowance::{Allowance, Drawn};
 use crate::codes::Disconnect;
 use crate::config::Settings;
+use crate::front::address::ClientAddress;
 use crate::log::Log;
+use crate::notes::Who;
 use crate::shard::{ConnRef, Message, Out, Taken};
 
 pub(crate) use answer::error_code;
@@ -44,6 +47,8 @@ pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " throng");
 #[derive(Debug)]
 pub(crate) struct Session {
     client: Uuid,
+    /// IPv4 as IPv6 has it.
+    address: Ipv6Addr,
     user: Arc<str>,
     stage: Stage,
     kind: Kind,
@@ -64,7 +69,7 @@ pub(crate) struct Session {
 }
 
 // A crowd's memory is these records: 19,000 of them fit in 2 MB.
-const _: () = assert!(size_of::<Session>() <= 88);
+const _: () = assert!(size_of::<Session>() <= 104);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -94,6 +99,8 @@ pub(crate) struct Open {
     pub user: Option<Box<str>>,
     /// A unidirectional client's connect request, when it came in the address.
     pub connect: Option<Bytes>,
+    /// Where the client is.
+    pub address: ClientAddress,
 }
 
 /// What few clients have.
@@ -217,6 +224,10 @@ impl Session {
         cx.out.wake_at(expires_s);
         Self {
             client: cx.out.rng.uuid(),
+            address: match open.address.ip {
+                IpAddr::V4(address) => address.to_ipv6_mapped(),
+                IpAddr::V6(address) => address,
+            },
             user: Arc::default(),
             stage: Stage::Fresh,
             kind: open.kind,
@@ -235,6 +246,11 @@ impl Session {
     /// The client's id.
     pub(crate) fn client(&self) -> Uuid {
         self.client
+    }
+
+    /// Where the client is: its own address, also behind trusted proxies.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.address.to_canonical()
     }
 
     /// The client's user; empty for an anonymous one, and before it has connected.
@@ -416,16 +432,21 @@ impl Session {
         cx.requests.push((request, to));
     }
 
+    /// Says in one line of the log what became of this client, counted by code.
+    pub(crate) fn note(&self, log: &Log, code: u32, message: &str) {
+        let who = Who { user: self.user(), client: self.client(), address: self.address() };
+        log.client(code, message, who);
+    }
+
     /// Ends the session, and says why in one line of the log.
     fn refuse(&self, cx: &mut Cx<'_, '_>, why: Disconnect, because: &str) {
-        let user = &self.user;
-        cx.log.client(why.code.into(), &format!("{} {because}", why.code), user, self.client);
+        self.note(cx.log, why.code.into(), &format!("{} {because}", why.code));
         cx.out.close(why);
     }
 
     /// Refuses one command with a line of the log that names the option behind it.
     fn deny(&self, cx: &mut Cx<'_, '_>, id: u32, error: crate::codes::ErrorCode, because: &str) {
-        cx.log.client(error.code, &format!("{} {because}", error.code), &self.user, self.client);
+        self.note(cx.log, error.code, &format!("{} {because}", error.code));
         self.error(cx, id, error);
     }
 

@@ -377,7 +377,7 @@ impl Session {
         because: &str,
     ) {
         let line = format!("{} {}: {because}", why.code, Shown(channel));
-        cx.log.client(why.code, &line, &self.user, self.client);
+        self.note(cx.log, why.code, &line);
     }
 
     /// Ends one subscription and tells the client. Returns whether there was one.

@@ -140,11 +140,15 @@ impl Client {
         headers: &[(&str, &str)],
         along: &[u8],
     ) -> Result<Self, Answer> {
-        let mut stream = dial(address);
         let mut bytes =
             request(&format!("GET {path}"), &[HANDSHAKE, headers].concat()).into_bytes();
         bytes.extend_from_slice(along);
-        stream.write_all(&bytes).unwrap();
+        Self::upgrade_over(dial(address), &bytes)
+    }
+
+    /// Asks for an upgrade with this request, on a connection that is there already.
+    pub(crate) fn upgrade_over(mut stream: TcpStream, bytes: &[u8]) -> Result<Self, Answer> {
+        stream.write_all(bytes).unwrap();
         let (answer, input) = read_answer(&mut stream);
         if answer.status != 101 {
             return Err(answer);

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use super::super::{Cx, Effects, Ending, Kind, Open, Order, Session, encode_item,
 use crate::allowance::Allowance;
 use crate::codes::Disconnect;
 use crate::config::{Settings, Sources, load};
+use crate::front::address::{ClientAddress, ToldBy};
 use crate::log::{Format, Level, Log};
 use crate::rng::Rng;
 use crate::shard::{ConnRef, Message, NEVER, Out, Taken};
@@ -30,6 +32,9 @@ use crate::shard::{ConnRef, Message, NEVER, Out, Taken};
 pub(super) const START_UNIX_S: i64 = 1_767_225_600;
 /// Commands of one turn; few, so that turns are met.
 const SHARE: u32 = 8;
+/// Where every client is.
+pub(super) const NEAR: ClientAddress =
+    ClientAddress { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), told_by: ToldBy::Socket };
 /// The mailbox of the server API.
 const FRONT: u16 = 1;
 
@@ -166,6 +171,7 @@ impl Bench {
             native_ping: false,
             user: None,
             connect: None,
+            address: NEAR,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::bench::{Bench, START_UNIX_S, token};
+use super::bench::{Bench, NEAR, START_UNIX_S, token};
 use crate::session::{Kind, Open};
 use crate::shard::{Message, NEVER};
 
@@ -16,7 +16,7 @@ fn connect_with(bench: &mut Bench, token: &str) -> (usize, Vec<String>) {
 }
 
 fn open(kind: Kind) -> Open {
-    Open { kind, native_ping: false, user: None, connect: None }
+    Open { kind, native_ping: false, user: None, connect: None, address: NEAR }
 }
 
 #[test]

@@ -1,0 +1,190 @@
+//! Notices a proxy that nobody declared: whoever is behind it looks like one client.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+
+use http::HeaderMap;
+use parking_lot::Mutex;
+
+use super::forwarded;
+use super::{ClientAddress, ToldBy};
+use crate::config::{AddressHeader, Network, Proxies};
+use crate::log::{Log, line, thousands};
+
+/// Connections from one address before it is called a proxy. A developer with a forged header in
+/// hand does not reach it.
+const CONNECTIONS_MIN: u64 = 20;
+/// Said again when there are so many times as many.
+const GROWTH: u64 = 10;
+/// Addresses that are counted at a time: more proxies than this in front of one process are seen one
+/// after the other.
+const PEERS_MAX: usize = 16;
+
+/// Who carries forwarding headers without being declared.
+#[derive(Debug, Default)]
+pub(crate) struct Undeclared(Mutex<Vec<Peer>>);
+
+#[derive(Debug)]
+struct Peer {
+    ip: IpAddr,
+    connections: u64,
+    /// Say it when there are so many.
+    next: u64,
+}
+
+impl Undeclared {
+    /// Takes note of a connection by its first request, and says it when it is time.
+    pub(crate) fn note(
+        &self,
+        from: ClientAddress,
+        headers: &HeaderMap,
+        proxies: &Proxies,
+        log: &Log,
+    ) {
+        // From the open internet it is no proxy of ours but somebody's joke.
+        if from.told_by != ToldBy::Socket || !is_near(from.ip) || proxies.trusts(from.ip) {
+            return;
+        }
+        let Some(header) = forwarded::carried(headers) else { return };
+        if let Some(connections) = self.count(from.ip) {
+            let advice = Advice { ip: from.ip, connections, header, proxies };
+            line!(log, Warn, "proxy.undeclared", "{}", advice);
+        }
+    }
+
+    /// How many there are, when that is to be said.
+    fn count(&self, ip: IpAddr) -> Option<u64> {
+        let mut peers = self.0.lock();
+        let at = match peers.iter().position(|peer| peer.ip == ip) {
+            Some(at) => at,
+            None => {
+                if peers.len() == PEERS_MAX {
+                    // The least of them makes room. Space-saving: who really comes often stays.
+                    let least = peers.iter().enumerate().min_by_key(|(_, peer)| peer.connections);
+                    let least = least.map(|(at, _)| at)?;
+                    peers.swap_remove(least);
+                }
+                peers.push(Peer { ip, connections: 0, next: CONNECTIONS_MIN });
+                peers.len() - 1
+            }
+        };
+        let peer = &mut peers[at];
+        peer.connections += 1;
+        (peer.connections == peer.next).then(|| {
+            peer.next = peer.next.saturating_mul(GROWTH);
+            peer.connections
+        })
+    }
+}
+
+/// The line, with the line to add.
+struct Advice<'a> {
+    ip: IpAddr,
+    connections: u64,
+    header: AddressHeader,
+    proxies: &'a Proxies,
+}
+
+impl fmt::Display for Advice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (ip, network) = (self.ip, Network::only(self.ip));
+        let connections = thousands(self.connections);
+        write!(f, "{connections} connections from {ip} carry {}, but ", self.header.name())?;
+        let seen = format!("so login checks see {ip} for everyone; if that is your nginx:");
+        if self.proxies.trusted.is_empty() {
+            write!(f, "trusted_proxies is empty, {seen} trusted_proxies = [\"{network}\"]")?;
+        } else {
+            write!(
+                f,
+                "trusted_proxies is without it, {seen} add \"{network}\" to trusted_proxies"
+            )?;
+        }
+        if self.proxies.header != Some(self.header) {
+            let name = self.header.name().to_ascii_lowercase();
+            write!(f, " and client_address_header = \"{name}\"")?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether it is this machine's, or of a private network, where one's own proxies are.
+fn is_near(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            // RFC 6598: between a provider's own machines, as in some clusters.
+            let is_shared = a == 100 && b & 0xc0 == 64;
+            ip.is_loopback() || ip.is_private() || ip.is_link_local() || is_shared
+        }
+        IpAddr::V6(ip) => {
+            ip == Ipv6Addr::LOCALHOST || ip.is_unique_local() || ip.is_unicast_link_local()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    fn said(ip: &str, connections: u64, header: &str, trusted: &[&str]) -> String {
+        let mut proxies = Settings::development().proxies;
+        proxies.trusted = trusted.iter().map(|network| network.parse().unwrap()).collect();
+        let headers: HeaderMap =
+            [(header.parse().unwrap(), "6.6.6.6".parse().unwrap())].into_iter().collect();
+        let header = forwarded::carried(&headers).unwrap();
+        Advice { ip: ip.parse().unwrap(), connections, header, proxies: &proxies }.to_string()
+    }
+
+    #[test]
+    fn it_is_said_with_the_line_to_add() {
+        assert_eq!(
+            said("127.0.0.1", 2000, "x-forwarded-for", &[]),
+            "2,000 connections from 127.0.0.1 carry X-Forwarded-For, but trusted_proxies is empty, so \
+             login checks see 127.0.0.1 for everyone; if that is your nginx: \
+             trusted_proxies = [\"127.0.0.1/32\"]"
+        );
+        assert_eq!(
+            said("fd00::7", 20, "x-real-ip", &["10.0.0.0/8"]),
+            "20 connections from fd00::7 carry X-Real-IP, but trusted_proxies is without it, so login \
+             checks see fd00::7 for everyone; if that is your nginx: add \"fd00::7/128\" to \
+             trusted_proxies and client_address_header = \"x-real-ip\""
+        );
+    }
+
+    #[test]
+    fn it_is_said_when_the_crowd_has_grown_tenfold() {
+        let undeclared = Undeclared::default();
+        let ip = IpAddr::from([127, 0, 0, 1]);
+        let said: Vec<u64> = (0..2500).filter_map(|_| undeclared.count(ip)).collect();
+        assert_eq!(said, [20, 200, 2000]);
+    }
+
+    #[test]
+    fn many_addresses_do_not_take_many_places() {
+        let undeclared = Undeclared::default();
+        let busy = IpAddr::from([10, 0, 0, 1]);
+        for number in 0..10_000_u32 {
+            undeclared.count(IpAddr::from((0xc0a8_0000 | number).to_be_bytes()));
+            if number % 100 == 0 {
+                undeclared.count(busy);
+            }
+        }
+        let peers = undeclared.0.lock();
+        assert_eq!(peers.len(), PEERS_MAX);
+        assert!(peers.iter().any(|peer| peer.ip == busy && peer.connections > 20));
+    }
+
+    #[test]
+    fn only_near_addresses_can_be_a_proxy_of_ours() {
+        let near = |ip: &str| is_near(ip.parse().unwrap());
+        for ip in
+            ["127.0.0.9", "10.1.1.1", "172.18.0.2", "192.168.1.1", "100.64.0.1", "::1", "fd00::1"]
+        {
+            assert!(near(ip), "{ip}");
+        }
+        for ip in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2001:db8::1"] {
+            assert!(!near(ip), "{ip}");
+        }
+    }
+}
