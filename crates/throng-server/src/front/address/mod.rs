@@ -112,6 +112,27 @@ impl Listener<'_> {
         );
     }
 
+    /// Says it where what came instead of a request is a PROXY header that nobody wants.
+    pub(super) fn no_request(&self, from: ClientAddress, input: &[u8]) {
+        let Some(version) = proxy_protocol::version(input) else { return };
+        // Behind a header that was wanted, another one is the client's own.
+        if self.protocol != ProxyProtocol::Off {
+            return;
+        }
+        line!(
+            self.log,
+            Warn,
+            "proxy_protocol.off",
+            "a connection from {} was closed: it begins with a PROXY header, and {} is \"off\"; if it \
+             is your proxy: {} = \"{}\" and trusted_proxies = [\"{}\"]",
+            from.ip,
+            self.option,
+            self.option,
+            version.name(),
+            Network::only(from.ip)
+        );
+    }
+
     fn refuse_proxy<T>(&self, ip: IpAddr, because: &str) -> Option<T> {
         line!(
             self.log,
