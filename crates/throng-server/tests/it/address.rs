@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use crate::client::{Client, HANDSHAKE, SOCKET, dial, http, request};
+use crate::client::{Client, HANDSHAKE, SOCKET, dial, http, read_answer, request};
 use crate::server::Server;
 
 const TRUSTED: &str = "trusted_proxies = [\"127.0.0.1/32\"]\n";
@@ -247,4 +247,20 @@ fn a_proxy_header_that_nobody_wants_is_told_of() {
              http_server.proxy_protocol = \"{version}\" and trusted_proxies = [\"127.0.0.1/32\"]"
         ));
     }
+}
+
+#[test]
+fn a_proxy_may_use_one_connection_for_many_clients() {
+    let server = Server::without_witness(&format!("{TRUSTED}health.enabled = true\n"));
+    let mut stream = dial(server.address);
+    for ip in ["203.0.113.1", "203.0.113.2"] {
+        let asked = request("POST /api/info", &[("Host", "a"), ("X-Forwarded-For", ip)]);
+        stream.write_all(asked.as_bytes()).unwrap();
+        assert_eq!(read_answer(&mut stream).0.status, 401);
+        server.logged(&format!("addr={ip}\n"));
+    }
+    let headers = [HANDSHAKE, &[("X-Forwarded-For", "203.0.113.7")]].concat();
+    let asked = request(&format!("GET {SOCKET}"), &headers).into_bytes();
+    show(&mut Client::upgrade_over(stream, &asked).unwrap());
+    server.logged("addr=203.0.113.7\n");
 }

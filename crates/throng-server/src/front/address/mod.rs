@@ -186,3 +186,21 @@ async fn read_header(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[test]
+    fn an_ipv4_client_of_a_listener_for_all_addresses_is_an_ipv4_client() {
+        let from = ClientAddress::of_socket("[::ffff:127.0.0.1]:4711".parse().unwrap());
+        assert_eq!(from.ip, IpAddr::from([127, 0, 0, 1]));
+        let mut proxies = Settings::development().proxies;
+        proxies.trusted = vec!["127.0.0.1".parse().unwrap()];
+        let headers = [("x-forwarded-for".parse().unwrap(), "::ffff:203.0.113.7".parse().unwrap())];
+        let client = from.of_request(&proxies, &headers.into_iter().collect());
+        let ip = IpAddr::from([203, 0, 113, 7]);
+        assert_eq!(client, ClientAddress { ip, told_by: ToldBy::Header });
+    }
+}
