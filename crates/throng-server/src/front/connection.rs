@@ -75,9 +75,11 @@ pub(crate) async fn drive(
         })
         .await
     };
+    let parts = connection.into_parts();
     if let Some(to) = moved {
-        let parts = connection.into_parts();
         hand_over(&front, parts.io.into_inner(), parts.read_buf, *to);
+    } else if !word.arrived.load(Ordering::Relaxed) {
+        front.listener(door).no_request(from, &parts.read_buf);
     }
     drop(visitor);
 }

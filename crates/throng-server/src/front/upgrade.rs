@@ -62,7 +62,7 @@ fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<Answer>
         .map(|connect| Bytes::from(percent_decoded(connect)));
     let native_ping = query.get("cf_ws_frame_ping_pong") == Some("true");
     if front.wants_debug() {
-        line!(front.common.log, Debug, "client.upgrade", "a client has come"; addr = visit.address.ip.to_string().as_str(), peer = visit.peer.to_string().as_str());
+        line!(front.common.log, Debug, "client.upgrade", "a client has come"; addr = &visit.address.ip as &dyn std::fmt::Display, peer = visit.peer.to_string().as_str());
     }
     Ok(Move {
         shard: front.next_shard.fetch_add(1, Ordering::Relaxed) % shards,
@@ -126,8 +126,7 @@ fn check_origin(front: &Front, visit: &Visit) -> Result<(), Box<Answer>> {
         "403 a page of {shown} was refused: it is not in client.allowed_origins; if it is yours, \
          add \"{shown}\" there"
     );
-    let addr: &dyn std::fmt::Display = &visit.address.ip;
-    line!(front.common.log, Warn, "origin.refused", "{}", message; addr = addr);
+    line!(front.common.log, Warn, "origin.refused", "{}", message; addr = &visit.address.ip as &dyn std::fmt::Display);
     Err(Box::new(text(
         StatusCode::FORBIDDEN,
         "the page's origin is not in client.allowed_origins\n",

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use crate::client::{Client, HANDSHAKE, SOCKET, dial, http, request};
+use crate::client::{Client, HANDSHAKE, SOCKET, dial, http, read_answer, request};
 use crate::server::Server;
 
 const TRUSTED: &str = "trusted_proxies = [\"127.0.0.1/32\"]\n";
@@ -210,7 +210,12 @@ fn a_proxy_that_nobody_declared_is_told_of_once_with_the_line_to_add() {
     for _ in 0..30 {
         assert_eq!(http(declared.address, asked.as_bytes()).status, 200);
     }
-    assert!(!declared.log().contains("trusted_proxies"));
+    assert!(!declared.log().contains("connections from"), "{}", declared.log());
+    let elsewhere = request("GET /health", &[("Host", "a"), ("X-Real-IP", "203.0.113.7")]);
+    for _ in 0..30 {
+        assert_eq!(http(declared.address, elsewhere.as_bytes()).status, 200);
+    }
+    declared.logged("20 connections from 127.0.0.1 carry X-Real-IP, but no X-Forwarded-For");
 }
 
 #[test]
@@ -228,4 +233,34 @@ fn a_request_without_upgrade_is_told_what_nginx_must_be_told() {
     ] {
         assert!(answer.body.contains(line), "{}", answer.body);
     }
+}
+
+#[test]
+fn a_proxy_header_that_nobody_wants_is_told_of() {
+    for (header, version) in [(v1(), "v1"), (v2(0x21, 0), "v2")] {
+        let server = Server::without_witness("");
+        let mut stream = dial(server.address);
+        stream.write_all(&[header, handshake()].concat()).unwrap();
+        server.logged(&format!(
+            "a connection from 127.0.0.1 was closed: it begins with a PROXY header, and \
+             http_server.proxy_protocol is \"off\"; if it is your proxy: \
+             http_server.proxy_protocol = \"{version}\" and trusted_proxies = [\"127.0.0.1/32\"]"
+        ));
+    }
+}
+
+#[test]
+fn a_proxy_may_use_one_connection_for_many_clients() {
+    let server = Server::without_witness(&format!("{TRUSTED}health.enabled = true\n"));
+    let mut stream = dial(server.address);
+    for ip in ["203.0.113.1", "203.0.113.2"] {
+        let asked = request("POST /api/info", &[("Host", "a"), ("X-Forwarded-For", ip)]);
+        stream.write_all(asked.as_bytes()).unwrap();
+        assert_eq!(read_answer(&mut stream).0.status, 401);
+        server.logged(&format!("addr={ip}\n"));
+    }
+    let headers = [HANDSHAKE, &[("X-Forwarded-For", "203.0.113.7")]].concat();
+    let asked = request(&format!("GET {SOCKET}"), &headers).into_bytes();
+    show(&mut Client::upgrade_over(stream, &asked).unwrap());
+    server.logged("addr=203.0.113.7\n");
 }

@@ -60,7 +60,7 @@ pub(crate) fn request(line: &str, headers: &[(&str, &str)]) -> String {
 }
 
 /// Reads one answer, and what came behind it.
-fn read_answer(stream: &mut TcpStream) -> (Answer, Vec<u8>) {
+pub(crate) fn read_answer(stream: &mut TcpStream) -> (Answer, Vec<u8>) {
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
     let end = loop {

@@ -112,6 +112,27 @@ impl Listener<'_> {
         );
     }
 
+    /// Says it where what came instead of a request is a PROXY header that nobody wants.
+    pub(super) fn no_request(&self, from: ClientAddress, input: &[u8]) {
+        let Some(version) = proxy_protocol::version(input) else { return };
+        // Behind a header that was wanted, another one is the client's own.
+        if self.protocol != ProxyProtocol::Off {
+            return;
+        }
+        line!(
+            self.log,
+            Warn,
+            "proxy_protocol.off",
+            "a connection from {} was closed: it begins with a PROXY header, and {} is \"off\"; if it \
+             is your proxy: {} = \"{}\" and trusted_proxies = [\"{}\"]",
+            from.ip,
+            self.option,
+            self.option,
+            version.name(),
+            Network::only(from.ip)
+        );
+    }
+
     fn refuse_proxy<T>(&self, ip: IpAddr, because: &str) -> Option<T> {
         line!(
             self.log,
@@ -163,5 +184,23 @@ async fn read_header(
         if let Some(header) = header {
             return Ok(header.introduced);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[test]
+    fn an_ipv4_client_of_a_listener_for_all_addresses_is_an_ipv4_client() {
+        let from = ClientAddress::of_socket("[::ffff:127.0.0.1]:4711".parse().unwrap());
+        assert_eq!(from.ip, IpAddr::from([127, 0, 0, 1]));
+        let mut proxies = Settings::development().proxies;
+        proxies.trusted = vec!["127.0.0.1".parse().unwrap()];
+        let headers = [("x-forwarded-for".parse().unwrap(), "::ffff:203.0.113.7".parse().unwrap())];
+        let client = from.of_request(&proxies, &headers.into_iter().collect());
+        let ip = IpAddr::from([203, 0, 113, 7]);
+        assert_eq!(client, ClientAddress { ip, told_by: ToldBy::Header });
     }
 }

@@ -71,9 +71,22 @@ pub(super) fn read(on: ProxyProtocol, input: &[u8]) -> Result<Option<Header>, Wr
     match on {
         ProxyProtocol::V1 | ProxyProtocol::Either if v1 => read_v1(input),
         ProxyProtocol::V2 | ProxyProtocol::Either if v2 => read_v2(input),
-        // One byte may still become anything.
+        // So short, it may be the begin of something else.
         _ if (v1 || v2) && input.len() > 4 => Err(Wrong::OtherVersion),
         _ => Err(Wrong::Missing),
+    }
+}
+
+/// Which version's header these bytes begin as, where they can be nothing else.
+pub(super) fn version(input: &[u8]) -> Option<ProxyProtocol> {
+    // What reads HTTP skips empty lines in front of a request, and these are part of version 2's.
+    let v2 = V2_BEGIN.strip_prefix(b"\r\n\r\n").is_some_and(|begin| input.starts_with(begin));
+    if input.starts_with(V1_BEGIN) {
+        Some(ProxyProtocol::V1)
+    } else if v2 || input.starts_with(V2_BEGIN) {
+        Some(ProxyProtocol::V2)
+    } else {
+        None
     }
 }
 

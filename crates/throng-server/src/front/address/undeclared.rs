@@ -1,4 +1,5 @@
-//! Notices a proxy that nobody declared: whoever is behind it looks like one client.
+//! Notices a proxy that nobody declared, or that writes elsewhere than was declared: whoever is behind
+//! it looks like one client.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -41,11 +42,15 @@ impl Undeclared {
         proxies: &Proxies,
         log: &Log,
     ) {
+        let is_trusted = proxies.trusts(from.ip);
         // From the open internet it is no proxy of ours but somebody's joke.
-        if from.told_by != ToldBy::Socket || !is_near(from.ip) || proxies.trusts(from.ip) {
+        if from.told_by != ToldBy::Socket || !is_trusted && !is_near(from.ip) {
             return;
         }
         let Some(header) = forwarded::carried(headers) else { return };
+        if is_trusted && proxies.header.is_none_or(|wanted| headers.contains_key(wanted.name())) {
+            return;
+        }
         if let Some(connections) = self.count(from.ip) {
             let advice = Advice { ip: from.ip, connections, header, proxies };
             line!(log, Warn, "proxy.undeclared", "{}", advice);
@@ -90,6 +95,14 @@ impl fmt::Display for Advice<'_> {
         let (ip, network) = (self.ip, Network::only(self.ip));
         let connections = thousands(self.connections);
         write!(f, "{connections} connections from {ip} carry {}, but ", self.header.name())?;
+        if let Some(wanted) = self.proxies.header.filter(|_| self.proxies.trusts(ip)) {
+            let wanted = wanted.name();
+            return write!(
+                f,
+                "no {wanted}, which is what client_address_header names, so login checks see {ip} for \
+                 everyone; let the proxy set {wanted}, or name the header that it sets"
+            );
+        }
         let seen = format!("so login checks see {ip} for everyone; if that is your nginx:");
         if self.proxies.trusted.is_empty() {
             write!(f, "trusted_proxies is empty, {seen} trusted_proxies = [\"{network}\"]")?;
@@ -149,6 +162,16 @@ mod tests {
             "20 connections from fd00::7 carry X-Real-IP, but trusted_proxies is without it, so login \
              checks see fd00::7 for everyone; if that is your nginx: add \"fd00::7/128\" to \
              trusted_proxies and client_address_header = \"x-real-ip\""
+        );
+    }
+
+    #[test]
+    fn a_declared_proxy_that_sets_another_header_is_told_of_too() {
+        assert_eq!(
+            said("10.0.0.7", 20, "x-real-ip", &["10.0.0.0/8"]),
+            "20 connections from 10.0.0.7 carry X-Real-IP, but no X-Forwarded-For, which is what \
+             client_address_header names, so login checks see 10.0.0.7 for everyone; let the proxy set \
+             X-Forwarded-For, or name the header that it sets"
         );
     }
 

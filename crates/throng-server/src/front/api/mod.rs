@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Body;
 use serde_json::value::RawValue;
 
+use super::address::ClientAddress;
 use super::upgrade::percent_decoded;
 use super::{Answer, Front, Visit, json, text};
 use crate::codes::ErrorCode;
@@ -43,7 +44,8 @@ pub(super) async fn answer(front: &Front, visit: Visit, method: &str) -> Answer 
         return answer;
     }
     if !front.settings().http_api.insecure
-        && let Err(answer) = authorise(front, request.headers(), request.uri().query())
+        && let Err(answer) =
+            authorise(front, visit.address, request.headers(), request.uri().query())
     {
         return *answer;
     }
@@ -197,7 +199,12 @@ fn malformed(error: &str) -> Answer {
 }
 
 /// The key, in one of its three places. What is wrong with it is said in the log, not to strangers.
-fn authorise(front: &Front, headers: &HeaderMap, query: Option<&str>) -> Result<(), Box<Answer>> {
+fn authorise(
+    front: &Front,
+    from: ClientAddress,
+    headers: &HeaderMap,
+    query: Option<&str>,
+) -> Result<(), Box<Answer>> {
     let wanted = front.settings().http_api.key.as_bytes();
     let by_header = headers.get("x-api-key").map(|key| key.as_bytes().to_vec());
     let by_authorization = || {
@@ -220,7 +227,8 @@ fn authorise(front: &Front, headers: &HeaderMap, query: Option<&str>) -> Result<
         Warn,
         "api.unauthorised",
         "401 a call of the API was refused: {}",
-        because
+        because;
+        addr = &from.ip as &dyn std::fmt::Display
     );
     let mut answer = Answer::default();
     *answer.status_mut() = StatusCode::UNAUTHORIZED;
