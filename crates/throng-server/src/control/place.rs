@@ -88,7 +88,8 @@ pub(super) fn servers() -> Vec<Found> {
         directories.extend(entries(Path::new("/run/user")).map(|user| user.join("throng")));
         let in_tmp = entries(Path::new("/tmp")).filter(|path| {
             let name = path.file_name().and_then(|name| name.to_str());
-            name.is_some_and(|name| name.starts_with("throng-"))
+            name.and_then(|name| name.strip_prefix("throng-"))
+                .is_some_and(|uid| uid.parse::<u32>().is_ok())
         });
         directories.extend(in_tmp.take(USERS_MAX));
     }

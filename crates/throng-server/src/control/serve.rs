@@ -91,9 +91,15 @@ fn bind() -> Result<(PathBuf, UnixListener), String> {
     place::sweep(&directory);
     let path = directory.join(format!("{}.sock", std::process::id()));
     let said = |error: std::io::Error| format!("{}: {error}", path.display());
-    let listener = UnixListener::bind(&path).map_err(said)?;
-    // The directory and the check of the peer guard it meanwhile.
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(said)?;
+    if path.exists() {
+        return Err(format!("{}: another server of this process listens there", path.display()));
+    }
+    // It has its mode before it has its name.
+    let nameless = directory.join(format!(".{}.new", std::process::id()));
+    fs::remove_file(&nameless).ok(); // left by a process of this number that was killed
+    let listener = UnixListener::bind(&nameless).map_err(said)?;
+    fs::set_permissions(&nameless, fs::Permissions::from_mode(0o600)).map_err(said)?;
+    fs::rename(&nameless, &path).map_err(said)?;
     Ok((path, listener))
 }
 
