@@ -20,6 +20,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Who is connected, who is slow, who was closed and why
     Who(WhoArgs),
+    /// Why a client cannot connect: walks through every step of connecting
+    Probe(ProbeArgs),
     /// Publish to a channel, and see whom it reaches
     Publish(PublishArgs),
     /// Publish to several channels at once
@@ -222,6 +224,27 @@ pub(crate) struct WhoArgs {
     /// The server's pid, where several run
     #[arg(long)]
     pub(crate) pid: Option<u32>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArgs {
+    /// As the client has it, such as `ws://HOST/connection/websocket`; `HOST:PORT` will do
+    pub(crate) url: String,
+    /// The page that connects, such as `https://example.com`
+    #[arg(long, value_name = "URL")]
+    pub(crate) origin: Option<String>,
+    /// The token that the client connects with
+    #[arg(long)]
+    pub(crate) token: Option<String>,
+    /// The cookies that the page sends
+    #[arg(long)]
+    pub(crate) cookie: Option<String>,
+    /// Then stay connected and silent for so long; 65 finds the usual timeouts of proxies
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) hold: u64,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -9,6 +9,7 @@ mod failure;
 mod inspect;
 mod load;
 mod place;
+mod probe;
 mod publish;
 mod serve;
 mod status;
@@ -78,6 +79,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Defaultconfig => config::default(out),
         Command::Status(args) => status::run(&args, out),
         Command::Who(args) => who::run(&args, out),
+        Command::Probe(args) => probe::run(&args, out),
         Command::Load(args) => load::run(&args, out),
         Command::LoadBare(args) => load::bare(&args),
     }

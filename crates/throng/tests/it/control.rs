@@ -201,3 +201,43 @@ fn a_client_that_stops_reading_is_seen_before_its_close_and_after() {
     }
     panic!("a client that does not read was never closed");
 }
+
+#[test]
+fn a_probe_walks_through_every_step_and_names_the_first_that_fails() {
+    let server = Running::start("");
+    let token = server.dir.throng(&["token", "--user", "ann", "-c", "throng.toml", "--json"]);
+    let token: Value = serde_json::from_str(&token.out).unwrap();
+    let place = format!("127.0.0.1:{}", server.port);
+    let probe = |more: &[&str]| {
+        let mut arguments = vec!["probe", &place];
+        arguments.extend(more);
+        server.dir.throng(&arguments)
+    };
+    let good = ["--origin", "https://example.com", "--token", token["token"].as_str().unwrap()];
+    let ran = probe(&[&good[..], &["--hold", "1"]].concat());
+    assert_eq!((ran.status, ran.err.as_str()), (0, ""), "{}", ran.out);
+    let steps: Vec<&str> = ran.out.lines().filter_map(|l| l.strip_prefix("✓ ")).collect();
+    assert_eq!(steps.len(), 6, "{}", ran.out);
+    assert!(ran.out.ends_with("\nA client can connect, and stays connected.\n"), "{}", ran.out);
+
+    let ran = probe(&["--origin", "https://evil.example"]);
+    assert_eq!((ran.status, ran.err.as_str()), (1, ""));
+    assert!(ran.out.contains("✗ origin "), "{}", ran.out);
+    assert!(
+        ran.out.ends_with("\n    allowed_origins = [\"https://evil.example\"]\n"),
+        "{}",
+        ran.out
+    );
+
+    let ran = probe(&["--json"]);
+    assert_eq!(ran.status, 1);
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((&report["ok"], &report["failure"]["step"]), (&false.into(), &"connect".into()));
+    assert!(report["failure"]["advice"].as_str().unwrap().contains("--token"));
+
+    let elsewhere = format!("http://{place}/elsewhere");
+    let ran = server.dir.throng(&["probe", &elsewhere]);
+    assert_eq!(ran.status, 1);
+    assert!(ran.out.contains("Nothing is at /elsewhere"), "{}", ran.out);
+    assert_eq!(server.dir.throng(&["probe", "wss://example.com"]).status, 2);
+}
