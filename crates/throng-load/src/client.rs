@@ -102,6 +102,15 @@ impl Client {
         let connecting = |error| Step::Connect.failed(error);
         let stream =
             TcpStream::connect_timeout(&target.address, manner.timeout).map_err(connecting)?;
+        Self::over(stream, &target, manner)
+    }
+
+    /// Upgrades a connection that is there already. No command is sent yet.
+    ///
+    /// # Errors
+    /// Names the step that failed.
+    pub fn over(stream: TcpStream, target: &Target, manner: &Manner) -> Result<Self, ClientError> {
+        let connecting = |error| Step::Connect.failed(error);
         stream.set_nodelay(true).map_err(connecting)?;
         stream.set_write_timeout(Some(manner.timeout)).map_err(connecting)?;
         let mut client = Self {
@@ -114,7 +123,7 @@ impl Client {
         };
         let nonce: Vec<u8> = (0..4).flat_map(|_| client.next_mask()).collect();
         let nonce = nonce.try_into().expect("four masks of four bytes are sixteen");
-        let upgrade = Upgrade::new(&target, &request_key(nonce), &manner.headers);
+        let upgrade = Upgrade::new(target, &request_key(nonce), &manner.headers);
         client.upgrade(&upgrade, manner.timeout)?;
         Ok(client)
     }

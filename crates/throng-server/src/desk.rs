@@ -12,6 +12,8 @@ use throng_hub::event::{Event, Mailbox};
 use throng_hub::request::{Answer, ReplyTo};
 use tokio::sync::oneshot;
 
+use crate::sessions::Seen;
+
 /// A shard's share of an answer.
 #[derive(Debug)]
 pub(crate) enum Part {
@@ -19,6 +21,8 @@ pub(crate) enum Part {
     Done,
     /// The users of those asked for, one entry per connection or user.
     Users(Vec<Arc<str>>),
+    /// Who is there, of those looked for.
+    Seen(Seen),
 }
 
 /// Questions of the front that are not answered yet. Bounded by the requests in progress, each of
@@ -69,6 +73,11 @@ impl Desk {
         let parts = Vec::with_capacity(parties);
         self.collections.lock().insert(number, Collection { missing: parties, parts, done });
         (number, receiver)
+    }
+
+    /// Nobody waits for the parts any more.
+    pub(crate) fn give_up(&self, ask: u64) {
+        self.collections.lock().remove(&ask);
     }
 
     /// One party's part. A number that nobody waits for, such as 0, is ignored.

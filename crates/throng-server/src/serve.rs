@@ -23,6 +23,7 @@ use crate::desk::Desk;
 use crate::front::accept::{accept, address_of, listen};
 use crate::front::{Door, Front};
 use crate::log::{Log, line};
+use crate::ring::Ring;
 use crate::rng::{Rng, system_seed};
 use crate::sessions::{Common, HubDoor, Mail, Newest, Sessions, ShardMailbox, UserCounts};
 use crate::shard::{Bounds, Post, Shard, ShardSetup, event_loop};
@@ -295,6 +296,8 @@ fn start_shards(
         newest: Newest::default(),
         shards,
         clients: AtomicUsize::new(0),
+        published: AtomicU64::new(0),
+        ring: Ring::default(),
     });
     let mut threads = Vec::with_capacity(count);
     for (number, event_loop) in loops.into_iter().enumerate() {
@@ -367,6 +370,7 @@ async fn run(
         let internal = TcpListener::from_std(internal)?;
         tokio::spawn(accept(Arc::clone(front), internal, Door::Internal, stopping));
     }
+    let _control = crate::control::open(front);
     let sweeper = tokio::spawn(sweep(Arc::clone(front)));
     tokio::select! {
         () = terminate.next() => {}

@@ -1,9 +1,11 @@
 //! The sessions of one shard: what they share, and how the hub's events and the API's orders reach
 //! them.
 
+mod look;
+
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use throng_hub::event::{Event, Mailbox as HubMailbox};
@@ -15,15 +17,19 @@ use throng_wire::dialect::{self, Encoding, Envelope, Push};
 use throng_wire::websocket::{Opcode, put_frame};
 
 use crate::allowance::Allowance;
+use crate::clock::Clock;
 use crate::codes::Disconnect;
 use crate::config::Settings;
 use crate::desk::{Desk, Part};
 use crate::log::Log;
+use crate::ring::{Close, Ring};
 use crate::session::{
     Cx, Effects, Ending, Kind, Open, Order, Orphan, Session, Target, encode_item,
 };
 use crate::shard::{ConnRef, Crowd, Farewell, Handler, Mailbox, Message, Out, Post, Taken, WakeAt};
 use crate::users::Users;
+
+pub(crate) use look::{Seen, Wish};
 
 /// What other threads tell a shard of sessions.
 #[derive(Debug)]
@@ -34,6 +40,8 @@ pub(crate) enum Mail {
     Order { target: Arc<Target>, order: Arc<Order>, ask: u64 },
     /// Who is here, or in one channel.
     Census { channel: Option<ChannelName>, ask: u64 },
+    /// What `throng who` looks for.
+    Look { wish: Arc<Wish>, ask: u64 },
     /// Close this share of the connections: one in so many of those left.
     Shed { of: u32 },
     /// The second signal: close whoever is left.
@@ -123,6 +131,10 @@ pub(crate) struct Common {
     pub shards: Vec<Arc<ShardMailbox>>,
     /// Connections that have connected, for `info`.
     pub clients: AtomicUsize,
+    /// Publications that were asked for, by clients and the API.
+    pub published: AtomicU64,
+    /// The last closes and refusals.
+    pub ring: Ring,
 }
 
 /// The sessions of one shard.
@@ -215,6 +227,9 @@ impl Sessions {
             }
         }
         for (request, to) in self.requests.drain(..) {
+            if matches!(request, Request::Publish(_)) {
+                common.published.fetch_add(1, Ordering::Relaxed);
+            }
             common.node.call(request, to, out.now);
         }
         result
@@ -379,6 +394,10 @@ impl Handler for Sessions {
                 let part = self.census(crowd, channel.as_ref());
                 self.common.desk.part(ask, part);
             }
+            Mail::Look { wish, ask } => {
+                let seen = self.look(crowd, &wish);
+                self.common.desk.part(ask, Part::Seen(seen));
+            }
             Mail::Shed { of } => self.shed(crowd, of),
             Mail::ShedAll => self.shed(crowd, 1),
         }
@@ -427,6 +446,16 @@ impl Handler for Sessions {
         if let Some(because) = shards_reason(&common.settings, session.kind(), why) {
             session.note(&common.log, why.code.into(), &because);
         }
+        common.ring.closed(Close {
+            user: Arc::clone(session.user()),
+            client: session.client(),
+            number: conn.number,
+            at_s: Clock::second_of(now),
+            since_s: session.since_s(),
+            address: look::address(&session),
+            code: why.code,
+            reason: why.reason.clone(),
+        });
         session.end(&mut self.registry, conn, &mut |ending| match ending {
             Ending::Leave(leave) => common.node.call(Request::Unsubscribe(leave), to, now),
             Ending::Orphan(Orphan { number, ticket, undo }) => {

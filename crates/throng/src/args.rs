@@ -16,6 +16,12 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run the server
     Serve(ServeArgs),
+    /// How a server on this machine is
+    Status(StatusArgs),
+    /// Who is connected, who is slow, who was closed and why
+    Who(WhoArgs),
+    /// Why a client cannot connect: walks through every step of connecting
+    Probe(ProbeArgs),
     /// Publish to a channel, and see whom it reaches
     Publish(PublishArgs),
     /// Publish to several channels at once
@@ -183,6 +189,62 @@ pub(crate) struct PlaceArgs {
     /// The key of the server API [default: THRONG_HTTP_API_KEY, or the configuration's]
     #[arg(long, value_name = "KEY")]
     pub(crate) api_key: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// The server's pid, where several run
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhoArgs {
+    /// Only this user
+    #[arg(long)]
+    pub(crate) user: Option<String>,
+    /// Only clients for whom bytes are waiting, and those that were closed for it
+    #[arg(long)]
+    pub(crate) slow: bool,
+    /// Only who is in this channel now
+    #[arg(long)]
+    pub(crate) channel: Option<String>,
+    /// Only who comes from this address
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) addr: Option<String>,
+    /// So many at most, of those connected and of those gone
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: usize,
+    /// The server's pid, where several run
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArgs {
+    /// As the client has it, such as `ws://HOST/connection/websocket`; `HOST:PORT` will do
+    pub(crate) url: String,
+    /// The page that connects, such as `https://example.com`
+    #[arg(long, value_name = "URL")]
+    pub(crate) origin: Option<String>,
+    /// The token that the client connects with
+    #[arg(long)]
+    pub(crate) token: Option<String>,
+    /// The cookies that the page sends
+    #[arg(long)]
+    pub(crate) cookie: Option<String>,
+    /// Then stay connected and silent for so long; 65 finds the usual timeouts of proxies
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) hold: u64,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -169,11 +169,11 @@ fn shown_channels(result: &Value) -> String {
     rows.iter().map(shown).collect()
 }
 
-fn named(user: &str) -> String {
+pub(crate) fn named(user: &str) -> String {
     if user.is_empty() { "(anonymous)".to_owned() } else { visible(user) }
 }
 
-fn uptime(seconds: u64) -> String {
+pub(crate) fn uptime(seconds: u64) -> String {
     match seconds {
         0..=119 => format!("{seconds} s"),
         120..=7199 => format!("{} min", seconds / 60),

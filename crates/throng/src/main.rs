@@ -9,12 +9,16 @@ mod failure;
 mod inspect;
 mod load;
 mod place;
+mod probe;
 mod publish;
 mod serve;
+mod status;
 mod subscribe;
+mod table;
 mod text;
 mod token;
 mod websocket;
+mod who;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -73,6 +77,9 @@ fn run(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Genconfig(args) => config::init(&args, out),
         Command::Checkconfig(args) => config::check(&args, out),
         Command::Defaultconfig => config::default(out),
+        Command::Status(args) => status::run(&args, out),
+        Command::Who(args) => who::run(&args, out),
+        Command::Probe(args) => probe::run(&args, out),
         Command::Load(args) => load::run(&args, out),
         Command::LoadBare(args) => load::bare(&args),
     }

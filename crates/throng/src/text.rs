@@ -1,5 +1,7 @@
 //! Words for people: numbers, plurals, paragraphs.
 
+use crate::failure::Failure;
+
 pub(crate) use throng_server::log::thousands;
 
 /// Columns of a paragraph.
@@ -9,6 +11,20 @@ const COLUMNS: usize = 80;
 pub(crate) fn count(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{} {noun}{plural}", thousands(number))
+}
+
+/// `512 bytes`, `12 KiB`, `3 MiB`.
+pub(crate) fn bytes(number: u64) -> String {
+    match number {
+        0..1024 => count(number, "byte"),
+        1024..1_048_576 => format!("{} KiB", number.div_ceil(1024)),
+        _ => format!("{} MiB", thousands(number.div_ceil(1 << 20))),
+    }
+}
+
+/// One line of JSON.
+pub(crate) fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    serde_json::to_string(value).map_err(|error| Failure::could_not_run(error.to_string()))
 }
 
 /// A paragraph in lines of a readable length, each with the indent in front.

@@ -7,7 +7,7 @@ pub(crate) mod accept;
 pub(crate) mod address;
 mod api;
 mod connection;
-mod health;
+pub(crate) mod health;
 mod pages;
 mod upgrade;
 
@@ -143,7 +143,7 @@ impl Front {
         if settings.health
             && visit.door.shows_internals()
             && let Some(rest) = path.strip_prefix(settings.health_path.as_str())
-            && let Some(answer) = health::answer(self, rest)
+            && let Some(answer) = health::answer(self, rest, visit.request.uri().query())
         {
             return Outcome::Answered(answer);
         }

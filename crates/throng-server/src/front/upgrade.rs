@@ -10,8 +10,10 @@ use throng_limits::Permit;
 use throng_wire::websocket::accept_key;
 
 use super::{Answer, Front, Outcome, Visit, text};
+use crate::clock::Clock;
 use crate::log::line;
 use crate::origin;
+use crate::ring::Refused;
 use crate::session::{Kind, Open};
 
 /// A connection that is to move into a shard.
@@ -26,8 +28,32 @@ pub(crate) struct Move {
 pub(super) fn websocket(front: &Front, visit: &Visit, kind: Kind) -> Outcome {
     match checked(front, visit, kind) {
         Ok(to) => Outcome::Upgraded(Box::new(to)),
-        Err(answer) => Outcome::Answered(*answer),
+        Err(answer) => {
+            remember(front, visit, &answer);
+            Outcome::Answered(*answer)
+        }
     }
+}
+
+/// Why a visitor was refused, where its status does not say it.
+#[derive(Debug, Clone, Copy)]
+struct Because(&'static str);
+
+/// Keeps a refusal for `throng who` and `throng status`.
+fn remember(front: &Front, visit: &Visit, answer: &Answer) {
+    let because = answer.extensions().get::<Because>().map(|because| because.0);
+    let reason = because.unwrap_or(match answer.status() {
+        StatusCode::FORBIDDEN => "the page's origin is not in client.allowed_origins",
+        StatusCode::UPGRADE_REQUIRED => "the request came without its Upgrade headers",
+        StatusCode::BAD_REQUEST => "the handshake is wrong, or asks for Protobuf",
+        _ => "refused",
+    });
+    front.common.ring.refused(Refused {
+        at_s: Clock::second_of(front.clock.now()),
+        address: Some(visit.peer.ip().to_canonical()),
+        status: answer.status().as_u16(),
+        reason,
+    });
 }
 
 fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<Answer>> {
@@ -174,6 +200,7 @@ fn admit(front: &Front) -> Result<Permit, Box<Answer>> {
 /// 503 with the time after which to try again.
 fn busy(words: &'static str) -> Box<Answer> {
     let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, words);
+    answer.extensions_mut().insert(Because(words));
     answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     Box::new(answer)

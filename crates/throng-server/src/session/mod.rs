@@ -55,6 +55,8 @@ pub(crate) struct Session {
     /// Pings are WebSocket's own, not the protocol's.
     native_ping: bool,
     awaits_pong: bool,
+    /// When it came, in seconds of the shard.
+    since_s: u32,
     /// Seconds of the shard; `NEVER` where there is none.
     ping_s: u32,
     pong_by_s: u32,
@@ -233,6 +235,7 @@ impl Session {
             kind: open.kind,
             native_ping: open.native_ping,
             awaits_pong: false,
+            since_s: cx.out.second,
             ping_s: crate::shard::NEVER,
             pong_by_s: crate::shard::NEVER,
             expires_s,
@@ -261,6 +264,11 @@ impl Session {
     /// Whether the connect command has been answered with success.
     pub(crate) fn is_connected(&self) -> bool {
         self.stage == Stage::Ready
+    }
+
+    /// When its connection was upgraded, in seconds of the shard.
+    pub(crate) fn since_s(&self) -> u32 {
+        self.since_s
     }
 
     /// Whether it only listens.

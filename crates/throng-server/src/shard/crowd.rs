@@ -180,6 +180,11 @@ impl<S> Crowd<S> {
         })
     }
 
+    /// Bytes that wait for the socket of the connection in `slot`.
+    pub fn waiting_bytes(&self, slot: u32) -> usize {
+        self.conns.get(slot as usize).map_or(0, |conn| conn.link.waiting_bytes())
+    }
+
     /// The number of the connection in `slot`.
     pub fn conn_ref(&self, slot: u32) -> Option<ConnRef> {
         let conn = self.conns.get(slot as usize)?;

@@ -215,6 +215,7 @@ async fn publish_to(
         version_epoch: publish.version_epoch.as_str().into(),
         retention: retention(options),
     });
+    front.common.published.fetch_add(1, Ordering::Relaxed);
     match ask(front, request).await? {
         Answer::Published(result) => result.map_err(hub),
         other => Err(unexpected(&other)),

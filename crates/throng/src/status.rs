@@ -1,0 +1,210 @@
+//! `throng status`: how a server on this machine is.
+
+use std::io::Write;
+
+use throng_server::control::{self, AskError, Clients, Question, Slow, Status};
+
+use crate::args::StatusArgs;
+use crate::failure::Failure;
+use crate::inspect::uptime;
+use crate::table::{Align, table};
+use crate::text::{bytes, count, thousands, visible};
+
+pub(crate) fn run(args: &StatusArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let server = control::find(args.pid).map_err(unanswered)?;
+    let status: Status = control::ask(&server, &Question::Status).map_err(unanswered)?;
+    if args.json {
+        writeln!(out, "{}", crate::text::json(&status)?)?;
+    } else {
+        write!(out, "{}", shown(&status))?;
+    }
+    if status.healthy { Ok(()) } else { Err(Failure::found(String::new())) }
+}
+
+/// A server that is not there or does not answer could not be asked.
+pub(crate) fn unanswered(error: AskError) -> Failure {
+    Failure::could_not_run(error.to_string())
+}
+
+fn shown(status: &Status) -> String {
+    let mut text = if status.healthy {
+        "healthy\n".to_owned()
+    } else {
+        format!("NOT HEALTHY: {}\n", visible(&status.reasons.join("; ")))
+    };
+    let facts = [
+        ("server", server(status)),
+        ("clients", clients(&status.clients)),
+        ("slow now", slow(status.slow.as_ref())),
+        ("publishing", publishing(status)),
+        ("shards", shards(status)),
+        ("log", log(status.log_lines_dropped)),
+    ];
+    text.push('\n');
+    for (name, fact) in facts {
+        text.push_str(&format!("{name:<11} {fact}\n"));
+    }
+    let closed = status.closed.iter().map(|one| {
+        let name = format!("{} {}", one.code, one.name);
+        (name, one.last_10_min, one.since_start)
+    });
+    text.push_str(&counted("closed", closed));
+    let refused = status.refused.iter();
+    let refused = refused.map(|one| (one.reason.clone(), one.last_10_min, one.since_start));
+    text.push_str(&counted("refused", refused));
+    text
+}
+
+fn server(status: &Status) -> String {
+    format!(
+        "{} (throng {}), pid {}, up {}",
+        visible(&status.name),
+        visible(&status.version),
+        status.pid,
+        uptime(status.uptime_s)
+    )
+}
+
+fn clients(clients: &Clients) -> String {
+    let Clients { open, ceiling, connection_limit, descriptors } = *clients;
+    let limited = connection_limit > 0 && connection_limit < ceiling;
+    let most = if limited { connection_limit } else { ceiling };
+    let because = if limited {
+        "client.connection_limit".to_owned()
+    } else {
+        format!("within {} descriptors", thousands(descriptors))
+    };
+    let room = most.saturating_sub(open);
+    let (open, most, room) = (thousands(open), thousands(most), thousands(room));
+    format!("{open} of {most} ({because}), room for {room} more")
+}
+
+fn slow(slow: Option<&Slow>) -> String {
+    let Some(slow) = slow else { return "unknown: a shard does not answer".to_owned() };
+    if slow.clients == 0 {
+        return "none".to_owned();
+    }
+    let waiting = bytes(slow.waiting_bytes);
+    let mut text = format!("{}, {waiting} waiting", count(slow.clients, "client"));
+    for worst in &slow.worst {
+        let user = crate::inspect::named(&worst.user);
+        let waiting = bytes(worst.waiting_bytes);
+        text.push_str(&format!("\n{:<11} {waiting:>10}  {user}  {}", "", visible(&worst.client)));
+    }
+    text
+}
+
+fn publishing(status: &Status) -> String {
+    let published = &status.published;
+    let total = thousands(published.since_start);
+    format!("{:.1} a second, {total} since the start", published.per_second)
+}
+
+fn shards(status: &Status) -> String {
+    // A shard looks at the clock once a second; beside a busy machine it may be late by some.
+    let silent = status.shards.iter().filter(|shard| shard.silent_s > 3);
+    let silent: Vec<String> =
+        silent.map(|s| format!("shard {} silent for {} s", s.shard, s.silent_s)).collect();
+    let all = count(status.shards.len() as u64, "shard");
+    if silent.is_empty() { format!("{all}, alive") } else { silent.join(", ") }
+}
+
+fn log(dropped: u64) -> String {
+    if dropped == 0 {
+        return "no line dropped".to_owned();
+    }
+    format!("{} dropped: its reader does not keep up", count(dropped, "line"))
+}
+
+fn counted(title: &str, rows: impl Iterator<Item = (String, u64, u64)>) -> String {
+    let rows: Vec<Vec<String>> = rows
+        .map(|(name, lately, total)| vec![visible(&name), thousands(lately), thousands(total)])
+        .collect();
+    if rows.is_empty() {
+        return format!("{title:<11} none\n");
+    }
+    let columns = [(title, Align::Left), ("10 min", Align::Right), ("since start", Align::Right)];
+    format!("\n{}", table(&columns, &rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use throng_server::control::{Client, Closed, Published, Shard, Transport, Turned};
+
+    fn status() -> Status {
+        Status {
+            healthy: true,
+            reasons: vec![],
+            pid: 71,
+            name: "host_8000".to_owned(),
+            version: "0.1.0".to_owned(),
+            uptime_s: 7300,
+            clients: Clients { open: 1200, ceiling: 5000, connection_limit: 0, descriptors: 5120 },
+            slow: Some(Slow { clients: 0, waiting_bytes: 0, worst: vec![] }),
+            published: Published { since_start: 12_000, per_second: 2.46 },
+            closed: vec![],
+            refused: vec![],
+            shards: vec![Shard { shard: 0, silent_s: 0 }, Shard { shard: 1, silent_s: 1 }],
+            log_lines_dropped: 0,
+        }
+    }
+
+    #[test]
+    fn a_healthy_server_is_a_short_screen() {
+        assert_eq!(
+            shown(&status()),
+            "healthy\n\n\
+             server      host_8000 (throng 0.1.0), pid 71, up 2 h\n\
+             clients     1,200 of 5,000 (within 5,120 descriptors), room for 3,800 more\n\
+             slow now    none\n\
+             publishing  2.5 a second, 12,000 since the start\n\
+             shards      2 shards, alive\n\
+             log         no line dropped\n\
+             closed      none\n\
+             refused     none\n"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_stands_first_and_counts_are_aligned() {
+        let slow = Client {
+            user: "ann".to_owned(),
+            client: "c1".to_owned(),
+            transport: Transport::Websocket,
+            connected: true,
+            since_unix_s: 0,
+            for_s: 9,
+            channel_count: 0,
+            channels: vec![],
+            waiting_bytes: 600_000,
+            address: None,
+        };
+        let (one, two) = ("slow".to_owned(), "the server is full".to_owned());
+        let status = Status {
+            healthy: false,
+            reasons: vec!["the server is full: new clients are refused".to_owned()],
+            clients: Clients { connection_limit: 1200, ..status().clients },
+            slow: Some(Slow { clients: 1, waiting_bytes: 600_000, worst: vec![slow] }),
+            closed: vec![Closed { code: 3008, name: one, last_10_min: 2, since_start: 1300 }],
+            refused: vec![Turned { reason: two, last_10_min: 10_000, since_start: 10_000 }],
+            shards: vec![Shard { shard: 0, silent_s: 30 }],
+            log_lines_dropped: 1,
+            ..status()
+        };
+        assert_eq!(
+            shown(&status),
+            "NOT HEALTHY: the server is full: new clients are refused\n\n\
+             server      host_8000 (throng 0.1.0), pid 71, up 2 h\n\
+             clients     1,200 of 1,200 (client.connection_limit), room for 0 more\n\
+             slow now    1 client, 586 KiB waiting\n               586 KiB  ann  c1\n\
+             publishing  2.5 a second, 12,000 since the start\n\
+             shards      shard 0 silent for 30 s\n\
+             log         1 line dropped: its reader does not keep up\n\
+             \nclosed     10 min  since start\n\
+             3008 slow       2        1,300\n\
+             \nrefused             10 min  since start\n\
+             the server is full  10,000       10,000\n"
+        );
+    }
+}
