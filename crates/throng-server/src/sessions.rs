@@ -452,7 +452,7 @@ impl Handler for Sessions {
             number: conn.number,
             at_s: Clock::second_of(now),
             since_s: session.since_s(),
-            address: look::address(&session),
+            address: Some(session.address()),
             code: why.code,
             reason: why.reason.clone(),
         });

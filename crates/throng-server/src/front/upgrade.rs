@@ -50,7 +50,7 @@ fn remember(front: &Front, visit: &Visit, answer: &Answer) {
     });
     front.common.ring.refused(Refused {
         at_s: Clock::second_of(front.clock.now()),
-        address: Some(visit.peer.ip().to_canonical()),
+        address: Some(visit.address.ip),
         status: answer.status().as_u16(),
         reason,
     });

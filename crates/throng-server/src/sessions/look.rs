@@ -41,11 +41,6 @@ pub(crate) struct Seen {
     pub newest: Vec<u64>,
 }
 
-/// Where a client comes from.
-pub(super) fn address(_session: &Session) -> Option<IpAddr> {
-    None
-}
-
 impl Sessions {
     pub(super) fn look(&self, crowd: &Crowd<Session>, wish: &Wish) -> Seen {
         let mut seen = Seen::default();
@@ -54,7 +49,7 @@ impl Sessions {
             let Some(session) = crowd.session(slot) else { return };
             let waiting = crowd.waiting_bytes(slot) as u64;
             let is_meant = wish.user.as_ref().is_none_or(|user| session.user() == user)
-                && wish.address.is_none_or(|wanted| address(session) == Some(wanted))
+                && wish.address.is_none_or(|wanted| Some(session.address()) == Some(wanted))
                 && (!wish.slow || waiting > 0);
             if is_meant {
                 seen.count += 1;
@@ -105,7 +100,7 @@ impl Sessions {
                 .map(|(channel, _)| channel.to_string())
                 .collect(),
             waiting_bytes: crowd.waiting_bytes(slot) as u64,
-            address: address(session).map(|address| address.to_string()),
+            address: Some(session.address()).map(|address| address.to_string()),
         })
     }
 }
