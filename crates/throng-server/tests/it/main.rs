@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic_in_result_fn, reason = "a test fails by panicking")]
 
 mod api;
+mod backend;
 mod bad_input;
 mod client;
 mod limits;

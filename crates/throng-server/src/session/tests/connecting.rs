@@ -16,7 +16,7 @@ fn connect_with(bench: &mut Bench, token: &str) -> (usize, Vec<String>) {
 }
 
 fn open(kind: Kind) -> Open {
-    Open { kind, native_ping: false, user: None, connect: None }
+    Open { kind, native_ping: false, user: None, connect: None, headers: Box::default() }
 }
 
 #[test]
