@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod allowance;
+mod backend;
 pub mod clock;
 pub mod codes;
 pub mod config;

@@ -12,11 +12,12 @@ use throng_hub::memory::Memory;
 use throng_hub::node::{Node, NodeSetup};
 use throng_limits::{Budget, raise::raise_open_files};
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
 use crate::allowance::Allowance;
+use crate::backend::Switchboard;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::desk::Desk;
@@ -109,7 +110,7 @@ pub fn serve_until(
     let runtime = front_runtime()
         .map_err(|error| ServeError::Start { what: "the front's threads", error })?;
     let clock = Clock::start();
-    let (common, threads) = start_shards(&settings, log, clock)?;
+    let (common, threads) = start_shards(&settings, log, clock, runtime.handle())?;
     let front = Arc::new(Front {
         clock,
         clients: Budget::new(room.clients),
@@ -268,6 +269,7 @@ fn start_shards(
     settings: &Arc<Settings>,
     log: &Log,
     clock: Clock,
+    runtime: &Handle,
 ) -> Result<(Arc<Common>, Threads), ServeError> {
     let start = |error| ServeError::Start { what: "a shard", error };
     let count = settings.limits.shards.clamp(1, usize::from(u16::MAX) - 1);
@@ -286,7 +288,10 @@ fn start_shards(
     let broker = Arc::new(Memory::new(PARTITIONS, system_seed()));
     let setup = NodeSetup { mailboxes, broker, partitions: PARTITIONS, seed: system_seed() };
     let allowance = Allowance::new(settings.limits.buffer_bytes);
+    let switchboard =
+        Switchboard::start(&settings.backends, shards.clone(), runtime.clone(), log.clone());
     let common = Arc::new(Common {
+        switchboard,
         node: Arc::new(Node::new(setup)),
         settings: Arc::clone(settings),
         allowance: Arc::clone(&allowance),

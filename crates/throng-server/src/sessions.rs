@@ -17,6 +17,7 @@ use throng_wire::dialect::{self, Encoding, Envelope, Push};
 use throng_wire::websocket::{Opcode, put_frame};
 
 use crate::allowance::Allowance;
+use crate::backend::{Answer as Answered, Switchboard};
 use crate::clock::Clock;
 use crate::codes::Disconnect;
 use crate::config::Settings;
@@ -36,6 +37,8 @@ pub(crate) use look::{Seen, Wish};
 pub(crate) enum Mail {
     /// The hub's events, in the one order of each channel.
     Hub(Event),
+    /// A backend has answered a session.
+    Backend { to: ReplyTo, answer: Answered },
     /// For the sessions of a user; the desk is told when it is carried out.
     Order { target: Arc<Target>, order: Arc<Order>, ask: u64 },
     /// Who is here, or in one channel.
@@ -124,6 +127,7 @@ pub(crate) struct Common {
     pub settings: Arc<Settings>,
     pub allowance: Arc<Allowance>,
     pub desk: Arc<Desk>,
+    pub switchboard: Arc<Switchboard>,
     pub log: Log,
     pub user_counts: UserCounts,
     pub newest: Newest,
@@ -226,6 +230,9 @@ impl Sessions {
                 out.close(why);
             }
         }
+        for (call, to) in effects.calls {
+            common.switchboard.call(call, to);
+        }
         for (request, to) in self.requests.drain(..) {
             if matches!(request, Request::Publish(_)) {
                 common.published.fetch_add(1, Ordering::Relaxed);
@@ -277,6 +284,17 @@ impl Sessions {
                     self.late.insert((to.number, to.ticket), seated);
                 }
             }
+        }
+    }
+
+    /// An answer to a connection that is gone is dropped: nothing was done for it yet.
+    fn backend_answer(&mut self, crowd: &mut Crowd<Session>, to: ReplyTo, answer: Answered) {
+        let conn = ConnRef { slot: to.slot, number: to.number };
+        let resumes = crowd.with(conn, |session, out| {
+            self.attend(out, session, |session, cx| session.backend_answer(cx, to.ticket, answer))
+        });
+        if resumes == Some(true) {
+            crowd.resume(to.slot);
         }
     }
 
@@ -386,6 +404,7 @@ impl Handler for Sessions {
     fn mail(&mut self, crowd: &mut Crowd<Session>, mail: Mail) {
         match mail {
             Mail::Hub(event) => self.hub_event(crowd, event),
+            Mail::Backend { to, answer } => self.backend_answer(crowd, to, answer),
             Mail::Order { target, order, ask } => {
                 self.order(crowd, &target, &order);
                 self.common.desk.part(ask, Part::Done);

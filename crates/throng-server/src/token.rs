@@ -20,7 +20,7 @@ use crate::config::{ChannelOptions, Token};
 const TOKEN_BYTES_MAX: usize = 64 * 1024;
 
 /// `b64info` and `b64data`: the standard alphabet; some libraries leave the padding out.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
@@ -447,7 +447,7 @@ fn payload(
 
 /// Payloads travel in frames of one JSON object per line; inside a JSON text a line break can only
 /// be white space between values.
-fn one_line(json: &RawValue) -> Bytes {
+pub(crate) fn one_line(json: &RawValue) -> Bytes {
     json.get().bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')).collect()
 }
 
@@ -461,7 +461,7 @@ fn claim_text(json: &[u8], name: &str) -> Result<String, TokenError> {
         .map_err(|_| TokenError::Invalid(format!("the token's {name} is not a string")))
 }
 
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     value: D,
 ) -> Result<T, D::Error> {
     Option::<T>::deserialize(value).map(Option::unwrap_or_default)
@@ -472,7 +472,7 @@ fn text<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Error> {
 }
 
 /// Seconds since 1970; RFC 7519 allows a fraction, which is dropped.
-fn seconds<'de, D: Deserializer<'de>>(value: D) -> Result<Option<i64>, D::Error> {
+pub(crate) fn seconds<'de, D: Deserializer<'de>>(value: D) -> Result<Option<i64>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Seconds {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::backends::{Backends, backends, of_channel};
 use super::machine;
 use super::network::Network;
 use super::options;
@@ -59,6 +60,7 @@ pub(super) fn mean(mut written: Written, dev: bool) -> (Settings, Vec<Problem>, 
 }
 
 fn settings(r: &mut Reader<'_>, dev: bool) -> Settings {
+    let mut backends = backends(r);
     Settings {
         dev,
         http: http(r),
@@ -76,7 +78,7 @@ fn settings(r: &mut Reader<'_>, dev: bool) -> Settings {
             disable_disconnect_push: r.bool("uni_websocket.disable_disconnect_push"),
             disable_closing_handshake: r.bool("uni_websocket.disable_closing_handshake"),
         },
-        channel: channels(r),
+        channel: channels(r, &mut backends),
         http_api: HttpApi {
             enabled: !r.bool("http_api.disabled"),
             path: r.http_path("http_api.handler_prefix"),
@@ -92,6 +94,7 @@ fn settings(r: &mut Reader<'_>, dev: bool) -> Settings {
             let method = r.text("rpc.ping.method");
             r.bool("rpc.ping.enabled").then_some(method)
         },
+        backends,
         node_name: r.text("node.name"),
         pid_file: path_if_any(r, "pid_file"),
         shutdown: shutdown(r),
@@ -206,17 +209,17 @@ fn token(r: &mut Reader<'_>, at: &str) -> Token {
     }
 }
 
-fn channels(r: &mut Reader<'_>) -> Channels {
+fn channels(r: &mut Reader<'_>, backends: &mut Backends) -> Channels {
     let names: Vec<String> = r.written.namespaces.keys().cloned().collect();
     let namespaces: BTreeMap<String, Arc<ChannelOptions>> = names
         .into_iter()
         .map(|name| {
-            let options = Arc::new(channel_options(r, &format!("{NAMESPACES}.{name}.")));
+            let options = Arc::new(channel_options(r, backends, &format!("{NAMESPACES}.{name}.")));
             (name, options)
         })
         .collect();
     Channels {
-        without_namespace: Arc::new(channel_options(r, "channel.without_namespace.")),
+        without_namespace: Arc::new(channel_options(r, backends, "channel.without_namespace.")),
         namespaces,
         max_length: at_least_one(r, "channel.max_length"),
         private_prefix: r.text("channel.private_prefix"),
@@ -226,8 +229,8 @@ fn channels(r: &mut Reader<'_>) -> Channels {
     }
 }
 
-fn channel_options(r: &mut Reader<'_>, at: &str) -> ChannelOptions {
-    let at = |name: &str| format!("{at}{name}");
+fn channel_options(r: &mut Reader<'_>, backends: &mut Backends, prefix: &str) -> ChannelOptions {
+    let at = |name: &str| format!("{prefix}{name}");
     let options = ChannelOptions {
         presence: r.bool(&at("presence")),
         join_leave: r.bool(&at("join_leave")),
@@ -259,6 +262,9 @@ fn channel_options(r: &mut Reader<'_>, at: &str) -> ChannelOptions {
         allow_user_limited_channels: r.bool(&at("allow_user_limited_channels")),
         channel_regex: r.regex(&at("channel_regex")),
         publication_data_format: data_format(r, &at("publication_data_format")),
+        subscribe_backend: of_channel(r, backends, prefix, "subscribe"),
+        publish_backend: of_channel(r, backends, prefix, "publish"),
+        sub_refresh_backend: of_channel(r, backends, prefix, "sub_refresh"),
     };
     check_channel(r, &at, &options);
     options

@@ -3,6 +3,7 @@
 //! [`load`] gathers what flags, environment and file say (`written`), reads it option by option
 //! against one table (`options`), and reports every problem at once, with path, value and place.
 
+mod backends;
 mod channel;
 mod duration;
 mod init;
@@ -19,6 +20,7 @@ mod written;
 
 use std::path::PathBuf;
 
+pub use backends::{Backend, BackendId, Backends, Endpoint, Transform, Transformed};
 pub use channel::*;
 pub use duration::{parse_duration, show_duration};
 pub use init::{InitError, InitFile, default_text, init};

@@ -49,6 +49,8 @@ pub(super) struct Spec {
 pub(super) struct Options {
     pub all: BTreeMap<String, Spec>,
     pub channel: BTreeMap<String, Spec>,
+    /// Of one of the `proxies`.
+    pub proxy: BTreeMap<String, Spec>,
 }
 
 /// Read once from the text beside this file.
@@ -65,10 +67,16 @@ impl Options {
                 rest.strip_suffix(name.as_str())?.strip_suffix('.').map(|_| spec)
             });
         }
+        if let Some(rest) = path.strip_prefix("proxies.") {
+            return self.proxy.iter().find_map(|(name, spec)| {
+                rest.strip_suffix(name.as_str())?.strip_suffix('.').map(|_| spec)
+            });
+        }
         self.all.get(path)
     }
 
     /// Whether options stand below this path.
+    #[cfg(test)]
     pub(super) fn is_section(&self, path: &str) -> bool {
         below(&self.all, path)
     }
@@ -85,14 +93,10 @@ impl Options {
         sections.dedup();
         sections
     }
-
-    /// Whether options stand below this path, within a namespace.
-    pub(super) fn is_channel_section(&self, path: &str) -> bool {
-        below(&self.channel, path)
-    }
 }
 
-fn below(options: &BTreeMap<String, Spec>, path: &str) -> bool {
+/// Whether options of the table stand below this path.
+pub(super) fn below(options: &BTreeMap<String, Spec>, path: &str) -> bool {
     let begin = format!("{path}.");
     options.range(begin.clone()..).next().is_some_and(|(name, _)| name.starts_with(&begin))
 }
@@ -117,7 +121,7 @@ fn read(table: &'static str) -> Options {
         expand(&groups, group, "", &mut options);
         options
     };
-    Options { all: expanded("options"), channel: expanded("channel") }
+    Options { all: expanded("options"), channel: expanded("channel"), proxy: expanded("proxy") }
 }
 
 fn expand(
@@ -208,7 +212,7 @@ mod tests {
     #[test]
     fn the_table_is_complete() {
         // 780 of Centrifugo 6.9, and throng's own.
-        assert_eq!(options().all.len(), 780 + 13);
+        assert_eq!(options().all.len(), 780 + 13 + 10);
         let spec = &options().all["client.proxy.connect.http.tls.enabled"];
         assert_eq!((spec.kind, spec.status), (Kind::Bool, Status::Quiet));
         assert_eq!(options().all["http_server.tls.enabled"].status, Status::Judged("tls"));

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use regex_lite::Regex;
 
+use super::backends::{BackendId, Backends};
 use super::network::Network;
 use crate::log::Redacted;
 
@@ -25,6 +26,8 @@ pub struct Settings {
     pub uni_websocket: UniWebSocket,
     pub channel: Channels,
     pub http_api: HttpApi,
+    /// Who is asked who may do what.
+    pub backends: Backends,
     /// `health.enabled`: answer at `/health`.
     pub health: bool,
     /// `health.handler_prefix`.
@@ -198,6 +201,10 @@ pub struct ChannelOptions {
     /// Over the part behind the namespace's boundary.
     pub channel_regex: Option<Regex>,
     pub publication_data_format: DataFormat,
+    /// `subscribe_proxy_enabled` and `_name`; the others likewise.
+    pub subscribe_backend: Option<BackendId>,
+    pub publish_backend: Option<BackendId>,
+    pub sub_refresh_backend: Option<BackendId>,
 }
 
 /// What a publication's payload must be.

@@ -136,7 +136,7 @@ fn what_is_not_there_yet_stops_the_start_where_it_matters() {
                 http_server:\n  tls:\n    enabled: true\n    cert_pem: x\n\
                 admin:\n  enabled: true\n  password: x\n\
                 channel:\n  without_namespace:\n    allowed_delta_types: [fossil]\n    \
-                subscribe_proxy_enabled: true\n\
+                subscribe_stream_proxy_enabled: true\n\
                 consumers:\n- name: a\n  enabled: true\n  type: kafka\n\
                 broker:\n  type: nats\n";
     let loaded = load_text("a.yaml", text, &[]);

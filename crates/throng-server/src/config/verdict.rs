@@ -70,38 +70,10 @@ const VERDICTS: &[(&str, Verdict)] = &[
     ("http3", Warns("not supported yet; clients use HTTP/1.1")),
     ("h2c", Warns("not supported yet; clients use HTTP/1.1")),
     (
-        "connect_proxy",
-        Stops(
-            "not supported yet; your backend would not be asked who may connect. \
-             Use tokens: `throng token --user ID` shows one",
-        ),
-    ),
-    (
-        "refresh_proxy",
-        Stops(
-            "not supported yet; your backend would not be asked whether a connection may go on. \
-             Let the client fetch fresh tokens",
-        ),
-    ),
-    (
         "subscribe_proxy",
         Stops(
             "not supported yet; your backend would not be asked who may subscribe. \
              Use subscription tokens",
-        ),
-    ),
-    (
-        "publish_proxy",
-        Stops(
-            "not supported yet; your backend would not check what clients publish. \
-             Publish through the server API",
-        ),
-    ),
-    (
-        "sub_refresh_proxy",
-        Stops(
-            "not supported yet; your backend would not be asked whether a subscription may go on. \
-             Let the client fetch fresh tokens",
         ),
     ),
     (
@@ -129,7 +101,6 @@ const VERDICTS: &[(&str, Verdict)] = &[
         "map_presence",
         Stops("not supported yet; nobody would be told who is there. Use presence and join_leave"),
     ),
-    ("rpc_proxy", Warns("not supported yet; clients' rpc calls are answered with error 104")),
     ("rpc_namespaces", Warns("not supported yet; clients' rpc calls are answered with error 104")),
     ("transport", Warns("this transport is not there yet; its path answers 404")),
     ("endpoint", Warns("this is not there yet; its path answers 404 and nothing is exported")),

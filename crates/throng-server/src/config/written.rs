@@ -1,9 +1,10 @@
 //! Gathers what flags, environment and file say, option by option, and judges what is not known or
 //! not supported.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+use super::backends::of_json;
 use super::options::{self, Kind, Spec, Status};
 use super::problem::{Place, Problem, ProblemKind};
 use super::tree::{Node, Syntax, SyntaxError, Value};
@@ -14,6 +15,8 @@ use super::{Sources, read};
 const PREFIXES: [&str; 2] = ["CENTRIFUGO_", "THRONG_"];
 /// The list whose elements have options of their own.
 pub(super) const NAMESPACES: &str = "channel.namespaces";
+/// The list of named backends.
+const PROXIES: &str = "proxies";
 /// Variables that are the command line's, not the server's.
 const OF_THE_COMMAND: [&str; 1] = ["THRONG_URL"];
 
@@ -31,6 +34,8 @@ pub(super) struct Written {
     pub given: BTreeMap<String, Given>,
     /// Names of namespaces, and where each is written.
     pub namespaces: BTreeMap<String, Place>,
+    /// Names of `proxies`; their options are at `proxies.NAME.OPTION`.
+    pub proxies: BTreeSet<String>,
     pub problems: Vec<Problem>,
     pub warnings: Vec<Problem>,
     pub file: Option<PathBuf>,
@@ -60,6 +65,7 @@ impl Written {
                 written.unknown(&path, given.place);
             }
         }
+        written.read_proxies();
         written.judge();
         written
     }
@@ -314,6 +320,45 @@ impl Written {
         self.problems.push(Problem { kind, place, path: path.to_owned(), value, what });
     }
 
+    /// Takes the list of named backends apart.
+    fn read_proxies(&mut self) {
+        let Some(Given { node, place }) = self.given.remove(PROXIES) else { return };
+        let list = match of_json(node.value) {
+            None => return,
+            Some(Value::List(list)) => list,
+            Some(other) => {
+                let what = "is not a list; write [[proxies]] and name = \"…\"".to_owned();
+                return self.problem(PROXIES, Some(other.to_string()), place, what);
+            }
+        };
+        for node in list {
+            let place = match &place {
+                Place::File(file, _) => Place::File(file.clone(), node.line),
+                other => other.clone(),
+            };
+            let named = match node.value {
+                Value::Table(mut rows) => {
+                    let at = rows.iter().position(|(key, _)| key == "name");
+                    match at.map(|at| rows.remove(at).1.value) {
+                        Some(Value::Text(name)) => Some((name, rows)),
+                        _ => None,
+                    }
+                }
+                _ => None,
+            };
+            match named {
+                Some((name, rows)) if name != "default" && self.proxies.insert(name.clone()) => {
+                    let scope = Scope::of_proxy(&name, &place);
+                    self.section(&scope, "", rows);
+                }
+                _ => {
+                    let what = "each has a name of its own, and \"default\" is taken".to_owned();
+                    self.problem(PROXIES, None, place, what);
+                }
+            }
+        }
+    }
+
     /// Stops or warns where something is asked for that is not there.
     fn judge(&mut self) {
         let known = options::options();
@@ -357,21 +402,33 @@ struct Scope {
     file: Option<PathBuf>,
     place: Place,
     prefix: String,
-    namespace: bool,
+    table: &'static BTreeMap<String, Spec>,
 }
 
 impl Scope {
     fn of_file(file: PathBuf) -> Self {
-        Self { file: Some(file), place: Place::Default, prefix: String::new(), namespace: false }
+        Self {
+            file: Some(file),
+            place: Place::Default,
+            prefix: String::new(),
+            table: &options::options().all,
+        }
     }
 
     fn of_namespace(name: &str, place: &Place) -> Self {
+        Self::of_element(&format!("{NAMESPACES}.{name}."), place, &options::options().channel)
+    }
+
+    fn of_proxy(name: &str, place: &Place) -> Self {
+        Self::of_element(&format!("{PROXIES}.{name}."), place, &options::options().proxy)
+    }
+
+    fn of_element(prefix: &str, place: &Place, table: &'static BTreeMap<String, Spec>) -> Self {
         let file = match place {
             Place::File(file, _) => Some(file.clone()),
             _ => None,
         };
-        let prefix = format!("{NAMESPACES}.{name}.");
-        Self { file, place: place.clone(), prefix, namespace: true }
+        Self { file, place: place.clone(), prefix: prefix.to_owned(), table }
     }
 
     fn place(&self, line: usize) -> Place {
@@ -382,23 +439,19 @@ impl Scope {
     }
 
     fn spec(&self, rel: &str) -> Option<&'static Spec> {
-        let known = options::options();
-        if self.namespace { &known.channel } else { &known.all }.get(rel)
+        self.table.get(rel)
     }
 
     /// The first option of a group, with its whole path.
     fn first_below(&self, rel: &str) -> String {
-        let known = options::options();
-        let table = if self.namespace { &known.channel } else { &known.all };
         let begin = format!("{rel}.");
-        let below = table.iter().filter(|(name, _)| name.starts_with(&begin));
+        let below = self.table.iter().filter(|(name, _)| name.starts_with(&begin));
         let first = below.min_by_key(|(_, spec)| spec.place).map_or("", |(name, _)| name);
         format!("{}{first}", self.prefix)
     }
 
     fn is_section(&self, rel: &str) -> bool {
-        let known = options::options();
-        if self.namespace { known.is_channel_section(rel) } else { known.is_section(rel) }
+        options::below(self.table, rel)
     }
 }
 

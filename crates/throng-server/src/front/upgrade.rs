@@ -93,9 +93,25 @@ fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<Answer>
     Ok(Move {
         shard: front.next_shard.fetch_add(1, Ordering::Relaxed) % shards,
         head: head.into(),
-        open: Open { kind, native_ping, user, connect, address: visit.address },
+        open: Open {
+            kind,
+            native_ping,
+            user,
+            connect,
+            address: visit.address,
+            headers: for_backends(front, headers),
+        },
         permit,
     })
+}
+
+/// The headers that some backend is to see, as they came.
+fn for_backends(front: &Front, headers: &HeaderMap) -> crate::backend::Headers {
+    let names = &front.settings().backends.http_headers;
+    names
+        .iter()
+        .flat_map(|name| headers.get_all(name).iter().map(|value| (name.clone(), value.clone())))
+        .collect()
 }
 
 /// RFC 6455 4.2.1: what a client's handshake must have. Returns its key.

@@ -1,10 +1,13 @@
 //! What a session does with the node's answers.
 
+use std::time::Duration;
+
 use throng_hub::publication::ChannelName;
 use throng_hub::registry::{Join, SubFlags};
 use throng_hub::request::{Answer, HubError, Recovery, Request, Subscribed};
 use throng_wire::dialect::{Push, Reply};
 
+use super::backend::sub_refresh_backend;
 use super::say::{self, Outcome};
 use super::subscribe::{Plan, Shown};
 use super::{Awaited, Cx, Session, wake};
@@ -13,17 +16,25 @@ use crate::codes::{Disconnect, ErrorCode, Unsubscribe};
 impl Session {
     /// An answer has come for `ticket`. Returns whether the client may be read again.
     pub(crate) fn answer(&mut self, cx: &mut Cx<'_, '_>, ticket: u32, answer: Answer) -> bool {
-        let Some(pending) = &mut self.pending else { return false };
-        let Some(at) = pending.list.iter().position(|(asked, _)| *asked == ticket) else {
-            return false;
-        };
-        let (_, awaited) = pending.list.swap_remove(at);
+        let Some(awaited) = self.take_awaited(ticket) else { return false };
         self.settle(cx, awaited, answer);
+        self.forget_pending();
+        !self.is_waiting()
+    }
+
+    /// What the answer of this number is for.
+    pub(super) fn take_awaited(&mut self, ticket: u32) -> Option<Awaited> {
+        let pending = self.pending.as_mut()?;
+        let at = pending.list.iter().position(|(asked, _)| *asked == ticket)?;
+        Some(pending.list.swap_remove(at).1)
+    }
+
+    /// Gives the list of questions up when none is left.
+    pub(super) fn forget_pending(&mut self) {
         let idle = |pending: &super::Pending| pending.list.is_empty() && pending.connect.is_none();
         if self.pending.as_deref().is_some_and(idle) {
             self.pending = None;
         }
-        !self.is_waiting()
     }
 
     fn settle(&mut self, cx: &mut Cx<'_, '_>, awaited: Awaited, answer: Answer) {
@@ -152,6 +163,8 @@ impl Session {
     ) -> Result<Outcome, ErrorCode> {
         let subscribed = result.map_err(error_code)?;
         let grace = cx.settings.client.expired_sub_close_delay;
+        let by_backend = sub_refresh_backend(cx.settings, &plan.channel).is_some();
+        let grace = if by_backend { Duration::ZERO } else { grace };
         let expiry = plan.expire_at.map(|unix_s| wake::expiry(cx, unix_s, grace));
         let expires_s = expiry.map_or(0, |(at_s, _)| at_s);
         let join = Join {
@@ -183,7 +196,8 @@ impl Session {
             offset: if recovered && plan.was_recovering { plan.from_offset } else { top },
             publications,
             data: plan.data,
-            ttl: expiry.map(|(_, ttl)| ttl),
+            // Where a backend is asked, the client need not know.
+            ttl: expiry.filter(|_| !by_backend).map(|(_, ttl)| ttl),
             channel: plan.channel,
         })
     }

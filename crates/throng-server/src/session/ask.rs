@@ -84,20 +84,32 @@ impl Session {
         self.ask_node(cx, request, Awaited::History { id });
     }
 
-    pub(super) fn rpc(&mut self, cx: &mut Cx<'_, '_>, id: u32, method: &str) {
+    pub(super) fn rpc(&mut self, cx: &mut Cx<'_, '_>, id: u32, method: &str, data: &[u8]) {
+        let backends = &cx.settings.backends;
+        let boundary = &backends.rpc_boundary;
         match &cx.settings.rpc_ping {
             Some(ping) if method == ping => {
                 self.reply(cx, id, &Reply::Rpc { data: Some(b"{}") });
             }
-            Some(_) => {
-                let because =
-                    format!("rpc {}: no such method; rpc.ping is all there is", Shown(method));
+            _ if backends.rpc.is_some() && !boundary.is_empty() && method.contains(boundary) => {
+                let because = format!(
+                    "rpc {}: rpc.namespaces is not supported yet, so there is no such namespace",
+                    Shown(method)
+                );
                 self.deny(cx, id, ErrorCode::METHOD_NOT_FOUND, &because);
             }
-            None => {
-                let because = "rpc: there is no backend for it, and rpc.ping.enabled is off";
-                self.deny(cx, id, ErrorCode::NOT_AVAILABLE, because);
-            }
+            ping => match (backends.rpc, ping) {
+                (Some(backend), _) => self.ask_rpc(cx, (id, backend), method, data),
+                (None, Some(_)) => {
+                    let because =
+                        format!("rpc {}: no such method; rpc.ping is all there is", Shown(method));
+                    self.deny(cx, id, ErrorCode::METHOD_NOT_FOUND, &because);
+                }
+                (None, None) => {
+                    let because = "rpc: there is no backend for it, and rpc.ping.enabled is off";
+                    self.deny(cx, id, ErrorCode::NOT_AVAILABLE, because);
+                }
+            },
         }
     }
 

@@ -11,10 +11,10 @@ use throng_wire::dialect::{
 use throng_wire::websocket::{Opcode, put_frame};
 
 use super::say::{self, Outcome};
-use super::subscribe::{Plan, Shown, Wish};
-use super::{Awaited, Cx, Extra, Kind, Session, Stage, VERSION, wake};
+use super::subscribe::{Plan, Right, Shown, Wish};
+use super::{Awaited, Cx, Extra, Kind, Session, Stage, VERSION, backend, wake};
 use crate::codes::{Disconnect, ErrorCode};
-use crate::config::Settings;
+use crate::config::{BackendId, Settings};
 use crate::shard::{NEVER, Taken};
 use crate::token::{ConnectionClaims, Grant, Signature, TokenError};
 
@@ -27,6 +27,25 @@ pub(super) struct InProgress {
     /// Those answered, in the order of their answers.
     pub(super) outcomes: Vec<Outcome>,
     ttl: Option<u32>,
+    /// The backend's word for the client.
+    data: Option<Bytes>,
+}
+
+/// Who a client is, by its token, by a backend, or by nobody's word.
+#[derive(Debug, Default)]
+pub(super) struct Credentials {
+    pub(super) claims: ConnectionClaims,
+    /// For the client, with the connect reply.
+    pub(super) data: Option<Bytes>,
+    /// When server-side subscriptions end, in Unix seconds.
+    pub(super) expiries: Vec<(ChannelName, i64)>,
+}
+
+/// What is known of a client at its connect command.
+enum Known {
+    Claims(ConnectionClaims),
+    /// Nothing: this backend is to say.
+    Ask(BackendId),
 }
 
 /// A subscription that comes with the connection.
@@ -47,27 +66,51 @@ pub(super) fn signature(settings: &Settings) -> Signature {
 
 impl Session {
     pub(super) fn connect(&mut self, cx: &mut Cx<'_, '_>, id: u32, request: &ConnectRequest<'_>) {
+        let wanted: Vec<(ChannelName, Wish)> = request
+            .subs
+            .iter()
+            .map(|(channel, sub)| (ChannelName::from(&**channel), wish_of(sub)))
+            .collect();
+        if !cx.settings.backends.emulated_headers.is_empty() && !request.headers.is_empty() {
+            let emulated = backend::emulated(&cx.settings.backends.emulated_headers, request);
+            self.extra.get_or_insert_default().emulated = emulated;
+        }
         let claims = match self.credentials(cx, request) {
-            Ok(claims) => claims,
+            Ok(Known::Claims(claims)) => claims,
+            Ok(Known::Ask(backend)) => {
+                return self.ask_connect(cx, (id, backend), request, wanted);
+            }
             Err(Refused::Error(error, because)) => {
                 self.stage = Stage::Failed;
                 return self.connect_error(cx, id, error, because);
             }
             Err(Refused::Close(why, because)) => return self.refuse(cx, why, &because),
         };
+        self.admit(cx, id, Credentials { claims, ..Credentials::default() }, &wanted);
+    }
+
+    /// Lets a client in of whom it is known who it is.
+    pub(super) fn admit(
+        &mut self,
+        cx: &mut Cx<'_, '_>,
+        id: u32,
+        credentials: Credentials,
+        wanted: &[(ChannelName, Wish)],
+    ) {
+        let Credentials { claims, data, expiries } = credentials;
         self.user =
             if claims.user.is_empty() { Arc::default() } else { claims.user.as_str().into() };
         if let Err(because) = self.room_for_user(cx) {
             return self.refuse(cx, Disconnect::CONNECTION_LIMIT, &because);
         }
-        self.settle_extra(&claims);
-        let given = match self.given(cx, &claims, request) {
+        self.settle_extra(cx.settings, &claims);
+        let given = match self.given(cx, &claims, wanted) {
             Ok(given) => given,
             Err((why, because)) => return self.refuse(cx, why, &because),
         };
         let ttl = self.set_expiry(cx, claims.expire_at);
         self.stage = Stage::Connecting;
-        let connect = InProgress { id, left: given.len(), outcomes: Vec::new(), ttl };
+        let connect = InProgress { id, left: given.len(), outcomes: Vec::new(), ttl, data };
         if given.is_empty() {
             return self.connected(cx, &connect);
         }
@@ -77,29 +120,43 @@ impl Session {
         for each in given {
             let settings = cx.settings;
             let Ok(resolved) = settings.channel.resolve(&each.channel) else { continue };
-            let wish = Wish { grant: each.grant, server_side: true, ..each.wish };
+            let expiry = expiries.iter().find(|(channel, _)| *channel == each.channel);
+            let wish = Wish {
+                grant: each.grant,
+                expire_at: expiry.map(|(_, at)| *at),
+                server_side: true,
+                ..each.wish
+            };
             let (plan, request) = self.plan(cx, &each.channel, resolved.options, wish);
             self.ask_node(cx, request, Awaited::ConnectSubscribe { plan: Box::new(plan) });
         }
     }
 
     /// Keeps what later commands need of the credentials, and nothing else.
-    fn settle_extra(&mut self, claims: &ConnectionClaims) {
+    fn settle_extra(&mut self, settings: &Settings, claims: &ConnectionClaims) {
+        let backends = &settings.backends;
+        let later = backends.list.len() > usize::from(backends.connect.is_some());
+        if claims.meta.is_some() && later {
+            self.extra.get_or_insert_default().meta.clone_from(&claims.meta);
+        }
         if claims.info.is_some() {
             self.extra.get_or_insert_default().conn_info.clone_from(&claims.info);
         }
         self.extra.take_if(|extra| {
             extra.user_header = None;
-            extra.conn_info.is_none() && extra.session.is_none()
+            if !later {
+                (extra.headers, extra.emulated) = Default::default();
+            }
+            extra.conn_info.is_none()
+                && extra.session.is_none()
+                && extra.meta.is_none()
+                && extra.headers.is_empty()
+                && extra.emulated.is_empty()
         });
     }
 
     /// Who the client is, by its token or without one.
-    fn credentials(
-        &self,
-        cx: &Cx<'_, '_>,
-        request: &ConnectRequest<'_>,
-    ) -> Result<ConnectionClaims, Refused> {
+    fn credentials(&self, cx: &Cx<'_, '_>, request: &ConnectRequest<'_>) -> Result<Known, Refused> {
         let client = &cx.settings.client;
         if !request.token.is_empty() {
             let now_s = cx.out.now.unix_ms / 1000;
@@ -131,14 +188,18 @@ impl Session {
                     "the token's expire_at is in the past",
                 ));
             }
-            return Ok(claims);
+            return Ok(Known::Claims(claims));
+        }
+        if let Some(backend) = cx.settings.backends.connect {
+            return Ok(Known::Ask(backend));
         }
         let by_header = self.extra.as_ref().and_then(|extra| extra.user_header.as_deref());
         if let Some(user) = by_header.filter(|user| !user.is_empty()) {
-            return Ok(ConnectionClaims { user: user.to_owned(), ..ConnectionClaims::default() });
+            let user = user.to_owned();
+            return Ok(Known::Claims(ConnectionClaims { user, ..ConnectionClaims::default() }));
         }
         if client.insecure || client.allow_anonymous_connect_without_token {
-            return Ok(ConnectionClaims::default());
+            return Ok(Known::Claims(ConnectionClaims::default()));
         }
         Err(Refused::Close(
             Disconnect::BAD_REQUEST,
@@ -162,13 +223,13 @@ impl Session {
         &mut self,
         cx: &mut Cx<'_, '_>,
         claims: &ConnectionClaims,
-        request: &ConnectRequest<'_>,
+        wanted: &[(ChannelName, Wish)],
     ) -> Result<Vec<Given>, (Disconnect, String)> {
         let mut given: Vec<Given> = Vec::new();
         let mut add = |channel: &str, grant: Grant| {
             if !given.iter().any(|each| &*each.channel == channel) {
-                let asked = request.subs.iter().find(|(name, _)| name == channel);
-                let wish = asked.map_or_else(Wish::default, |(_, sub)| wish_of(sub));
+                let asked = wanted.iter().find(|(name, _)| **name == *channel);
+                let wish = asked.map_or_else(Wish::default, |(_, wish)| wish.clone());
                 given.push(Given { channel: channel.into(), grant, wish });
             }
         };
@@ -186,7 +247,7 @@ impl Session {
         let token_channels: Vec<ChannelName> =
             given.iter().map(|each| ChannelName::clone(&each.channel)).collect();
         if self.kind == Kind::Unidirectional {
-            self.add_wanted(cx, request, &mut given)?;
+            self.add_wanted(cx, wanted, &mut given)?;
         }
         for each in &given {
             if let Err(error) = cx.settings.channel.resolve(&each.channel) {
@@ -214,23 +275,31 @@ impl Session {
     fn add_wanted(
         &self,
         cx: &mut Cx<'_, '_>,
-        request: &ConnectRequest<'_>,
+        wanted: &[(ChannelName, Wish)],
         given: &mut Vec<Given>,
     ) -> Result<(), (Disconnect, String)> {
-        for (channel, sub) in &request.subs {
-            if given.iter().any(|each| *each.channel == **channel) {
+        for (channel, wish) in wanted {
+            if given.iter().any(|each| each.channel == *channel) {
                 continue;
             }
             let resolved = cx.settings.channel.resolve(channel).map_err(|error| {
                 (Disconnect::BAD_REQUEST, format!("{}: {error}", Shown(channel)))
             })?;
             match self.right_without_token(cx.settings, &resolved) {
-                Ok(()) => given.push(Given {
-                    channel: ChannelName::from(&**channel),
+                Right::Yes => given.push(Given {
+                    channel: ChannelName::clone(channel),
                     grant: Grant::default(),
-                    wish: wish_of(sub),
+                    wish: wish.clone(),
                 }),
-                Err(because) => {
+                Right::Ask(_) => {
+                    let line = format!(
+                        "103 {}: subscribe_proxy_enabled is on, and what a unidirectional \
+                         client asks for is not asked about yet",
+                        Shown(channel)
+                    );
+                    self.note(cx.log, 103, &line);
+                }
+                Right::No(because) => {
                     let line = format!("103 {}: {because}", Shown(channel));
                     self.note(cx.log, 103, &line);
                 }
@@ -262,6 +331,11 @@ impl Session {
             self.expires_s = NEVER;
             return None;
         };
+        if cx.settings.backends.refresh.is_some() {
+            // The backend is asked at that moment, and the client need not know.
+            self.expires_s = wake::expiry(cx, unix_s, Duration::ZERO).0;
+            return None;
+        }
         let (at_s, ttl) = wake::expiry(cx, unix_s, cx.settings.client.expired_close_delay);
         self.expires_s = at_s;
         Some(ttl)
@@ -311,7 +385,7 @@ impl Session {
             version: VERSION,
             expires: connect.ttl.is_some(),
             ttl: connect.ttl.unwrap_or(0),
-            data: None,
+            data: connect.data.as_deref(),
             subs: &subs,
             ping: if self.native_ping { 0 } else { interval },
             pong: !self.native_ping && interval > 0 && self.kind == Kind::Bidirectional,

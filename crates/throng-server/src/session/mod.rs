@@ -7,6 +7,7 @@
 mod access;
 mod answer;
 mod ask;
+mod backend;
 mod connect;
 mod order;
 mod publish;
@@ -28,6 +29,7 @@ use throng_wire::dialect::{self, Command, Encoding, Request as Asked};
 use uuid::Uuid;
 
 use crate::allowance::{Allowance, Drawn};
+use crate::backend::{Call, Headers};
 use crate::codes::Disconnect;
 use crate::config::Settings;
 use crate::front::address::ClientAddress;
@@ -103,6 +105,8 @@ pub(crate) struct Open {
     pub connect: Option<Bytes>,
     /// Where the client is.
     pub address: ClientAddress,
+    /// Headers of the request that some backend is to see.
+    pub headers: Headers,
 }
 
 /// What few clients have.
@@ -115,6 +119,12 @@ struct Extra {
     session: Option<Uuid>,
     /// The token's server-side subscriptions, sorted: a refresh must not change them.
     token_channels: Vec<ChannelName>,
+    /// Headers of the handshake that some backend is to see.
+    headers: Headers,
+    /// The same, as the client says it would have sent them; untrusted.
+    emulated: Headers,
+    /// For backends only; JSON.
+    meta: Option<Bytes>,
 }
 
 /// Questions to the node that are not answered yet.
@@ -154,6 +164,19 @@ enum Awaited {
     History {
         id: u32,
     },
+    /// A backend's answer.
+    Backend(Box<backend::Asked>),
+}
+
+impl Awaited {
+    /// Whether a command of the client's own waits for it.
+    fn is_command(&self) -> bool {
+        match self {
+            Self::OrderedSubscribe { .. } => false,
+            Self::Backend(asked) => asked.is_command(),
+            _ => true,
+        }
+    }
 }
 
 /// The rest of a frame whose commands wait for an answer or for the next turn.
@@ -198,6 +221,8 @@ pub(crate) struct Effects {
     pub displace: Option<(Arc<str>, Uuid, Disconnect)>,
     /// It wants to publish so many bytes and there is no room: resume it when there is.
     pub starved: Option<usize>,
+    /// Questions to backends.
+    pub calls: Vec<(Call, ReplyTo)>,
 }
 
 /// What became of one command.
@@ -213,10 +238,12 @@ impl Session {
     pub(crate) fn open(open: Open, cx: &mut Cx<'_, '_>) -> Self {
         let stale = seconds(cx.settings.client.stale_close_delay);
         let uni = open.kind == Kind::Unidirectional;
-        let extra = (open.user.is_some() || open.connect.is_some() || uni).then(|| {
+        let more = open.user.is_some() || open.connect.is_some() || !open.headers.is_empty();
+        let extra = (more || uni).then(|| {
             Box::new(Extra {
                 user_header: open.user,
                 connect: open.connect,
+                headers: open.headers,
                 session: uni.then(|| cx.out.rng.uuid()),
                 ..Extra::default()
             })
@@ -399,7 +426,7 @@ impl Session {
                 self.presence(cx, id, &channel, ask::Presence::Stats);
             }
             Asked::History(request) => self.history(cx, id, &request),
-            Asked::Rpc { method, .. } => self.rpc(cx, id, &method),
+            Asked::Rpc { method, data } => self.rpc(cx, id, &method, data),
             Asked::Send { .. } => {
                 self.refuse(cx, Disconnect::NOT_AVAILABLE, "send has no receiver here");
             }
@@ -419,10 +446,7 @@ impl Session {
     pub(crate) fn is_waiting(&self) -> bool {
         self.pending.as_ref().is_some_and(|pending| {
             pending.connect.is_some()
-                || pending
-                    .list
-                    .iter()
-                    .any(|(_, awaited)| !matches!(awaited, Awaited::OrderedSubscribe { .. }))
+                || pending.list.iter().any(|(_, awaited)| awaited.is_command())
         })
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::backend::Asked;
 use super::subscribe::Wish;
 use super::{Awaited, Cx, Session};
 use crate::codes::{Disconnect, Unsubscribe};
@@ -120,6 +121,12 @@ impl Session {
             {
                 plan.cancelled = true;
             }
+            if let Awaited::Backend(asked) = awaited
+                && let Asked::Subscribe { channel: asked, cancelled, .. } = &mut **asked
+                && (channel.is_empty() || **asked == *channel)
+            {
+                *cancelled = true;
+            }
         }
     }
 
@@ -129,6 +136,9 @@ impl Session {
                 Awaited::Subscribe { plan, .. }
                 | Awaited::ConnectSubscribe { plan }
                 | Awaited::OrderedSubscribe { plan } => &*plan.channel == channel,
+                Awaited::Backend(asked) => {
+                    matches!(&**asked, Asked::Subscribe { channel: asked, .. } if **asked == *channel)
+                }
                 _ => false,
             })
         })

@@ -13,6 +13,11 @@ impl Session {
         if token.is_empty() {
             return self.refuse(cx, Disconnect::BAD_REQUEST, "refresh brings no token");
         }
+        if cx.settings.backends.refresh.is_some() {
+            let because = "refresh came, and client.proxy.refresh.enabled is on: the backend is \
+                           asked instead";
+            return self.refuse(cx, Disconnect::BAD_REQUEST, because);
+        }
         let now_s = cx.out.now.unix_ms / 1000;
         let signature = super::connect::signature(cx.settings);
         let claims = match cx.settings.client.token.connection(token, now_s, signature) {
@@ -79,6 +84,11 @@ impl Session {
         if token.is_empty() {
             let because = format!("{}: sub_refresh brings no token", Shown(channel));
             return self.deny(cx, id, ErrorCode::BAD_REQUEST, &because);
+        }
+        if super::backend::sub_refresh_backend(cx.settings, channel).is_some() {
+            let because = "sub_refresh came, and sub_refresh_proxy_enabled is on: the backend is \
+                           asked instead";
+            return self.refuse(cx, Disconnect::BAD_REQUEST, because);
         }
         let claims = match self.subscription_claims(cx, token) {
             Ok(claims) => claims,

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::access::{self, Asker};
 use super::{Awaited, Cx, Session};
 use crate::codes::{Disconnect, ErrorCode, Unsubscribe};
-use crate::config::{ChannelError, ChannelOptions, Resolved, Settings};
+use crate::config::{BackendId, ChannelError, ChannelOptions, Resolved, Settings};
 use crate::token::{Grant, SubscriptionClaims, TokenError};
 
 /// What a subscription will be when the node has answered.
@@ -49,7 +49,7 @@ impl Plan {
 }
 
 /// What is asked of a subscription, by whoever asks for it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Wish {
     pub(super) grant: Grant,
     /// Unix seconds.
@@ -88,6 +88,15 @@ pub(crate) fn retention(options: &ChannelOptions) -> Retention {
     }
 }
 
+/// Whether a user may subscribe without a token.
+pub(super) enum Right {
+    Yes,
+    /// This backend is to say.
+    Ask(BackendId),
+    /// What is in the way.
+    No(String),
+}
+
 /// Why a subscription token does not help.
 enum Denied {
     Error(ErrorCode, String),
@@ -120,9 +129,15 @@ impl Session {
             ..Wish::default()
         };
         if request.token.is_empty() {
-            if let Err(because) = self.right_without_token(cx.settings, &resolved) {
-                let because = format!("{}: {because}", Shown(channel));
-                return self.deny(cx, id, ErrorCode::PERMISSION_DENIED, &because);
+            match self.right_without_token(cx.settings, &resolved) {
+                Right::Yes => {}
+                Right::Ask(backend) => {
+                    return self.ask_subscribe(cx, (id, backend), request, wish);
+                }
+                Right::No(because) => {
+                    let because = format!("{}: {because}", Shown(channel));
+                    return self.deny(cx, id, ErrorCode::PERMISSION_DENIED, &because);
+                }
             }
         } else {
             match self.right_by_token(cx, channel, &request.token) {
@@ -200,25 +215,32 @@ impl Session {
         &self,
         settings: &Settings,
         resolved: &Resolved<'_, '_>,
-    ) -> Result<(), String> {
+    ) -> Right {
         let insecure = settings.client.insecure;
         if resolved.private {
             let prefix = &settings.channel.private_prefix;
-            return Err(format!(
+            return Right::No(format!(
                 "no subscription token, and a channel beginning with channel.private_prefix \
                  ({prefix}) needs one"
             ));
         }
         if let Some(users) = &resolved.users {
             if users.contains(&self.user) || insecure {
-                return Ok(());
+                return Right::Yes;
             }
-            return Err("the user is not in the list that the channel's name ends with \
+            return Right::No(
+                "the user is not in the list that the channel's name ends with \
                         (allow_user_limited_channels is on)"
-                .to_owned());
+                    .to_owned(),
+            );
         }
-        access::may_subscribe(resolved.options, &self.user, insecure)
-            .map_err(|option| format!("no subscription token, and {option} is off"))
+        if let Some(backend) = resolved.options.subscribe_backend {
+            return Right::Ask(backend);
+        }
+        match access::may_subscribe(resolved.options, &self.user, insecure) {
+            Ok(()) => Right::Yes,
+            Err(option) => Right::No(format!("no subscription token, and {option} is off")),
+        }
     }
 
     fn right_by_token(

@@ -1,5 +1,6 @@
 //! Sessions with a clock that is turned by hand, and without sockets.
 
+mod backends;
 mod bench;
 mod commands;
 mod connecting;

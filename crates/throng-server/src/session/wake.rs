@@ -7,6 +7,7 @@ use throng_hub::registry::SubFlags;
 use throng_wire::dialect::Push;
 use throng_wire::websocket::Opcode;
 
+use super::backend::sub_refresh_backend;
 use super::{Cx, Kind, Session, Stage, seconds};
 use crate::codes::{Disconnect, Unsubscribe};
 use crate::shard::{NEVER, WakeAt};
@@ -18,6 +19,12 @@ impl Session {
     /// A second that the session asked for has come.
     pub(crate) fn wake(&mut self, cx: &mut Cx<'_, '_>) -> WakeAt {
         let second = cx.out.second;
+        if self.expires_s <= second
+            && self.stage == Stage::Ready
+            && let Some(backend) = cx.settings.backends.refresh
+        {
+            self.ask_refresh(cx, backend);
+        }
         if self.expires_s <= second {
             self.expires_s = NEVER;
             if self.stage == Stage::Ready {
@@ -107,6 +114,10 @@ impl Session {
             }
         }
         for (channel, flags) in over {
+            if let Some(backend) = sub_refresh_backend(cx.settings, &channel) {
+                self.ask_sub_refresh(cx, backend, &channel);
+                continue;
+            }
             if flags.contains(SubFlags::SERVER_SIDE) {
                 self.refuse(
                     cx,

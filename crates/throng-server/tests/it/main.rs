@@ -3,6 +3,7 @@
 
 mod address;
 mod api;
+mod backend;
 mod bad_input;
 mod client;
 mod limits;

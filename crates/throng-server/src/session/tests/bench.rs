@@ -21,6 +21,7 @@ use throng_wire::websocket::{Decoder, Event as Frame, Limits, Opcode, Role};
 
 use super::super::{Cx, Effects, Ending, Kind, Open, Order, Session, encode_item, retention};
 use crate::allowance::Allowance;
+use crate::backend::{self, Call};
 use crate::codes::Disconnect;
 use crate::config::{Settings, Sources, load};
 use crate::front::address::{ClientAddress, ToldBy};
@@ -83,6 +84,8 @@ pub(super) struct Bench {
     pub(super) identified: usize,
     pub(super) displaced: usize,
     pub(super) starved: Vec<usize>,
+    /// Questions to backends that nobody has answered yet.
+    pub(super) calls: VecDeque<(Call, ReplyTo)>,
 }
 
 /// Who asks as the server API does, and does not listen.
@@ -156,6 +159,7 @@ impl Bench {
             identified: 0,
             displaced: 0,
             starved: Vec::new(),
+            calls: VecDeque::new(),
         }
     }
 
@@ -172,6 +176,7 @@ impl Bench {
             user: None,
             connect: None,
             address: NEAR,
+            headers: Box::default(),
         })
     }
 
@@ -301,6 +306,7 @@ impl Bench {
         self.identified += usize::from(effects.identified);
         self.displaced += usize::from(effects.displace.is_some());
         self.starved.extend(effects.starved);
+        self.calls.extend(effects.calls);
         for (request, to) in requests {
             self.node.call(request, to, now);
         }
@@ -377,6 +383,21 @@ impl Bench {
         if resumes == Some(true) && self.clients[at].waiting {
             self.resume(at);
         }
+    }
+
+    /// Answers the oldest question to a backend with this body; what was asked.
+    pub(super) fn backend_says(&mut self, body: &str) -> Call {
+        let (call, to) = self.calls.pop_front().unwrap();
+        let backend = self.settings.backends.get(call.backend).unwrap();
+        let answer =
+            backend::read(200, body.as_bytes(), backend).unwrap_or(backend::Answer::Failed);
+        let at = to.slot as usize;
+        let resumes = self.with(at, |session, cx| session.backend_answer(cx, to.ticket, answer));
+        if resumes == Some(true) && self.clients[at].waiting {
+            self.resume(at);
+        }
+        self.pump();
+        call
     }
 
     pub(super) fn resume(&mut self, at: usize) {

@@ -16,7 +16,14 @@ fn connect_with(bench: &mut Bench, token: &str) -> (usize, Vec<String>) {
 }
 
 fn open(kind: Kind) -> Open {
-    Open { kind, native_ping: false, user: None, connect: None, address: NEAR }
+    Open {
+        kind,
+        native_ping: false,
+        user: None,
+        connect: None,
+        address: NEAR,
+        headers: Box::default(),
+    }
 }
 
 #[test]

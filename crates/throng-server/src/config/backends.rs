@@ -1,0 +1,377 @@
+//! The application's own HTTP endpoints that are asked who may do what: their options, read and
+//! checked.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Uri};
+
+use super::read::{self, Reader};
+use super::tree::{Syntax, Value};
+
+/// Calls to one endpoint that may be under way at once, where nothing else is said.
+const CALLS_MAX: usize = 65_536;
+
+/// Headers that throng sets itself, or that belong to one connection: never copied from a client.
+const NEVER_COPIED: [&str; 14] = [
+    "x-real-ip",
+    "x-forwarded-for",
+    "forwarded",
+    "host",
+    "content-type",
+    "content-length",
+    "connection",
+    "keep-alive",
+    "transfer-encoding",
+    "te",
+    "trailer",
+    "upgrade",
+    "accept-encoding",
+    "expect",
+];
+
+/// A backend's number in [`Backends`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BackendId(pub u16);
+
+/// Every backend that something asks.
+#[derive(Debug, Clone, Default)]
+pub struct Backends {
+    /// In the order of their numbers.
+    pub list: Vec<Backend>,
+    /// `client.proxy.connect`, when enabled.
+    pub connect: Option<BackendId>,
+    /// `client.proxy.refresh`, when enabled.
+    pub refresh: Option<BackendId>,
+    /// `rpc.without_namespace.proxy_enabled`: who answers remote calls.
+    pub rpc: Option<BackendId>,
+    /// `rpc.namespace_boundary`.
+    pub rpc_boundary: String,
+    /// All `http_headers` together: what is kept of a client's handshake.
+    pub http_headers: Vec<HeaderName>,
+    /// All `emulated_headers` together.
+    pub emulated_headers: Vec<HeaderName>,
+}
+
+/// One endpoint and how it is asked.
+#[derive(Clone)]
+pub struct Backend {
+    /// The option that a log line names, such as `client.proxy.connect`.
+    pub option: String,
+    pub endpoint: Endpoint,
+    /// How long one answer may take.
+    pub timeout: Duration,
+    /// Copied from the client's handshake.
+    pub http_headers: Vec<HeaderName>,
+    /// Taken from what the client says in its connect command.
+    pub emulated_headers: Vec<HeaderName>,
+    pub include_connection_meta: bool,
+    pub static_headers: Vec<(HeaderName, HeaderValue)>,
+    pub transforms: Vec<Transform>,
+    /// `max_in_flight` (throng's own): calls under way at once.
+    pub max_in_flight: usize,
+}
+
+/// Where a backend listens.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Endpoint {
+    pub host: String,
+    pub port: u16,
+    /// With its query.
+    pub path: String,
+}
+
+/// What a status that is not 200 is turned into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transform {
+    pub status: u16,
+    pub to: Transformed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transformed {
+    Error { code: u32, message: String, temporary: bool },
+    Disconnect { code: u16, reason: String },
+}
+
+impl Backends {
+    /// The backend of this number.
+    pub fn get(&self, id: BackendId) -> Option<&Backend> {
+        self.list.get(usize::from(id.0))
+    }
+
+    fn add(&mut self, backend: Backend) -> Option<BackendId> {
+        if let Some(at) = self.list.iter().position(|known| known.option == backend.option) {
+            return u16::try_from(at).ok().map(BackendId);
+        }
+        let id = u16::try_from(self.list.len()).ok()?;
+        for (all, some) in [
+            (&mut self.http_headers, &backend.http_headers),
+            (&mut self.emulated_headers, &backend.emulated_headers),
+        ] {
+            for name in some {
+                if !all.contains(name) {
+                    all.push(name.clone());
+                }
+            }
+        }
+        self.list.push(backend);
+        Some(BackendId(id))
+    }
+}
+
+/// Without the query, which may be a secret.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.split('?').next().unwrap_or_default();
+        write!(f, "http://{}:{}{path}", self.host, self.port)
+    }
+}
+
+/// Values of headers are left out: whoever shows settings shows no secret.
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend")
+            .field("option", &self.option)
+            .field("endpoint", &self.endpoint.to_string())
+            .field("timeout", &self.timeout)
+            .field("max_in_flight", &self.max_in_flight)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Backends of clients and remote calls; those of channels are added by [`of_channel`].
+pub(super) fn backends(r: &mut Reader<'_>) -> Backends {
+    let mut backends = Backends::default();
+    if r.bool("client.proxy.connect.enabled") {
+        let backend = backend(r, "client.proxy.connect");
+        backends.connect = backends.add(backend);
+    }
+    if r.bool("client.proxy.refresh.enabled") {
+        let backend = backend(r, "client.proxy.refresh");
+        backends.refresh = backends.add(backend);
+    }
+    backends.rpc = chosen(
+        r,
+        &mut backends,
+        ("rpc.without_namespace.proxy_enabled", "rpc.without_namespace.proxy_name"),
+        "rpc.proxy",
+    );
+    backends.rpc_boundary = r.text("rpc.namespace_boundary");
+    backends
+}
+
+/// The backend of one of a namespace's questions: `subscribe`, `publish` or `sub_refresh`.
+pub(super) fn of_channel(
+    r: &mut Reader<'_>,
+    backends: &mut Backends,
+    at: &str,
+    question: &str,
+) -> Option<BackendId> {
+    let switch = format!("{at}{question}_proxy_enabled");
+    let name = format!("{at}{question}_proxy_name");
+    chosen(r, backends, (&switch, &name), &format!("channel.proxy.{question}"))
+}
+
+/// Where it is switched on: the default one, or the one of that name.
+fn chosen(
+    r: &mut Reader<'_>,
+    backends: &mut Backends,
+    (switch, name): (&str, &str),
+    default: &str,
+) -> Option<BackendId> {
+    let named = r.text(name);
+    if !r.bool(switch) {
+        return None;
+    }
+    if named == "default" || named.is_empty() {
+        if r.text(&format!("{default}.endpoint")).is_empty() {
+            let what = format!("needs an address to ask: set {default}.endpoint");
+            return r.wrong(switch, &what);
+        }
+        let backend = backend(r, default);
+        return backends.add(backend);
+    }
+    if !r.written.proxies.contains(&named) {
+        return r.wrong(name, "there is no such backend; add it to proxies");
+    }
+    let backend = backend(r, &format!("proxies.{named}"));
+    backends.add(backend)
+}
+
+fn backend(r: &mut Reader<'_>, at: &str) -> Backend {
+    let path = |name: &str| format!("{at}.{name}");
+    if r.bool(&path("binary_encoding")) {
+        r.doubt(&path("binary_encoding"), "not there yet; payloads are sent as JSON");
+    }
+    Backend {
+        option: at.to_owned(),
+        endpoint: endpoint(r, &path("endpoint")),
+        timeout: match r.duration(&path("timeout")) {
+            Duration::ZERO => r.wrong(&path("timeout"), "must be more than 0"),
+            timeout => timeout,
+        },
+        http_headers: header_names(r, &path("http_headers")),
+        emulated_headers: header_names(r, &path("emulated_headers")),
+        include_connection_meta: r.bool(&path("include_connection_meta")),
+        static_headers: static_headers(r, &path("http.static_headers")),
+        transforms: transforms(r, &path("http.status_to_code_transforms")),
+        max_in_flight: match r.count(&path("max_in_flight")) {
+            calls @ 1..=CALLS_MAX => calls,
+            _ => r.wrong(&path("max_in_flight"), "must be from 1 to 65536"),
+        },
+    }
+}
+
+fn endpoint(r: &mut Reader<'_>, path: &str) -> Endpoint {
+    match read_endpoint(&r.text(path)) {
+        Ok(endpoint) => endpoint,
+        Err(what) => r.wrong(path, what),
+    }
+}
+
+fn read_endpoint(text: &str) -> Result<Endpoint, &'static str> {
+    if text.is_empty() {
+        return Err(
+            "no address to ask; write for example \"http://127.0.0.1:3000/throng/connect\"",
+        );
+    }
+    if text.starts_with("grpc://") {
+        return Err("gRPC is not supported yet; give the backend an address of http://");
+    }
+    if text.starts_with("https://") {
+        return Err(
+            "TLS to backends is not supported yet; give the backend an address of http:// \
+                    on this machine or network",
+        );
+    }
+    let uri: Uri = text.parse().map_err(|_| "not an address; it begins with http://")?;
+    let Some(authority) = uri.authority().filter(|_| uri.scheme_str() == Some("http")) else {
+        return Err("not an address; it begins with http://");
+    };
+    if authority.as_str().contains('@') {
+        return Err("holds a name and password, which belong into http.static_headers");
+    }
+    Ok(Endpoint {
+        host: authority.host().to_owned(),
+        port: authority.port_u16().unwrap_or(80),
+        path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+    })
+}
+
+fn header_names(r: &mut Reader<'_>, path: &str) -> Vec<HeaderName> {
+    let mut names = Vec::new();
+    for text in r.texts(path) {
+        match HeaderName::from_bytes(text.as_bytes()) {
+            Ok(name) if NEVER_COPIED.contains(&name.as_str()) => {}
+            Ok(name) => names.push(name),
+            Err(_) => r.wrong(path, &format!("{text:?} is not a header's name")),
+        }
+    }
+    names
+}
+
+fn static_headers(r: &mut Reader<'_>, path: &str) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers = Vec::new();
+    for (name, node) in rows(r, path) {
+        let text = match node {
+            Value::Text(text) => text,
+            Value::Int(number) => number.to_string(),
+            _ => {
+                let _: () = r.wrong(path, "a header's value is a text; put it in quotes");
+                continue;
+            }
+        };
+        let pair = HeaderName::from_bytes(name.as_bytes()).ok().zip(text.parse().ok());
+        match pair {
+            Some(pair) => headers.push(pair),
+            None => r.wrong(path, &format!("{name:?} or its value cannot be a header")),
+        }
+    }
+    headers
+}
+
+/// A map, which the environment writes as JSON.
+fn rows(r: &mut Reader<'_>, path: &str) -> Vec<(String, Value)> {
+    let value = r.written.given.get(path).map(|given| given.node.value.clone());
+    match value.and_then(of_json) {
+        None => Vec::new(),
+        Some(Value::Table(rows)) => {
+            rows.into_iter().map(|(name, node)| (name, node.value)).collect()
+        }
+        Some(_) => r.wrong(path, "not a map of names and values"),
+    }
+}
+
+/// What a text says in JSON; an empty one says nothing.
+pub(super) fn of_json(value: Value) -> Option<Value> {
+    match value {
+        Value::Null => None,
+        Value::Text(text) if text.trim().is_empty() => None,
+        Value::Text(text) => {
+            Some(Syntax::Json.parse(&text).map_or(Value::Text(text), |node| node.value))
+        }
+        value => Some(value),
+    }
+}
+
+fn transforms(r: &mut Reader<'_>, path: &str) -> Vec<Transform> {
+    let value = r.written.given.get(path).map(|given| given.node.value.clone());
+    let list = match value.and_then(of_json) {
+        None => return Vec::new(),
+        Some(Value::List(list)) => list,
+        Some(_) => return r.wrong(path, "not a list"),
+    };
+    let read: Option<Vec<Transform>> = list.iter().map(|node| transform(&node.value)).collect();
+    let what = "each has a status_code, and either to_error with a code from 400 to 1999 and a \
+                message, or to_disconnect with a code from 4000 to 4999 and a reason";
+    read.unwrap_or_else(|| r.wrong(path, what))
+}
+
+fn transform(value: &Value) -> Option<Transform> {
+    let status = u16::try_from(read::as_int(field(value, "status_code")?)?).ok()?;
+    let number = |value: &Value| read::as_int(field(value, "code")?);
+    let words = |value: &Value, name: &str| match field(value, name) {
+        Some(Value::Text(text)) => text.clone(),
+        _ => String::new(),
+    };
+    let switched_on = |value: &&Value| number(value).is_some_and(|code| code > 0);
+    let to = match (
+        field(value, "to_error").filter(switched_on),
+        field(value, "to_disconnect").filter(switched_on),
+    ) {
+        (Some(error), None) => Transformed::Error {
+            code: u32::try_from(number(error)?).ok().filter(|code| (400..=1999).contains(code))?,
+            message: words(error, "message"),
+            temporary: field(error, "temporary").and_then(read::as_bool).unwrap_or(false),
+        },
+        (None, Some(close)) => Transformed::Disconnect {
+            code: u16::try_from(number(close)?).ok().filter(|code| (4000..=4999).contains(code))?,
+            reason: words(close, "reason"),
+        },
+        _ => return None,
+    };
+    Some(Transform { status, to })
+}
+
+fn field<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
+    let Value::Table(rows) = value else { return None };
+    rows.iter().find(|(key, _)| key == name).map(|(_, node)| &node.value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_an_address_of_http() {
+        let read = |text| read_endpoint(text).map(|endpoint| endpoint.to_string());
+        assert_eq!(read("http://app/login?key=x").unwrap(), "http://app:80/login");
+        assert_eq!(read("http://[::1]:3000").unwrap(), "http://[::1]:3000/");
+        assert!(read("https://app").unwrap_err().contains("TLS"));
+        assert!(read("grpc://app:1").unwrap_err().contains("gRPC"));
+        for bad in ["", "app:80", "ftp://x", "http://", "http://a:b@app/"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}
