@@ -17,7 +17,6 @@ mod subscribe;
 mod table;
 mod text;
 mod token;
-mod websocket;
 mod who;
 
 use std::ffi::OsString;

@@ -117,6 +117,7 @@ fn walk(url: &str, headers: &str, report: &mut Report<'_>) -> Result<Result<(), 
     let begun = Instant::now();
     let target = match Target::websocket(url) {
         Ok(target) => target,
+        // What is no URL cannot be tried; a name without an address is a step that failed.
         Err(failure) if failure.what.starts_with("cannot find the host") => {
             return Ok(Err(Stopped {
                 step: Step::Name,

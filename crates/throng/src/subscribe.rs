@@ -1,23 +1,26 @@
 //! `throng subscribe`: listens to a channel and prints what arrives.
 
 use std::io::{self, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use throng_load::Target;
+use throng_load::client::{Client, ClientError, Manner};
 
+use crate::api;
 use crate::args::SubscribeArgs;
 use crate::failure::Failure;
 use crate::inspect::shown_publication;
 use crate::place::{Door, Place};
 use crate::text::visible;
 use crate::token;
-use crate::websocket::{Message, WebSocket};
 
 /// Who listens, where the configuration's key makes a token.
 const USER: &str = "throng-cli";
 /// A day of listening; nobody renews it.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
+/// One stretch of listening; another follows.
+const LISTENING: Duration = Duration::from_secs(3600);
 
 pub(crate) fn run(args: &SubscribeArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let place = Place::find(&args.place, Door::Clients)?;
@@ -25,28 +28,44 @@ pub(crate) fn run(args: &SubscribeArgs, out: &mut dyn Write) -> Result<(), Failu
         Some(settings) => settings.websocket.path.clone(),
         None => "/connection/websocket".to_owned(),
     };
-    let mut socket = WebSocket::connect(&place, &path)?;
+    let mut client = connect(&place, &path)?;
     let mut listener = Listener { args, out, left: args.count, subscribed: false };
-    let commands = commands(args, &place);
-    let lost = |error: io::Error| Failure::found(format!("the connection broke: {error}"));
-    socket.send(&commands).map_err(lost)?;
+    client.send(&commands(args, &place)).map_err(lost)?;
     loop {
-        match socket.receive().map_err(lost)? {
-            Message::Closed(code, reason) => {
-                let reason = visible(&reason);
-                return Err(Failure::found(format!(
-                    "the server closed the connection: {code} {reason} (throng explain {code})"
-                )));
-            }
-            Message::Text(text) => {
-                for line in text.lines() {
-                    if listener.hear(line, &mut socket)? == Heard::Enough {
-                        return Ok(());
-                    }
-                }
-            }
+        if let Some(line) = client.next_line(LISTENING).map_err(lost)?
+            && listener.hear(&line)? == Heard::Enough
+        {
+            return Ok(());
         }
     }
+}
+
+fn connect(place: &Place, path: &str) -> Result<Client, Failure> {
+    let stream = api::connect(place)?;
+    let name = place.name();
+    let silent = |why: &dyn std::fmt::Display| {
+        Failure::could_not_run(format!("{name} did not answer: {why}"))
+    };
+    let target = Target {
+        host: place.host.clone(),
+        port: place.port,
+        path: format!("{}{path}", place.prefix),
+        address: stream.peer_addr().map_err(|error| silent(&error))?,
+    };
+    Client::over(stream, &target, &Manner::default()).map_err(|error| match error.code {
+        Some(status) => Failure::could_not_run(format!(
+            "{name} refused the WebSocket with HTTP {status} (throng explain {status})"
+        )),
+        None => silent(&visible(&error.why)),
+    })
+}
+
+fn lost(error: ClientError) -> Failure {
+    let why = visible(&error.why);
+    Failure::found(match error.code {
+        Some(code) => format!("{why} (throng explain {code})"),
+        None => format!("the connection broke: {why}"),
+    })
 }
 
 /// Connect and subscribe in one frame, with tokens where there are any.
@@ -89,17 +108,12 @@ struct Listener<'a> {
 }
 
 impl Listener<'_> {
-    fn hear(&mut self, line: &str, socket: &mut WebSocket<TcpStream>) -> Result<Heard, Failure> {
-        if line.trim() == "{}" {
-            // The ping; its answer is the same.
-            socket.send("{}").map_err(|e| Failure::found(format!("the connection broke: {e}")))?;
-            return Ok(Heard::More);
-        }
+    fn hear(&mut self, line: &str) -> Result<Heard, Failure> {
         let reply: Value = serde_json::from_str(line)
             .map_err(|_| Failure::found("the server sent something that is not JSON"))?;
         if let Some(error) = reply.get("error") {
             let doing = if reply["id"] == 1 { "connect" } else { "subscribe" };
-            return Err(Failure::found(format!("cannot {doing}: {}", crate::api::said(error))));
+            return Err(Failure::found(format!("cannot {doing}: {}", api::said(error))));
         }
         if reply["id"] == 2 {
             self.subscribed = true;

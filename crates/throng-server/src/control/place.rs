@@ -83,7 +83,10 @@ pub(super) fn sweep(directory: &Path) {
 /// The servers whose sockets this user can see.
 pub(super) fn servers() -> Vec<Found> {
     let mut directories = candidates();
-    if own_uid() == 0 {
+    let own = own_uid();
+    // As from cron, where nothing says so.
+    directories.push(PathBuf::from(format!("/run/user/{own}/throng")));
+    if own == 0 {
         // Root is answered by everybody's.
         directories.extend(entries(Path::new("/run/user")).map(|user| user.join("throng")));
         let in_tmp = entries(Path::new("/tmp")).filter(|path| {
@@ -94,7 +97,7 @@ pub(super) fn servers() -> Vec<Found> {
         directories.extend(in_tmp.take(USERS_MAX));
     }
     let mut found: Vec<Found> = directories.iter().flat_map(|dir| sockets(dir)).collect();
-    found.retain(|server| is_alive(server.pid));
+    found.retain(|server| is_alive(server.pid) && answers(own, &server.socket));
     found.sort();
     found.dedup();
     found
@@ -110,6 +113,11 @@ fn sockets(directory: &Path) -> Vec<Found> {
 
 fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     fs::read_dir(directory).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()))
+}
+
+/// Whether whoever owns a socket answers this user.
+fn answers(own: u32, socket: &Path) -> bool {
+    own == 0 || fs::symlink_metadata(socket).is_ok_and(|is| is.uid() == own)
 }
 
 fn is_alive(pid: u32) -> bool {

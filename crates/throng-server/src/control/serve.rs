@@ -126,9 +126,7 @@ async fn converse(
     _permit: OwnedSemaphorePermit,
 ) {
     // The mode of the socket keeps others out already; this holds whatever became of the mode.
-    let is_ours =
-        stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == place::own_uid());
-    if !is_ours {
+    if !stream.peer_cred().is_ok_and(|peer| may_ask(peer.uid(), place::own_uid())) {
         return;
     }
     let talk = async {
@@ -151,6 +149,11 @@ async fn converse(
     if let Ok(Err(error)) = tokio::time::timeout(DEADLINE, talk).await {
         line!(front.common.log, Debug, "control.asker", "an asker went away: {}", error);
     }
+}
+
+/// Whether a user is answered by a process of another.
+fn may_ask(peer: u32, own: u32) -> bool {
+    peer == own || peer == 0
 }
 
 fn encode(answer: &impl serde::Serialize) -> Value {
@@ -360,6 +363,12 @@ async fn sample(front: Arc<Front>, rate: Arc<Rate>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_own_user_and_root_are_answered() {
+        assert!(may_ask(1000, 1000) && may_ask(0, 1000) && may_ask(0, 0));
+        assert!(!may_ask(1001, 1000) && !may_ask(1000, 0));
+    }
 
     #[test]
     fn publishing_is_averaged_over_the_last_seconds() {

@@ -40,9 +40,12 @@ pub(super) fn websocket(front: &Front, visit: &Visit, kind: Kind) -> Outcome {
 struct Because(&'static str);
 
 /// Keeps a refusal for `throng who` and `throng status`.
-fn remember(front: &Front, visit: &Visit, answer: &Answer) {
+pub(super) fn remember(front: &Front, visit: &Visit, answer: &Answer) {
     let because = answer.extensions().get::<Because>().map(|because| because.0);
     let reason = because.unwrap_or(match answer.status() {
+        StatusCode::FORBIDDEN if front.settings().dev => {
+            "development mode lets in loopback names only"
+        }
         StatusCode::FORBIDDEN => "the page's origin is not in client.allowed_origins",
         StatusCode::UPGRADE_REQUIRED => "the request came without its Upgrade headers",
         StatusCode::BAD_REQUEST => "the handshake is wrong, or asks for Protobuf",

@@ -59,12 +59,18 @@ impl Sessions {
             }
         };
         match (&wish.channel, &wish.user) {
+            // Nothing waits anywhere, so the crowd need not be gone through.
+            _ if wish.slow && crowd.held_bytes() == 0 => {}
             (Some(channel), _) => self.registry.members(channel).for_each(&mut meet),
             (None, Some(user)) => self.users.slots(user).for_each(&mut meet),
             (None, None) => crowd.sessions().for_each(|(conn, _)| meet(conn.slot)),
         }
+        // Of a large crowd only those who are told are put in order.
+        if fit.len() > wish.limit {
+            fit.select_nth_unstable_by_key(wish.limit, |(by, _)| Reverse(*by));
+            fit.truncate(wish.limit);
+        }
         fit.sort_unstable_by_key(|(by, _)| Reverse(*by));
-        fit.truncate(wish.limit);
         seen.clients = fit
             .into_iter()
             .filter_map(|(by, slot)| Some((by, self.client(crowd, slot)?)))

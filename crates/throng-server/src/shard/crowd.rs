@@ -180,6 +180,11 @@ impl<S> Crowd<S> {
         })
     }
 
+    /// Bytes that all connections hold together, those that wait for sockets among them.
+    pub fn held_bytes(&self) -> usize {
+        self.held
+    }
+
     /// Bytes that wait for the socket of the connection in `slot`.
     pub fn waiting_bytes(&self, slot: u32) -> usize {
         self.conns.get(slot as usize).map_or(0, |conn| conn.link.waiting_bytes())

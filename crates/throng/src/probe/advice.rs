@@ -43,7 +43,7 @@ pub(super) fn tcp(kind: ErrorKind, address: SocketAddr) -> String {
 
 pub(super) fn upgrade(error: &ClientError, args: &ProbeArgs, path: &str) -> Stopped {
     let why = visible(&error.why);
-    let stop = |step, advice| Stopped { step, said: why.clone(), advice };
+    let stop = |step, advice| Stopped { step, said: first_line(&error.why), advice };
     let Some(status) = error.code else {
         return stop(Step::Upgrade, advise(without_status(&error.why), &[]));
     };
@@ -70,6 +70,15 @@ pub(super) fn upgrade(error: &ClientError, args: &ProbeArgs, path: &str) -> Stop
             ),
         ),
         _ => stop(Step::Upgrade, advise(&of_status(status, path), &[])),
+    }
+}
+
+/// A refusal without the rest of the page that came with it.
+fn first_line(why: &str) -> String {
+    let line = why.lines().next().unwrap_or_default();
+    match line.split_once(": <") {
+        Some((status, _)) => format!("{} with a page", visible(status)),
+        None => visible(line),
     }
 }
 
@@ -229,6 +238,15 @@ mod tests {
         assert!(advice.ends_with(lines), "{advice}");
         let without = upgrade(&error(Some(403), ""), &args(None, None), "/").advice;
         assert!(without.contains("no Origin was sent"), "{without}");
+    }
+
+    #[test]
+    fn of_a_page_only_its_beginning_is_said() {
+        assert_eq!(
+            first_line("the server answered 502: <html>\r\n"),
+            "the server answered 502 with a page"
+        );
+        assert_eq!(first_line("the server answered 403: no\nmore"), "the server answered 403: no");
     }
 
     #[test]

@@ -267,7 +267,7 @@ fn a_subscriber_prints_what_arrives_answers_pings_and_says_how_it_ended() {
     assert_eq!(ran.out, "#7 {\"a\":1}\n");
     assert_eq!(ran.status, 1);
     assert!(ran.err.contains("subscribed to news"), "{}", ran.err);
-    assert!(ran.err.contains("closed the connection: 3001 shutdown (throng explain 3001)"));
+    assert!(ran.err.contains("closed by the server with 3001 (shutdown) (throng explain 3001)"));
     let said = server.request();
     assert!(said.starts_with("GET /connection/websocket HTTP/1.1\r\n"), "{said}");
     assert!(said.contains("\"subscribe\":{\"channel\":\"news\",\"token\":\""), "{said}");

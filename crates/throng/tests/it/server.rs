@@ -36,11 +36,16 @@ impl Server {
         frames.extend(b"shutdown");
         Self::start(move |mut stream| {
             let mut said = request(&mut stream);
-            let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
+            let key = said.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "));
+            let accept = throng_wire::websocket::accept_key(key.unwrap());
+            let head = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Accept: {accept}\r\n\r\n"
+            );
             stream.write_all(head.as_bytes()).unwrap();
             let mut commands = [0; 4096];
             let read = stream.read(&mut commands).unwrap();
-            said.push_str(&String::from_utf8_lossy(&commands[..read]));
+            said.push_str(&unmasked(&commands[..read]));
             stream.write_all(&frames).ok(); // the client may have enough before the end
             // Until the client is gone: it still answers the ping.
             while stream.read(&mut commands).is_ok_and(|read| read > 0) {}
@@ -72,6 +77,14 @@ impl Server {
         });
         Self { port, requests }
     }
+}
+
+/// What a client's first frame says (RFC 6455 5.2, 5.3).
+fn unmasked(frame: &[u8]) -> String {
+    let at = if frame[1] & 0x7f == 126 { 4 } else { 2 };
+    let (mask, payload) = frame[at..].split_at(4);
+    let bytes: Vec<u8> = payload.iter().zip(mask.iter().cycle()).map(|(b, m)| b ^ m).collect();
+    String::from_utf8(bytes).unwrap()
 }
 
 fn request(stream: &mut TcpStream) -> String {
