@@ -288,8 +288,12 @@ fn start_shards(
     let broker = Arc::new(Memory::new(PARTITIONS, system_seed()));
     let setup = NodeSetup { mailboxes, broker, partitions: PARTITIONS, seed: system_seed() };
     let allowance = Allowance::new(settings.limits.buffer_bytes);
-    let switchboard =
-        Switchboard::start(&settings.backends, shards.clone(), runtime.clone(), log.clone());
+    let switchboard = Switchboard::start(
+        &settings.backends,
+        shards.clone(),
+        runtime.clone(),
+        (log.clone(), clock),
+    );
     let common = Arc::new(Common {
         switchboard,
         node: Arc::new(Node::new(setup)),

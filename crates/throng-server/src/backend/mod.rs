@@ -6,6 +6,7 @@
 //! mail of the shard. A late answer to a connection that is gone is dropped.
 
 mod answer;
+mod cache;
 mod line;
 mod switchboard;
 

@@ -6,8 +6,10 @@ use std::time::Duration;
 use throng_hub::request::ReplyTo;
 use tokio::runtime::Handle;
 
+use super::cache::{self, Cache, Found};
 use super::line::Line;
 use super::{Answer, Call, Kind};
+use crate::clock::Clock;
 use crate::config::{Backends, Level};
 use crate::log::{Line as LogLine, Log};
 use crate::sessions::{Mail, ShardMailbox};
@@ -24,6 +26,9 @@ pub(crate) struct Switchboard {
     lines: Vec<Line>,
     shards: Vec<Arc<ShardMailbox>>,
     log: Log,
+    clock: Clock,
+    /// Of the connect backend, where `cache_ttl` is set.
+    cache: Option<Cache>,
 }
 
 impl Switchboard {
@@ -31,10 +36,15 @@ impl Switchboard {
         backends: &Backends,
         shards: Vec<Arc<ShardMailbox>>,
         runtime: Handle,
-        log: Log,
+        (log, clock): (Log, Clock),
     ) -> Arc<Self> {
         let lines: Vec<Line> = backends.list.iter().cloned().map(Line::new).collect();
-        let switchboard = Arc::new(Self { runtime, lines, shards, log });
+        let cache = backends
+            .connect
+            .and_then(|connect| backends.get(connect))
+            .filter(|connect| !connect.cache_ttl.is_zero())
+            .map(|connect| Cache::new(connect.cache_ttl, connect.stale_if_error));
+        let switchboard = Arc::new(Self { runtime, lines, shards, log, clock, cache });
         if !switchboard.lines.is_empty() {
             let weak = Arc::downgrade(&switchboard);
             switchboard.runtime.spawn(async move {
@@ -66,6 +76,33 @@ impl Switchboard {
         let Some(line) = self.lines.get(usize::from(call.backend.0)) else {
             return Answer::Failed;
         };
+        let cache = self.cache.as_ref().filter(|_| call.kind == Kind::Connect);
+        let Some((cache, key)) = cache.and_then(|cache| Some((cache, cache::key(call)?))) else {
+            return self.ask(call, line).await;
+        };
+        match cache.find(&key, self.clock.now()) {
+            Found::Kept(answer) => answer,
+            Found::Asked(mut flight) => {
+                let landed = flight.wait_for(Option::is_some).await;
+                // Without one its task has ended by a bug of ours.
+                landed.ok().and_then(|answer| (*answer).clone()).unwrap_or(Answer::Failed)
+            }
+            Found::Ask(flight) => {
+                let answer = self.ask(call, line).await;
+                cache.land(flight, answer, self.clock.now())
+            }
+        }
+    }
+
+    /// Forgets what the connect backend answered about a user: one who is sent away does not
+    /// return without being asked about.
+    pub(crate) fn forget(&self, user: &str) {
+        if let Some(cache) = &self.cache {
+            cache.forget(user);
+        }
+    }
+
+    async fn ask(&self, call: &Call, line: &Line) -> Answer {
         match line.call(call).await {
             Ok(answer) => answer,
             Err(why) => {

@@ -70,6 +70,10 @@ pub struct Backend {
     pub transforms: Vec<Transform>,
     /// `max_in_flight` (throng's own): calls under way at once.
     pub max_in_flight: usize,
+    /// `cache_ttl` (throng's own): how long a connect answer may be used again.
+    pub cache_ttl: Duration,
+    /// `stale_if_error` (throng's own): how long after that, while the backend fails.
+    pub stale_if_error: Duration,
 }
 
 /// Where a backend listens.
@@ -143,8 +147,14 @@ impl fmt::Debug for Backend {
 /// Backends of clients and remote calls; those of channels are added by [`of_channel`].
 pub(super) fn backends(r: &mut Reader<'_>) -> Backends {
     let mut backends = Backends::default();
+    let cache_ttl = r.duration("client.proxy.connect.cache_ttl");
+    let stale_if_error = r.duration("client.proxy.connect.stale_if_error");
+    if !stale_if_error.is_zero() && cache_ttl.is_zero() {
+        let what = "nothing is remembered without client.proxy.connect.cache_ttl; set both";
+        let _: () = r.wrong("client.proxy.connect.stale_if_error", what);
+    }
     if r.bool("client.proxy.connect.enabled") {
-        let backend = backend(r, "client.proxy.connect");
+        let backend = Backend { cache_ttl, stale_if_error, ..backend(r, "client.proxy.connect") };
         backends.connect = backends.add(backend);
     }
     if r.bool("client.proxy.refresh.enabled") {
@@ -220,6 +230,8 @@ fn backend(r: &mut Reader<'_>, at: &str) -> Backend {
             calls @ 1..=CALLS_MAX => calls,
             _ => r.wrong(&path("max_in_flight"), "must be from 1 to 65536"),
         },
+        cache_ttl: Duration::ZERO,
+        stale_if_error: Duration::ZERO,
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use crate::client::{Client, SOCKET};
+use crate::client::{Client, SOCKET, api};
 use crate::server::Server;
 
 const CONNECT: &str = r#"{"id":1,"connect":{"data":{"a":1}}}"#;
@@ -341,5 +341,71 @@ fn commands_are_asked_about_and_a_connection_is_refreshed() {
     }
     client.say(r#"{"id":6,"rpc":{"method":"add"}}"#);
     assert!(client.hear().contains("\"id\":6"), "the connection goes on");
+    server.stop();
+}
+
+#[test]
+fn a_wave_of_reconnects_is_no_wave_on_the_backend_and_everybody_is_who_they_are() {
+    let backend = Backend::start(|request, stream| {
+        let user = request.head.split("cookie: user=").nth(1).map(|rest| rest.lines().next());
+        let user = user.flatten().unwrap_or("nobody");
+        answer(stream, 200, &format!("{{\"result\":{{\"user\":\"{user}\",\"data\":\"{user}\"}}}}"));
+    });
+    let server = Server::without_witness(&backend.connect_options(
+        "client.proxy.connect.http_headers = [\"Cookie\"]\nclient.proxy.connect.cache_ttl = \"1m\"\n",
+    ));
+    for _ in 0..10 {
+        let mut clients: Vec<(usize, Client)> = (0..40)
+            .map(|number| {
+                let cookie = format!("user=u{}", number % 10);
+                let headers = [("Cookie", cookie.as_str())];
+                (number % 10, Client::upgrade(server.address, SOCKET, &headers, b"").unwrap())
+            })
+            .collect();
+        for (_, client) in &mut clients {
+            client.say(CONNECT);
+        }
+        for (user, client) in &mut clients {
+            let heard = client.hear();
+            assert!(heard.contains(&format!("\"data\":\"u{user}\"")), "{heard}");
+        }
+    }
+    assert_eq!(backend.seen().len(), 10);
+    // Who is sent away is asked about again.
+    assert_eq!(api(server.address, "disconnect", r#"{"user":"u3"}"#), r#"{"result":{}}"#);
+    hello(&server, &[("Cookie", "user=u3")]);
+    hello(&server, &[("Cookie", "user=u4")]);
+    assert_eq!(backend.seen().len(), 11);
+    // Without a credential each is asked about.
+    let mut client = Client::connect(server.address);
+    client.say(r#"{"id":1,"connect":{}}"#);
+    client.hear();
+    let mut client = Client::connect(server.address);
+    client.say(r#"{"id":1,"connect":{}}"#);
+    client.hear();
+    assert_eq!(backend.seen().len(), 13);
+    server.stop();
+}
+
+#[test]
+fn known_users_return_while_the_application_restarts() {
+    let up = Arc::new(AtomicUsize::new(1));
+    let backend = Backend::start({
+        let up = Arc::clone(&up);
+        move |_, stream| match up.load(Ordering::SeqCst) {
+            1 => answer(stream, 200, r#"{"result":{"user":"ann"}}"#),
+            _ => answer(stream, 502, ""),
+        }
+    });
+    let server = Server::without_witness(&backend.connect_options(
+        "client.proxy.connect.http_headers = [\"Cookie\"]\n\
+         client.proxy.connect.cache_ttl = \"1ms\"\nclient.proxy.connect.stale_if_error = \"1m\"\n",
+    ));
+    assert!(hello(&server, &[("Cookie", "a")]).1.contains("\"connect\""));
+    up.store(0, Ordering::SeqCst);
+    std::thread::park_timeout(Duration::from_millis(5));
+    assert!(hello(&server, &[("Cookie", "a")]).1.contains("\"connect\""));
+    assert!(hello(&server, &[("Cookie", "b")]).1.contains("\"code\":100"));
+    server.logged("answered 502");
     server.stop();
 }

@@ -384,10 +384,14 @@ async fn disconnect(front: &Front, call: Disconnect) -> Result {
     };
     let mut target = target(&call.user, &call.client, &call.session);
     target.spared = call.whitelist.iter().filter_map(|id| id.parse().ok()).collect();
+    front.common.switchboard.forget(&call.user);
     order(front, target, Order::Disconnect(why)).await
 }
 
 async fn refresh(front: &Front, call: Refresh) -> Result {
+    if call.expired {
+        front.common.switchboard.forget(&call.user);
+    }
     let what = Order::Refresh {
         expired: call.expired,
         expire_at: (call.expire_at > 0).then_some(call.expire_at),
