@@ -11,6 +11,7 @@ pub mod log;
 mod notes;
 mod origin;
 pub mod rng;
+mod room;
 mod serve;
 mod session;
 mod sessions;

@@ -12,8 +12,8 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::gate::{Gate, Seat, Visitor, reset};
 use super::upgrade::Move;
 use super::{Answer, Door, Front, Outcome, Visit};
 use crate::shard::{Adopt, Post};
@@ -38,10 +38,18 @@ pub(crate) async fn drive(
     socket: TcpStream,
     peer: SocketAddr,
     door: Door,
-    visitor: OwnedSemaphorePermit,
+    visitor: Visitor,
 ) {
     let word = Arc::<Word>::default();
-    let visits = Visits { front: Arc::clone(&front), word: Arc::clone(&word), peer, door };
+    let seat = Arc::clone(&visitor.seat);
+    let visits = Visits {
+        front: Arc::clone(&front),
+        word: Arc::clone(&word),
+        peer,
+        door,
+        seat: Arc::clone(&seat),
+        gate: visitor.gate(),
+    };
     let http = &front.settings().http;
     let mut first = pin!(tokio::time::sleep(http.header_timeout));
     let mut connection = http1::Builder::new()
@@ -54,6 +62,8 @@ pub(crate) async fn drive(
         .serve_connection(TokioIo::new(socket), visits);
     // A shard writes the answer to an upgrade, so the connection is left before hyper answers:
     // the service never resolves then, and this is polled until it has left word.
+    let mut told_to_go = pin!(seat.told_to_go());
+    let mut goes = false;
     let moved = {
         let mut connection = pin!(&mut connection);
         poll_fn(|cx| {
@@ -61,16 +71,23 @@ pub(crate) async fn drive(
             let mut late =
                 || !word.arrived.load(Ordering::Relaxed) && first.as_mut().poll(cx).is_ready();
             match word.departure.lock().take() {
-                Some(to) => Poll::Ready(Some(to)),
-                None if ended || late() => Poll::Ready(None),
-                None => Poll::Pending,
+                Some(to) => return Poll::Ready(Some(to)),
+                None if ended || late() => return Poll::Ready(None),
+                None => {}
             }
+            if !word.arrived.load(Ordering::Relaxed) {
+                visitor.silent();
+            }
+            goes = told_to_go.as_mut().poll(cx).is_ready();
+            if goes { Poll::Ready(None) } else { Poll::Pending }
         })
         .await
     };
     if let Some(to) = moved {
         let parts = connection.into_parts();
         hand_over(&front, parts.io.into_inner(), parts.read_buf, *to);
+    } else if goes {
+        reset(connection.into_parts().io.inner());
     }
     drop(visitor);
 }
@@ -93,6 +110,8 @@ struct Visits {
     word: Arc<Word>,
     peer: SocketAddr,
     door: Door,
+    seat: Arc<Seat>,
+    gate: Arc<Gate>,
 }
 
 impl Service<hyper::Request<hyper::body::Incoming>> for Visits {
@@ -104,10 +123,16 @@ impl Service<hyper::Request<hyper::body::Incoming>> for Visits {
         let front = Arc::clone(&self.front);
         let word = Arc::clone(&self.word);
         word.arrived.store(true, Ordering::Relaxed);
-        let visit = Visit { request, peer: self.peer, door: self.door };
+        self.seat.busy(&self.gate);
+        let (seat, gate) = (Arc::clone(&self.seat), Arc::clone(&self.gate));
+        let visit = Visit { request, peer: self.peer, door: self.door, seat: Arc::clone(&seat) };
         Box::pin(async move {
             match front.visit(visit).await {
-                Outcome::Answered(answer) => Ok(answer),
+                Outcome::Answered(answer) => {
+                    seat.busy(&gate);
+                    seat.silent();
+                    Ok(answer)
+                }
                 Outcome::Upgraded(to) => {
                     *word.departure.lock() = Some(to);
                     pending().await

@@ -6,8 +6,10 @@
 pub(crate) mod accept;
 mod api;
 mod connection;
+pub(crate) mod gate;
 mod health;
 mod pages;
+mod refuse;
 mod upgrade;
 
 use std::net::SocketAddr;
@@ -19,7 +21,6 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use throng_limits::Budget;
-use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::config::{Level, Settings};
@@ -44,8 +45,8 @@ pub(crate) struct Front {
     pub(crate) clock: Clock,
     /// Clients that may be held; the upgrade draws from it.
     pub(crate) clients: Budget,
-    /// HTTP connections that may be open at once; accepting draws from it.
-    pub(crate) visitors: Arc<Semaphore>,
+    /// The seats of those who are no clients yet; accepting draws from it.
+    pub(crate) gate: Arc<gate::Gate>,
     /// Numbers for connections, unique for life.
     pub(crate) last_number: AtomicU64,
     /// The shard that the next connection moves to.
@@ -83,6 +84,8 @@ pub(crate) struct Visit {
     pub(crate) request: Request<Incoming>,
     pub(crate) peer: SocketAddr,
     pub(crate) door: Door,
+    /// Its connection's place, which an upgrade turns into a client's.
+    pub(crate) seat: Arc<gate::Seat>,
 }
 
 /// What a request comes to.

@@ -1,6 +1,7 @@
 //! The real binary, as a person or a script runs it.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod full;
 mod server;
 mod stuck_log;
 
