@@ -1,11 +1,14 @@
 //! How many descriptors a process may have, has and needs, and why.
 //!
 //! `facts` reads (parsers are pure, readers are thin), `raise` lifts the own soft limit,
-//! `budget` hands out the permits without which no client is held.
+//! `room` works out how many descriptors there are to spend and who set the limit, `budget` hands
+//! out the permits without which no descriptor is opened.
 
 pub mod budget;
 pub mod facts;
 pub mod raise;
+pub mod room;
 
-pub use budget::{Budget, Permit};
+pub use budget::{Budget, Guarantees, Lane, Permit};
 pub use raise::{RaiseError, Raised};
+pub use room::Ceiling;

@@ -14,6 +14,7 @@ mod notes;
 mod origin;
 mod ring;
 pub mod rng;
+mod room;
 mod serve;
 mod session;
 mod sessions;

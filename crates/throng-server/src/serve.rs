@@ -10,30 +10,27 @@ use std::time::Duration;
 use throng_hub::event::Mailbox as HubMailbox;
 use throng_hub::memory::Memory;
 use throng_hub::node::{Node, NodeSetup};
-use throng_limits::{Budget, raise::raise_open_files};
-use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::allowance::Allowance;
 use crate::backend::Switchboard;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::desk::Desk;
-use crate::front::accept::{accept, address_of, listen};
+use crate::front::accept::{accept, address_of, listen, watched};
+use crate::front::gate::Gate;
 use crate::front::{Door, Front};
 use crate::log::{Log, line};
 use crate::ring::Ring;
 use crate::rng::{Rng, system_seed};
+use crate::room::{Room, backlog};
 use crate::sessions::{Common, HubDoor, Mail, Newest, Sessions, ShardMailbox, UserCounts};
 use crate::shard::{Bounds, Post, Shard, ShardSetup, event_loop};
 
 /// Locks over the channels of a node: more than threads, so that two seldom want the same.
 const PARTITIONS: usize = 64;
-/// Descriptors for everything that is neither a client nor a visitor: listeners, event queues,
-/// the log, files that are read for a moment.
-const OWN_DESCRIPTORS: u64 = 30;
 /// Steps of the paced close in a second.
 const SHED_STEPS_PER_S: u32 = 20;
 
@@ -54,6 +51,8 @@ pub enum ServeError {
     Listen { address: String, error: io::Error, holder: Option<String> },
     #[error("cannot start {what}: {error}")]
     Start { what: &'static str, error: io::Error },
+    #[error("{0} - or unset limits.strict to start with fewer")]
+    Room(String),
     #[error("the log {path}: {error}")]
     Log { path: String, error: io::Error },
 }
@@ -76,6 +75,10 @@ pub struct Started {
     pub clients: u64,
     /// The descriptor limit.
     pub descriptors: u64,
+    /// Who set the limit, as far as can be seen: `set by supervisord, pid 71`.
+    pub limit_from: String,
+    /// Connections that the kernel keeps until they are accepted.
+    pub backlog: u64,
 }
 
 /// Runs the server until it is told to stop. `started` is called once, when it listens.
@@ -101,7 +104,7 @@ pub fn serve_until(
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let mut settings = options.settings;
-    let room = Room::measure(&settings, log);
+    let limit = Room::raise(log);
     let (listeners, taken) = Listeners::open(&settings, options.any_port)?;
     if settings.node_name.is_empty() {
         settings.node_name = format!("{}_{}", host_name(), listeners.address.port());
@@ -109,12 +112,14 @@ pub fn serve_until(
     let settings = Arc::new(settings);
     let runtime = front_runtime()
         .map_err(|error| ServeError::Start { what: "the front's threads", error })?;
+    let room = Room::measure(limit, settings.limits.shards);
+    let budget = room.budget(&settings, log).map_err(ServeError::Room)?;
     let clock = Clock::start();
     let (common, threads) = start_shards(&settings, log, clock, runtime.handle())?;
     let front = Arc::new(Front {
         clock,
-        clients: Budget::new(room.clients),
-        visitors: Arc::new(Semaphore::new(usize::try_from(room.visitors).unwrap_or(1))),
+        gate: Gate::new(budget.clone()),
+        clients: budget,
         last_number: AtomicU64::new(0),
         next_shard: AtomicUsize::new(0),
         draining: AtomicBool::new(false),
@@ -128,51 +133,17 @@ pub fn serve_until(
         address: listeners.address,
         internal: listeners.internal_address,
         taken,
-        clients: room.clients,
-        descriptors: room.descriptors,
+        clients: front.clients.ceiling(),
+        descriptors: room.descriptors(),
+        limit_from: room.origin.setter.to_string(),
+        backlog: backlog(),
     });
     runtime
-        .block_on(run(&front, listeners, stop))
+        .block_on(run(&front, listeners, room, stop))
         .map_err(|error| ServeError::Start { what: "the front", error })?;
     stop_shards(&front, threads);
     log.finish(Duration::from_secs(2));
     Ok(())
-}
-
-/// How many of what fit.
-struct Room {
-    descriptors: u64,
-    clients: u64,
-    visitors: u64,
-}
-
-impl Room {
-    fn measure(settings: &Settings, log: &Log) -> Self {
-        let descriptors = match raise_open_files() {
-            Ok(raised) => raised.is.soft,
-            Err(error) => {
-                line!(log, Warn, "limit", "the descriptor limit could not be raised: {}", error);
-                throng_limits::facts::OpenFiles::own().soft
-            }
-        };
-        // One in 64 for those who are not clients yet or call the API, and at least forty: at a
-        // limit of 1024 more than 950 clients fit.
-        let visitors = (descriptors / 64).clamp(40, 4096).min(descriptors / 2);
-        let fit = descriptors.saturating_sub(visitors + OWN_DESCRIPTORS);
-        let wanted = settings.limits.clients.map_or(fit, |clients| clients as u64);
-        if wanted > fit {
-            line!(
-                log,
-                Warn,
-                "limit",
-                "limits.clients = {} do not fit: the limit of {} descriptors leaves room for {} clients",
-                wanted,
-                descriptors,
-                fit
-            );
-        }
-        Self { descriptors, clients: wanted.min(fit), visitors }
-    }
 }
 
 /// The sockets that are listened on.
@@ -368,19 +339,20 @@ fn bounds(settings: &Settings) -> Bounds {
 async fn run(
     front: &Arc<Front>,
     listeners: Listeners,
+    room: Room,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let mut terminate = Terminate::listen()?;
     let (no_more, stopping) = watch::channel(false);
     let door = if listeners.internal.is_some() { Door::Public } else { Door::Both };
-    let public = TcpListener::from_std(listeners.public)?;
+    let public = watched(listeners.public)?;
     tokio::spawn(accept(Arc::clone(front), public, door, stopping.clone()));
     if let Some(internal) = listeners.internal {
-        let internal = TcpListener::from_std(internal)?;
+        let internal = watched(internal)?;
         tokio::spawn(accept(Arc::clone(front), internal, Door::Internal, stopping));
     }
     let _control = crate::control::open(front);
-    let sweeper = tokio::spawn(sweep(Arc::clone(front)));
+    let sweeper = tokio::spawn(sweep(Arc::clone(front), room));
     tokio::select! {
         () = terminate.next() => {}
         () = stop => {}
@@ -392,13 +364,14 @@ async fn run(
     Ok(())
 }
 
-/// Once a second: what has expired in channels.
-async fn sweep(front: Arc<Front>) {
+/// Once a second: what has expired in channels, and what room there is.
+async fn sweep(front: Arc<Front>, mut room: Room) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         second.tick().await;
         front.common.node.sweep(front.clock.now());
+        room.look(&front.clients, &front.common.log);
     }
 }
 

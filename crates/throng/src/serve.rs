@@ -41,14 +41,18 @@ fn start_log(settings: &Settings) -> Result<Log, Failure> {
 /// Says that the server listens: one line of the log, and in development mode what to do next.
 fn announce(log: &Log, started: &Started, dev: bool) {
     let Started { address, clients, descriptors, .. } = started;
+    let kept = descriptors.saturating_sub(*clients);
     line!(
         log,
         Info,
         "listening",
-        "listening on {}: room for {} clients within {} descriptors",
+        "listening on {}: room for {} clients: limit of {} descriptors ({}), {} kept for everything else",
         address,
         thousands(*clients),
-        thousands(*descriptors)
+        thousands(*descriptors),
+        started.limit_from,
+        thousands(kept);
+        backlog = started.backlog
     );
     if let Some(internal) = started.internal {
         line!(log, Info, "listening", "the API and health are on {}", internal);
@@ -121,6 +125,8 @@ mod tests {
             taken: Some((8000, "nginx (pid 7)".to_owned())),
             clients: 1000,
             descriptors: 1024,
+            limit_from: String::new(),
+            backlog: 4096,
         };
         let mut out = Vec::new();
         welcome(&mut out, &started, false).unwrap();

@@ -1,5 +1,7 @@
 //! What the kernel says, one file per source.
 
+pub mod kernel;
+pub mod launcher;
 pub mod limits;
 mod listener;
 pub mod process;

@@ -13,7 +13,8 @@ use super::problem::Problem;
 use super::read::Reader;
 use super::settings::{
     AddressHeader, ChannelOptions, Channels, Client, DataFormat, Http, HttpApi, Level, Limits, Log,
-    PersonalChannel, Proxies, ProxyProtocol, Settings, Shutdown, Token, UniWebSocket, WebSocket,
+    PersonalChannel, Proxies, ProxyProtocol, Refuse, Settings, Shutdown, Token, UniWebSocket,
+    WebSocket,
 };
 use super::tree::Value;
 use super::written::{NAMESPACES, Written};
@@ -316,6 +317,12 @@ fn check_channel(r: &mut Reader<'_>, at: &dyn Fn(&str) -> String, options: &Chan
 fn limits(r: &mut Reader<'_>) -> Limits {
     Limits {
         clients: Some(r.count("limits.clients")).filter(|clients| *clients > 0),
+        strict: r.bool("limits.strict"),
+        refuse: match r.text("limits.refuse").as_str() {
+            "503" => Refuse::Answer,
+            "close" => Refuse::Close,
+            _ => r.wrong("limits.refuse", "not known; write \"503\" or \"close\""),
+        },
         buffer_bytes: match r.bytes("limits.buffer_bytes") {
             0 => machine::buffer_bytes(),
             bytes if bytes < BUFFER_BYTES_MIN => {

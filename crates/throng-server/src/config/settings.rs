@@ -242,11 +242,25 @@ pub struct Shutdown {
     pub spread: Duration,
 }
 
+/// How a client is told that the server is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Refuse {
+    /// HTTP 503 instead of the handshake.
+    #[default]
+    Answer,
+    /// The handshake, and a close with 3013: a page can read that.
+    Close,
+}
+
 /// throng's own: what the node may use.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// `limits.clients`: connections wanted; none: as many as fit.
     pub clients: Option<usize>,
+    /// `limits.strict`: do not start when `clients` do not fit.
+    pub strict: bool,
+    /// `limits.refuse`: how a client is refused when none fits.
+    pub refuse: Refuse,
     /// `limits.buffer_bytes`: what all clients together may have waiting, in bytes: unsent
     /// publications, half-received messages, recovery replies.
     pub buffer_bytes: usize,

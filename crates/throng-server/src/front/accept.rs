@@ -1,24 +1,33 @@
 //! The listeners, and the one place that sees the kernel refuse a descriptor.
 
+use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use throng_limits::Lane;
+use tokio::io::{Interest, unix::AsyncFd};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
 
-use super::{Door, Front, drive};
+use super::gate::{Visitor, reset};
+use super::{Door, Front, drive, refuse};
 use crate::log::line;
 
 /// Connections that the kernel completes for us and keeps until we accept them. It takes less
 /// where net.core.somaxconn says so.
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 /// Bytes that the kernel holds unsent for one connection before its socket counts as full. With
 /// the default, a stalled client swallows megabytes of kernel memory before any limit of ours is
 /// seen.
 const NOT_SENT_LOWAT_BYTES: u32 = 16 * 1024;
+/// Connections that are accepted before those that were have their turn.
+const IN_A_ROW_MAX: usize = 64;
 /// How long accepting pauses when no descriptor or memory is to be had: the listener stays
 /// readable meanwhile, so without a pause the loop would spin.
 const SCARCITY_PAUSE: Duration = Duration::from_millis(100);
@@ -58,57 +67,171 @@ pub(crate) fn address_of(address: &str, port: u16) -> io::Result<SocketAddr> {
     (address, port).to_socket_addrs()?.next().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
 
+/// A listener that is waited on without accepting: a place is made only for who is there.
+pub(crate) type Listener = AsyncFd<std::net::TcpListener>;
+
+/// Makes a listener one that can be waited on.
+///
+/// # Errors
+/// When the event queue is full.
+#[expect(
+    deprecated,
+    reason = "the constructors that replace it are unsafe, for types that do not keep their \
+              descriptor; std's listener does, and is owned here until it is taken off the queue"
+)]
+pub(crate) fn watched(listener: std::net::TcpListener) -> io::Result<Listener> {
+    Listener::with_interest(listener, Interest::READABLE)
+}
+
 /// Accepts until told to stop.
 pub(crate) async fn accept(
     front: Arc<Front>,
-    listener: TcpListener,
+    listener: Listener,
     door: Door,
     mut stop: watch::Receiver<bool>,
 ) {
+    let mut spare = Spare::open();
     loop {
-        // Invariant PAY-FIRST: accepting opens a descriptor.
-        let visitor = tokio::select! {
-            visitor = visitor(&front) => visitor,
+        let mut ready = tokio::select! {
+            // It fails only with the runtime.
+            ready = listener.readable() => match ready { Ok(ready) => ready, Err(_) => return },
             _ = stop.wait_for(|stop| *stop) => return,
         };
-        // The semaphore is never closed.
-        let Some(visitor) = visitor else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => return,
-        };
-        match accepted {
-            Ok((socket, peer)) => {
-                tokio::spawn(drive(Arc::clone(&front), socket, peer, door, visitor));
+        for _ in 0..IN_A_ROW_MAX {
+            let visitor = match front.gate.try_enter() {
+                Some(visitor) => Some(visitor),
+                None if !is_waiting(listener.get_ref()) => {
+                    ready.clear_ready();
+                    break;
+                }
+                None => tokio::select! {
+                    visitor = front.gate.enter() => visitor,
+                    _ = stop.wait_for(|stop| *stop) => return,
+                },
+            };
+            match next(listener.get_ref(), visitor, &mut spare) {
+                Ok((socket, peer, Some(visitor))) => receive(&front, socket, peer, door, visitor),
+                Ok((socket, _, None)) => turn_away(&front, &socket),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready.clear_ready();
+                    break;
+                }
+                Err(error) if is_scarcity(&error) => {
+                    scarce(&front, listener.get_ref(), &mut spare, &error).await;
+                }
+                // The client went away between its connecting and our accepting, or its network
+                // failed (accept(2)); the next one is not touched by it.
+                Err(_) => {}
             }
-            Err(error) if is_scarcity(&error) => {
-                line!(
-                    front.common.log,
-                    Error,
-                    "accept.paused",
-                    "no connection can be accepted now: {}; accepting pauses",
-                    error
-                );
-                tokio::time::sleep(SCARCITY_PAUSE).await;
-            }
-            // The client went away between its connecting and our accepting, or its network
-            // failed (accept(2)); the next one is not touched by it.
-            Err(_) => {}
+            spare.reopen();
         }
+        // Those who were accepted have their turn.
+        tokio::task::yield_now().await;
     }
 }
 
-/// A permit for one more HTTP connection; waits while there is none.
-async fn visitor(front: &Front) -> Option<OwnedSemaphorePermit> {
-    if front.visitors.available_permits() == 0 {
-        line!(
-            front.common.log,
-            Warn,
-            "visitors.full",
-            "as many HTTP connections are open as there is room for; the next ones wait"
-        );
+fn receive(
+    front: &Arc<Front>,
+    socket: std::net::TcpStream,
+    peer: SocketAddr,
+    door: Door,
+    visitor: Visitor,
+) {
+    visitor.busy();
+    let is_refusing = visitor.lane() == Some(Lane::Refusing);
+    let waiting = if is_refusing {
+        refuse::at_once(front, socket, peer, door, &visitor)
+    } else {
+        Some(socket)
+    };
+    // An event queue that is full takes nobody; the client is told so by the end of its connection.
+    let Some(Ok(socket)) = waiting.map(TcpStream::from_std) else { return };
+    let front = Arc::clone(front);
+    if is_refusing {
+        tokio::spawn(refuse::receive(front, socket, peer, door, visitor));
+    } else {
+        tokio::spawn(drive(front, socket, peer, door, visitor));
     }
-    Arc::clone(&front.visitors).acquire_owned().await.ok()
+}
+
+/// The next connection, on its visitor's permit or on the spare descriptor.
+fn next(
+    listener: &std::net::TcpListener,
+    visitor: Option<Visitor>,
+    spare: &mut Spare,
+) -> io::Result<(std::net::TcpStream, SocketAddr, Option<Visitor>)> {
+    // Invariant PAY-FIRST: accepting opens a descriptor.
+    if visitor.is_none() {
+        spare.close();
+    }
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (socket, peer) = acceptfrom_with(listener, flags)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    let peer = peer.ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok((socket.into(), peer, visitor))
+}
+
+/// Whether somebody waits to be accepted.
+fn is_waiting(listener: &std::net::TcpListener) -> bool {
+    let mut polled = [PollFd::new(listener, PollFlags::IN)];
+    // What cannot be polled is tried.
+    poll(&mut polled, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
+}
+
+/// What is left when the budget was wrong, because someone lowered the limit or the machine has
+/// no files left: whoever waits is reset rather than left hanging.
+async fn scarce(
+    front: &Front,
+    listener: &std::net::TcpListener,
+    spare: &mut Spare,
+    error: &io::Error,
+) {
+    line!(
+        front.common.log,
+        Error,
+        "accept.paused",
+        "no connection can be accepted now, those who come are reset: {}; raise the limit of this process (prlimit --pid {} --nofile=N works at once)",
+        error,
+        std::process::id()
+    );
+    if spare.close()
+        && let Ok((socket, ..)) = next(listener, None, spare)
+    {
+        turn_away(front, &socket);
+        return;
+    }
+    tokio::time::sleep(SCARCITY_PAUSE).await;
+}
+
+fn turn_away(front: &Front, socket: &std::net::TcpStream) {
+    front.gate.reset.fetch_add(1, Ordering::Relaxed);
+    line!(
+        front.common.log,
+        Warn,
+        "front.full",
+        "connections are reset: as many requests are being answered as there is room for"
+    );
+    reset(socket);
+}
+
+/// A descriptor that is held for nothing but to be given up for somebody who is turned away.
+struct Spare(Option<File>);
+
+impl Spare {
+    fn open() -> Self {
+        Self(File::open("/dev/null").ok())
+    }
+
+    /// Whether there was one to give up.
+    fn close(&mut self) -> bool {
+        self.0.take().is_some()
+    }
+
+    fn reopen(&mut self) {
+        if self.0.is_none() {
+            *self = Self::open();
+        }
+    }
 }
 
 /// EMFILE, ENFILE, ENOBUFS, ENOMEM: not this connection's fault, and not over with the next try.

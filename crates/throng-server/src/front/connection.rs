@@ -12,10 +12,10 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::address::{ClientAddress, introduce};
+use super::gate::{Gate, Seat, Visitor, reset};
 use super::upgrade::Move;
 use super::{Answer, Door, Front, Outcome, Visit};
 use crate::shard::{Adopt, Post};
@@ -40,7 +40,7 @@ pub(crate) async fn drive(
     mut socket: TcpStream,
     peer: SocketAddr,
     door: Door,
-    visitor: OwnedSemaphorePermit,
+    visitor: Visitor,
 ) {
     let http = &front.settings().http;
     // One deadline for everything that comes before the first request is understood.
@@ -49,7 +49,16 @@ pub(crate) async fn drive(
         return;
     };
     let word = Arc::<Word>::default();
-    let visits = Visits { front: Arc::clone(&front), word: Arc::clone(&word), peer, from, door };
+    let seat = Arc::clone(&visitor.seat);
+    let visits = Visits {
+        front: Arc::clone(&front),
+        word: Arc::clone(&word),
+        peer,
+        from,
+        door,
+        seat: Arc::clone(&seat),
+        gate: visitor.gate(),
+    };
     let mut first = pin!(tokio::time::sleep_until(deadline));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -61,6 +70,8 @@ pub(crate) async fn drive(
         .serve_connection(TokioIo::new(socket), visits);
     // A shard writes the answer to an upgrade, so the connection is left before hyper answers:
     // the service never resolves then, and this is polled until it has left word.
+    let mut told_to_go = pin!(seat.told_to_go());
+    let mut goes = false;
     let moved = {
         let mut connection = pin!(&mut connection);
         poll_fn(|cx| {
@@ -68,16 +79,23 @@ pub(crate) async fn drive(
             let mut late =
                 || !word.arrived.load(Ordering::Relaxed) && first.as_mut().poll(cx).is_ready();
             match word.departure.lock().take() {
-                Some(to) => Poll::Ready(Some(to)),
-                None if ended || late() => Poll::Ready(None),
-                None => Poll::Pending,
+                Some(to) => return Poll::Ready(Some(to)),
+                None if ended || late() => return Poll::Ready(None),
+                None => {}
             }
+            if !word.arrived.load(Ordering::Relaxed) {
+                visitor.silent();
+            }
+            goes = told_to_go.as_mut().poll(cx).is_ready();
+            if goes { Poll::Ready(None) } else { Poll::Pending }
         })
         .await
     };
     let parts = connection.into_parts();
     if let Some(to) = moved {
         hand_over(&front, parts.io.into_inner(), parts.read_buf, *to);
+    } else if goes {
+        reset(parts.io.inner());
     } else if !word.arrived.load(Ordering::Relaxed) {
         front.listener(door).no_request(from, &parts.read_buf);
     }
@@ -104,6 +122,8 @@ struct Visits {
     /// Who connected, or for whom a trusted proxy did.
     from: ClientAddress,
     door: Door,
+    seat: Arc<Seat>,
+    gate: Arc<Gate>,
 }
 
 impl Service<hyper::Request<hyper::body::Incoming>> for Visits {
@@ -119,10 +139,17 @@ impl Service<hyper::Request<hyper::body::Incoming>> for Visits {
             front.undeclared.note(self.from, headers, proxies, &front.common.log);
         }
         let address = self.from.of_request(proxies, headers);
-        let visit = Visit { request, peer: self.peer, address, door: self.door };
+        self.seat.busy(&self.gate);
+        let (seat, gate) = (Arc::clone(&self.seat), Arc::clone(&self.gate));
+        let (peer, door) = (self.peer, self.door);
+        let visit = Visit { request, peer, address, door, seat: Arc::clone(&seat) };
         Box::pin(async move {
             match front.visit(visit).await {
-                Outcome::Answered(answer) => Ok(answer),
+                Outcome::Answered(answer) => {
+                    seat.busy(&gate);
+                    seat.silent();
+                    Ok(answer)
+                }
                 Outcome::Upgraded(to) => {
                     *word.departure.lock() = Some(to);
                     pending().await

@@ -7,8 +7,10 @@ pub(crate) mod accept;
 pub(crate) mod address;
 mod api;
 mod connection;
+pub(crate) mod gate;
 pub(crate) mod health;
 mod pages;
+mod refuse;
 mod upgrade;
 
 use std::net::SocketAddr;
@@ -20,7 +22,6 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use throng_limits::Budget;
-use tokio::sync::Semaphore;
 
 use self::address::{ClientAddress, Undeclared};
 use crate::clock::Clock;
@@ -46,8 +47,8 @@ pub(crate) struct Front {
     pub(crate) clock: Clock,
     /// Clients that may be held; the upgrade draws from it.
     pub(crate) clients: Budget,
-    /// HTTP connections that may be open at once; accepting draws from it.
-    pub(crate) visitors: Arc<Semaphore>,
+    /// The seats of those who are no clients yet; accepting draws from it.
+    pub(crate) gate: Arc<gate::Gate>,
     /// Numbers for connections, unique for life.
     pub(crate) last_number: AtomicU64,
     /// The shard that the next connection moves to.
@@ -89,6 +90,8 @@ pub(crate) struct Visit {
     /// Whose it is, whatever stands between.
     pub(crate) address: ClientAddress,
     pub(crate) door: Door,
+    /// Its connection's place, which an upgrade turns into a client's.
+    pub(crate) seat: Arc<gate::Seat>,
 }
 
 /// What a request comes to.

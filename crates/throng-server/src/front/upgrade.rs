@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use throng_limits::Permit;
 use throng_wire::websocket::accept_key;
 
-use super::{Answer, Front, Outcome, Visit, text};
+use super::{Answer, Front, Outcome, Visit, json, refuse, text};
 use crate::clock::Clock;
 use crate::log::line;
 use crate::origin;
@@ -66,7 +66,7 @@ fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<Answer>
     check_origin(front, visit)?;
     let query = Query(request.uri().query().unwrap_or_default());
     let protocol = check_encoding(headers, &query)?;
-    let permit = admit(front)?;
+    let permit = admit(front, visit)?;
     let mut head = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {}\r\n",
@@ -196,31 +196,34 @@ fn check_encoding(
 }
 
 /// Whether one more client may come in, and its permit.
-fn admit(front: &Front) -> Result<Permit, Box<Answer>> {
+fn admit(front: &Front, visit: &Visit) -> Result<Permit, Box<Answer>> {
     let client = &front.settings().client;
     if front.is_draining() {
-        return Err(busy("the server is stopping"));
+        return Err(busy(front, "the server is stopping"));
     }
     let limit = client.connection_limit;
     if limit > 0 && front.clients.open() >= limit as u64 {
-        line!(front.common.log, Warn, "full", "503 clients are refused: client.connection_limit is reached"; limit = limit as u64);
-        return Err(busy("the server is full"));
+        refuse::say_full(front);
+        return Err(busy(front, refuse::FULL));
     }
     if !front.arrivals.admit(client.connection_rate_limit, Instant::now()) {
         line!(front.common.log, Warn, "rate", "503 clients are refused: more come than client.connection_rate_limit allows per second"; limit = client.connection_rate_limit as u64);
-        return Err(busy("too many clients come at once"));
+        return Err(busy(front, "too many clients come at once"));
     }
-    front.clients.try_client().ok_or_else(|| {
-        line!(front.common.log, Warn, "full", "503 clients are refused: no descriptor is left for one more"; ceiling = front.clients.ceiling());
-        busy("the server is full")
+    // Most are refused before they come so far; this one came while the last place was taken.
+    visit.seat.become_client().ok_or_else(|| {
+        front.gate.refused.fetch_add(1, Ordering::Relaxed);
+        refuse::say_full(front);
+        busy(front, refuse::FULL)
     })
 }
 
 /// 503 with the time after which to try again.
-fn busy(words: &'static str) -> Box<Answer> {
-    let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, words);
+fn busy(front: &Front, words: &'static str) -> Box<Answer> {
+    let mut answer = json(StatusCode::SERVICE_UNAVAILABLE, format!("{{\"error\":\"{words}\"}}"));
     answer.extensions_mut().insert(Because(words));
-    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+    let after = HeaderValue::from(front.gate.retry_after_s());
+    answer.headers_mut().insert(header::RETRY_AFTER, after);
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     Box::new(answer)
 }

@@ -25,7 +25,7 @@ fn more_connections_than_the_limit_are_503() {
     let refused = Client::upgrade(server.address, SOCKET, &[], b"").err().unwrap();
     assert_eq!(refused.status, 503);
     assert!(refused.head.to_ascii_lowercase().contains("retry-after: "), "{refused:?}");
-    assert!(refused.body.contains("the server is full"), "{refused:?}");
+    assert!(refused.body.contains(r#"{"error":"server full"}"#), "{refused:?}");
     server.logged("client.connection_limit is reached");
     drop(one);
     server.becomes("info", "{}", "\"num_clients\":1");

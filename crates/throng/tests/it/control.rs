@@ -133,7 +133,7 @@ fn a_full_server_is_not_ready_and_counts_whom_it_refuses() {
     let ran = server.ask(&["status"]);
     assert_eq!((ran.status, ran.err.as_str()), (1, ""));
     assert!(ran.out.starts_with("NOT HEALTHY: the server is full"), "{}", ran.out);
-    assert!(ran.out.contains("the server is full       1            1\n"), "{}", ran.out);
+    assert!(ran.out.contains("server full       1            1\n"), "{}", ran.out);
     let who = server.json(&["who", "--json"]);
     assert_eq!(who["closes"]["turned_away"][0]["status"], 503);
     let health = |path: &str| {

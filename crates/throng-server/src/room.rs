@@ -1,0 +1,207 @@
+//! How many descriptors this process has to spend: measured at the start, and once a second since.
+
+use std::path::Path;
+
+use throng_limits::facts::OpenFiles;
+use throng_limits::facts::kernel;
+use throng_limits::facts::limits::own_descriptors;
+use throng_limits::raise::raise_open_files;
+use throng_limits::room::Origin;
+use throng_limits::{Budget, Ceiling, Guarantees};
+
+use crate::config::Settings;
+use crate::front::accept::BACKLOG;
+use crate::log::{Log, line, thousands};
+
+/// Descriptors of each shard: its event queue and what wakes it.
+const PER_SHARD: u64 = 2;
+/// What is opened after measuring: signals (a pair and a copy), a spare for each of two listeners,
+/// and for a moment each second a file that tells the machine's numbers.
+const STILL_TO_OPEN: u64 = 6;
+
+/// What there is, and what it is spent on.
+#[derive(Debug)]
+pub(crate) struct Room {
+    /// The limit as it was seen last.
+    limit: OpenFiles,
+    ceiling: Ceiling,
+    /// What the process itself keeps open.
+    own: u64,
+    /// Open without a permit, and without being ours: inherited, or somebody's leak.
+    strange: u64,
+    /// What seemed strange at the last look; what passes by is no concern.
+    strange_before: u64,
+    pub(crate) origin: Origin,
+}
+
+impl Room {
+    /// Raises the soft limit. The children that this process may come to have are to be given the
+    /// original one back; there are none yet.
+    pub(crate) fn raise(log: &Log) -> OpenFiles {
+        match raise_open_files() {
+            Ok(raised) => raised.is,
+            Err(error) => {
+                line!(log, Warn, "limit", "the descriptor limit could not be raised: {}", error);
+                OpenFiles::own()
+            }
+        }
+    }
+
+    /// Counts what is open, once the listeners are; the shards' part is known beforehand.
+    pub(crate) fn measure(limit: OpenFiles, shards: usize) -> Self {
+        let proc = Path::new("/proc");
+        let open = own_descriptors().unwrap_or(0);
+        let ceiling = Ceiling::read(proc, limit, open);
+        let own = open + shards as u64 * PER_SHARD + STILL_TO_OPEN;
+        let origin = Origin::read(proc, std::process::id(), limit, ceiling.bound);
+        Self { limit, ceiling, own, strange: 0, strange_before: 0, origin }
+    }
+
+    /// The budget for all of it. What is wanted and does not fit is said, with the way to get it.
+    ///
+    /// # Errors
+    /// With the same words when `limits.strict` is set.
+    pub(crate) fn budget(&self, settings: &Settings, log: &Log) -> Result<Budget, String> {
+        let total = self.to_spend();
+        let budget = Budget::with(total, Guarantees::of(total));
+        let fit = budget.ceiling();
+        let wanted = settings.limits.clients.map_or(0, |clients| clients as u64);
+        if wanted > fit {
+            let shortage = self.shortage(wanted, fit);
+            if settings.limits.strict {
+                return Err(shortage);
+            }
+            line!(log, Warn, "limit", "{}", shortage);
+        }
+        let wanted = [settings.limits.clients.unwrap_or(0), settings.client.connection_limit];
+        // Each of them is no limit when it is 0.
+        if let Some(most) = wanted.into_iter().filter(|wanted| *wanted > 0).min() {
+            budget.want_clients(most as u64);
+        }
+        Ok(budget)
+    }
+
+    fn shortage(&self, wanted: u64, fit: u64) -> String {
+        let bare = wanted.saturating_add(self.own);
+        // A little more than bare, since what is guaranteed grows with the limit.
+        let needed = bare.saturating_add(Guarantees::of(bare.saturating_add(bare / 32)).sum());
+        format!(
+            "limits.clients = {wanted} do not fit: the limit of {} descriptors ({}) leaves room \
+             for {} clients; to have them, {}",
+            thousands(self.ceiling.descriptors),
+            self.origin.setter,
+            thousands(fit),
+            self.origin.fix(needed)
+        )
+    }
+
+    /// The limit that holds.
+    pub(crate) fn descriptors(&self) -> u64 {
+        self.ceiling.descriptors
+    }
+
+    fn to_spend(&self) -> u64 {
+        self.ceiling.descriptors.saturating_sub(self.own + self.strange)
+    }
+
+    /// Looks again, and gives the budget what there is now: somebody may have raised or lowered
+    /// the limit of the running process, or something opened files without asking.
+    pub(crate) fn look(&mut self, budget: &Budget, log: &Log) {
+        let mut limit = OpenFiles::own();
+        if limit.hard > self.limit.hard || limit.soft > self.limit.soft {
+            limit = Self::raise(log);
+        }
+        let open = own_descriptors().unwrap_or(0);
+        let seems = open.saturating_sub(self.own + budget.used_total());
+        let strange = seems.min(self.strange_before);
+        self.strange_before = seems;
+        let ceiling = Ceiling::read(Path::new("/proc"), limit, open);
+        let before = (self.limit, self.ceiling.bound, self.strange);
+        let total_before = self.to_spend();
+        (self.limit, self.ceiling, self.strange) = (limit, ceiling, strange);
+        let total = self.to_spend();
+        if total == total_before {
+            return;
+        }
+        budget.resize(total, Guarantees::of(total));
+        self.say_change(before, budget, log);
+    }
+
+    fn say_change(
+        &self,
+        (limit, bound, strange): (OpenFiles, throng_limits::room::Bound, u64),
+        budget: &Budget,
+        log: &Log,
+    ) {
+        let (clients, open) = (budget.ceiling(), budget.open());
+        if (limit, bound) != (self.limit, self.ceiling.bound) {
+            line!(
+                log,
+                Info,
+                "limit.changed",
+                "the limit is {} descriptors now, which were {}: room for {} clients",
+                thousands(self.ceiling.descriptors),
+                thousands(limit.soft),
+                thousands(clients);
+                clients = open
+            );
+        } else if strange != self.strange {
+            line!(
+                log,
+                Warn,
+                "limit.strange",
+                "{} descriptors are open that throng did not open, which were {}: room for {} clients",
+                thousands(self.strange),
+                thousands(strange),
+                thousands(clients);
+                clients = open
+            );
+        }
+    }
+}
+
+/// How many connections the kernel keeps for a listener until they are accepted.
+pub(crate) fn backlog() -> u64 {
+    let wanted = u64::from(BACKLOG.unsigned_abs());
+    kernel::somaxconn(Path::new("/proc")).map_or(wanted, |most| most.min(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use throng_limits::facts::launcher::Launcher;
+    use throng_limits::room::{Bound, Setter};
+
+    fn room(descriptors: u64) -> Room {
+        Room {
+            limit: OpenFiles { soft: descriptors, hard: descriptors },
+            ceiling: Ceiling { descriptors, bound: Bound::OpenFiles },
+            own: 22,
+            strange: 0,
+            strange_before: 0,
+            origin: Origin {
+                setter: Setter::Ancestor { pid: 71, name: "supervisord".to_owned() },
+                launcher: Launcher::Supervisord,
+            },
+        }
+    }
+
+    #[test]
+    fn a_shortage_names_the_cause_and_the_fix() {
+        let said = room(1024).shortage(20_000, 954);
+        assert!(said.starts_with("limits.clients = 20000 do not fit: "), "{said}");
+        assert!(said.contains("1,024 descriptors (set by supervisord, pid 71)"), "{said}");
+        assert!(said.contains("room for 954 clients") && said.contains("minfds=20"), "{said}");
+    }
+
+    #[test]
+    fn the_number_that_the_fix_names_is_enough() {
+        for wanted in [10, 500, 955, 20_000, 300_000, 1_000_000] {
+            let said = room(1024).shortage(wanted, 954);
+            let number = said.split("minfds=").nth(1).unwrap().split(' ').next().unwrap();
+            let total = room(number.parse().unwrap()).to_spend();
+            let fit = Budget::with(total, Guarantees::of(total)).ceiling();
+            assert!(fit >= wanted, "{wanted}: {fit} fit");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! A server that is full: who is in stays, who is not is told, and the API answers all the while.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use throng_load::client::{Client, Manner};
+
+use crate::Dir;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A client that finds the server full is told within this.
+const TOLD: Duration = Duration::from_secs(1);
+const SILENT: usize = 150;
+
+/// A server of the real binary under a limit; killed when the test is over.
+struct Running {
+    child: Child,
+    port: u16,
+    log: std::path::PathBuf,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.child.kill().ok(); // it may have ended
+        self.child.wait().ok();
+    }
+}
+
+impl Running {
+    fn start(dir: &Dir, limit: &str, config: &str) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let text = format!(
+            "[http_server]\naddress = \"127.0.0.1\"\nport = {port}\n[client]\ninsecure = true\n\
+             [http_api]\ninsecure = true\n[health]\nenabled = true\n[limits]\nshards = 2\n{config}"
+        );
+        dir.write("throng.toml", &text);
+        let log = dir.0.join("log");
+        let child = Command::new("sh")
+            .args(["-c", &format!("ulimit {limit}; exec \"$0\" serve -c throng.toml")])
+            .arg(env!("CARGO_BIN_EXE_throng"))
+            .current_dir(&dir.0)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let running = Self { child, port, log };
+        running.logs("listening on");
+        running
+    }
+
+    /// Waits for a line of the log.
+    fn logs(&self, wanted: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log = self.log();
+            if let Some(line) = log.lines().find(|line| line.contains(wanted)) {
+                return line.to_owned();
+            }
+            assert!(Instant::now() < deadline, "no {wanted:?} in {log}");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    fn connect(&self) -> Option<Client> {
+        let url = format!("ws://127.0.0.1:{}/connection/websocket", self.port);
+        let mut client = Client::connect(&url, &Manner::default()).ok()?;
+        client.greet("", PATIENCE).ok()?;
+        client.subscribe("news", PATIENCE).unwrap();
+        Some(client)
+    }
+
+    /// As many clients as fit.
+    fn fill(&self) -> Vec<Client> {
+        let begin = Instant::now();
+        let clients: Vec<_> = std::iter::from_fn(|| self.connect()).collect();
+        assert!(begin.elapsed() < PATIENCE);
+        clients
+    }
+
+    fn open(&self) -> TcpStream {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let stream = TcpStream::connect_timeout(&address, TOLD).unwrap();
+        stream.set_read_timeout(Some(TOLD)).unwrap();
+        stream
+    }
+
+    /// What a request is answered with, in time; empty for a reset.
+    fn ask(&self, request: &str) -> String {
+        String::from_utf8(self.ask_bytes(request)).unwrap()
+    }
+
+    fn ask_bytes(&self, request: &str) -> Vec<u8> {
+        let mut stream = self.open();
+        let mut answer = Vec::new();
+        let asked = stream.write_all(request.as_bytes());
+        match asked.and_then(|()| stream.read_to_end(&mut answer)) {
+            Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("{error}"),
+            _ => answer,
+        }
+    }
+
+    fn upgrade(&self) -> String {
+        String::from_utf8(self.upgrade_bytes()).unwrap()
+    }
+
+    fn upgrade_bytes(&self) -> Vec<u8> {
+        self.ask_bytes(
+            "GET /connection/websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        )
+    }
+
+    fn publish(&self, number: usize) {
+        let body = format!(r#"{{"channel":"news","data":{number}}}"#);
+        let answer = self.ask(&format!(
+            "POST /api/publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+
+    fn is_healthy(&self) {
+        let answer =
+            self.ask("GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+
+    /// A publication reaches everybody.
+    fn reaches(&self, clients: &mut [Client], number: usize) {
+        self.publish(number);
+        let wanted = format!(r#""data":{number}"#);
+        for client in clients {
+            let deadline = Instant::now() + PATIENCE;
+            while !client.next_line(PATIENCE).unwrap().expect("open").contains(&wanted) {
+                assert!(Instant::now() < deadline);
+            }
+        }
+    }
+
+    fn set_limit(&self, soft: u64, hard: u64) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        let pid = Pid::from_child(&self.child);
+        let limit = Rlimit { current: Some(soft), maximum: Some(hard) };
+        prlimit(Some(pid), Resource::Nofile, limit).unwrap();
+    }
+}
+
+#[test]
+fn the_crowd_stays_the_excess_is_told_and_the_api_answers() {
+    let dir = Dir::new();
+    let server = Running::start(&dir, "-n 256", "");
+    let said = server.logs("listening on");
+    assert!(said.contains("limit of 256 descriptors (set "), "{said}");
+    let mut clients = server.fill();
+    assert!(said.contains(&format!("room for {} clients", clients.len())), "{said}");
+    assert!(clients.len() >= 180, "{} fit", clients.len());
+    for number in 0..100 {
+        let answer = server.upgrade();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains("\r\nRetry-After: "), "{answer}");
+        assert!(answer.ends_with(r#"{"error":"server full"}"#), "{answer}");
+        server.publish(number);
+        server.is_healthy();
+    }
+    server.reaches(&mut clients, 1000);
+    // Whoever leaves makes room for one.
+    drop(clients.pop());
+    let deadline = Instant::now() + PATIENCE;
+    let one = std::iter::repeat_with(|| server.connect()).flatten().next();
+    assert!(one.is_some() && Instant::now() < deadline);
+    let refusals = server.log().lines().filter(|line| line.contains("503 ")).count();
+    assert!(refusals <= 10, "one line for many: {}", server.log());
+}
+
+#[test]
+fn a_flood_that_says_nothing_does_not_lock_out_the_api() {
+    let dir = Dir::new();
+    let server = Running::start(&dir, "-n 256", "");
+    let mut clients = server.fill();
+    let mut flood: Vec<_> = (0..SILENT).map(|_| server.open()).collect();
+    for number in 0..20 {
+        server.publish(number);
+        server.is_healthy();
+    }
+    server.reaches(&mut clients, 1000);
+    // The longest silent was reset, which is what its end reads.
+    let first = flood[0].read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(first, Err(ErrorKind::ConnectionReset));
+}
+
+#[test]
+fn a_page_can_read_why_it_was_refused() {
+    let dir = Dir::new();
+    let server = Running::start(&dir, "-n 256", "clients = 1\nrefuse = \"close\"\n");
+    let _clients = server.fill();
+    let answer = server.upgrade_bytes();
+    assert!(answer.starts_with(b"HTTP/1.1 101 "));
+    // RFC 6455 5.5.1: a close of 2 + 11 bytes, 3013 in network order.
+    assert!(answer.ends_with(b"\x88\x0d\x0b\xc5server full"), "{answer:?}");
+}
+
+#[test]
+fn a_limit_that_is_changed_from_outside_holds_within_two_seconds() {
+    let dir = Dir::new();
+    let server = Running::start(&dir, "-n 1000", "");
+    server.set_limit(128, 1000);
+    server.logs("the limit is 128 descriptors now");
+    let mut clients = server.fill();
+    assert!(clients.len() < 128);
+    server.set_limit(64, 1000);
+    server.logs("the limit is 64 descriptors now");
+    assert!(server.upgrade().starts_with("HTTP/1.1 503 ") || server.upgrade().is_empty());
+    server.set_limit(1000, 1000);
+    let begin = Instant::now();
+    let waiting = std::iter::repeat_with(|| server.connect()).flatten().next().unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    clients.push(waiting);
+    server.reaches(&mut clients, 1);
+}
+
+#[test]
+fn strict_does_not_start_with_less_than_was_wanted() {
+    let dir = Dir::new();
+    dir.write(
+        "throng.toml",
+        "[http_server]\naddress = \"127.0.0.1\"\nport = 0\n[limits]\nclients = 5000\nstrict = true\n",
+    );
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 256; exec \"$0\" serve -c throng.toml"])
+        .arg(env!("CARGO_BIN_EXE_throng"))
+        .current_dir(&dir.0)
+        .env_clear()
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("limits.clients = 5000 do not fit: the limit of 256"), "{said}");
+    assert!(said.contains("to have them, "), "{said}");
+}
