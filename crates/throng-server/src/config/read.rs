@@ -263,5 +263,7 @@ pub(super) fn as_texts(value: &Value) -> Option<Vec<String>> {
 pub(super) fn is_secret(path: &str) -> bool {
     let name = path.rsplit('.').next().unwrap_or(path);
     name == "key"
-        || ["secret", "password", "_pem", "dsn", "credentials"].iter().any(|s| name.contains(s))
+        || ["secret", "password", "_pem", "dsn", "credentials", "static_headers"]
+            .iter()
+            .any(|s| name.contains(s))
 }

@@ -377,6 +377,72 @@ fn every_option_at_its_default_is_a_good_file() {
 }
 
 #[test]
+fn a_backend_is_read_with_all_that_belongs_to_it() {
+    let text = r#"
+[client.proxy.connect]
+enabled = true
+endpoint = "http://app:3000/connect"
+timeout = "250ms"
+http_headers = ["Cookie", "X-Real-IP", "Host"]
+http.static_headers = {X-Key = "hunter2"}
+[[client.proxy.connect.http.status_to_code_transforms]]
+status_code = 404
+to_disconnect = {code = 4504, reason = "none"}
+[[proxies]]
+name = "subs"
+endpoint = "http://app/subs?key=hunter3"
+max_in_flight = 7
+[[channel.namespaces]]
+name = "news"
+subscribe_proxy_enabled = true
+subscribe_proxy_name = "subs"
+"#;
+    let env = [("CENTRIFUGO_CLIENT_PROXY_CONNECT_HTTP_STATIC_HEADERS", r#"{"X-Key": "hunter4"}"#)];
+    let settings = good(load_text("a.toml", text, &env));
+    let connect = settings.backends.connect.and_then(|id| settings.backends.get(id)).unwrap();
+    assert_eq!(connect.endpoint.to_string(), "http://app:3000/connect");
+    assert_eq!((connect.timeout, connect.max_in_flight), (Duration::from_millis(250), 256));
+    assert_eq!(connect.http_headers, ["cookie"], "throng's own are never a client's");
+    assert_eq!(connect.static_headers[0].1, "hunter4");
+    let to = Transformed::Disconnect { code: 4504, reason: "none".to_owned() };
+    assert_eq!(connect.transforms, [Transform { status: 404, to }]);
+    let news = settings.channel.namespaces["news"].subscribe_backend.unwrap();
+    let news = settings.backends.get(news).unwrap();
+    assert_eq!((news.option.as_str(), news.max_in_flight), ("proxies.subs", 7));
+    let shown = format!("{settings:?}");
+    assert!(!shown.contains("hunter"), "{shown}");
+}
+
+#[test]
+fn a_backend_that_cannot_be_asked_stops_the_start() {
+    let text = r#"
+client.proxy.connect.enabled = true
+client.proxy.connect.endpoint = "grpc://app:1"
+client.proxy.refresh.enabled = true
+client.proxy.refresh.endpoint = "https://app"
+rpc.without_namespace.proxy_enabled = true
+[channel.without_namespace]
+publish_proxy_enabled = true
+publish_proxy_name = "nobody"
+[[proxies]]
+name = "default"
+"#;
+    let loaded = load_text("a.toml", text, &[]);
+    assert!(loaded.settings.is_none());
+    let problems = shown(&loaded.problems);
+    for (problem, what) in problems.iter().zip([
+        "client.proxy.connect.endpoint = \"grpc://app:1\": gRPC is not supported yet",
+        "client.proxy.refresh.endpoint = \"https://app\": TLS to backends is not supported yet",
+        "rpc.without_namespace.proxy_enabled = true: needs an address to ask",
+        "publish_proxy_name = \"nobody\": there is no such backend",
+        "proxies: each has a name of its own",
+    ]) {
+        assert!(problem.contains(what), "{what} in {problem}");
+    }
+    assert_eq!(problems.len(), 5, "{problems:#?}");
+}
+
+#[test]
 fn one_of_two_that_belong_together_moves_the_other() {
     let text = "[client]\nping_interval = \"6s\"\n[shutdown]\ntimeout = \"4s\"\n";
     let settings = good(load_text("a.toml", text, &[]));

@@ -275,3 +275,17 @@ fn a_subscription_goes_on_as_long_as_the_backend_says() {
     assert!(bench.heard(at)[0].contains(r#""unsubscribe":{"code":2501"#));
     assert_eq!(bench.node.counts().subscriptions, 0);
 }
+
+#[test]
+fn a_client_that_only_listens_is_asked_about_too() {
+    let mut bench = Bench::new(CONNECT);
+    let uni = || Open { kind: Kind::Unidirectional, connect: Some("{}".into()), ..open() };
+    let at = bench.open_with(uni());
+    let call = bench.backend_says(r#"{"result":{"user":"ann","data":1,"channels":["a"]}}"#);
+    assert_eq!(call.ask.transport, "uni_websocket");
+    let heard = bench.heard(at);
+    assert!(heard[0].contains(r#""data":1"#) && heard[0].contains(r#""a":{}"#), "{heard:?}");
+    let at = bench.open_with(uni());
+    bench.backend_says("nonsense");
+    assert_eq!(bench.close_code(at), Some(3004), "it comes back by itself");
+}
