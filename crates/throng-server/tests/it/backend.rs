@@ -182,7 +182,7 @@ fn a_backend_that_fails_is_a_temporary_error_and_one_line_each() {
         let mut server = Server::without_witness(
             &backend.connect_options("client.proxy.connect.timeout = \"300ms\"\n"),
         );
-        let (_client, heard) = hello(&server, &[]);
+        let (_, heard) = hello(&server, &[]);
         assert_eq!(heard, temporary, "{line}");
         server.logged(line);
         server.logged("client.proxy.connect.endpoint");
