@@ -14,6 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::addresses::Addresses;
 use crate::allowance::Allowance;
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -115,6 +116,7 @@ pub fn serve_until(
         next_shard: AtomicUsize::new(0),
         draining: AtomicBool::new(false),
         arrivals: crate::front::arrivals(),
+        addresses: Addresses::new(settings.limits.per_address),
         command: options.command,
         uid: Rng::new(system_seed()).uuid().to_string(),
         common,

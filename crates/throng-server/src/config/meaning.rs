@@ -10,7 +10,7 @@ use super::options;
 use super::problem::Problem;
 use super::read::Reader;
 use super::settings::{
-    ChannelOptions, Channels, Client, DataFormat, Http, HttpApi, Level, Limits, Log,
+    ChannelOptions, Channels, Client, DataFormat, Http, HttpApi, Level, Limits, Log, PerAddress,
     PersonalChannel, Refuse, Settings, Shutdown, Token, UniWebSocket, WebSocket,
 };
 use super::written::{NAMESPACES, Written};
@@ -313,6 +313,11 @@ fn limits(r: &mut Reader<'_>) -> Limits {
             "close" => Refuse::Close,
             _ => r.wrong("limits.refuse", "not known; write \"503\" or \"close\""),
         },
+        per_address: PerAddress {
+            connections: small(r, "limits.per_address.connections"),
+            rate: small(r, "limits.per_address.rate"),
+            exempt_private: r.bool("limits.per_address.exempt_private"),
+        },
         buffer_bytes: match r.bytes("limits.buffer_bytes") {
             0 => machine::buffer_bytes(),
             bytes if bytes < BUFFER_BYTES_MIN => {
@@ -330,6 +335,12 @@ fn limits(r: &mut Reader<'_>) -> Limits {
         close_timeout: r.duration("limits.close_timeout"),
         publish_timeout: r.duration("limits.publish_timeout"),
     }
+}
+
+/// A number that fits 32 bits.
+fn small(r: &mut Reader<'_>, path: &str) -> u32 {
+    let count = r.count(path);
+    u32::try_from(count).unwrap_or_else(|_| r.wrong(path, "too large; 0 is no limit"))
 }
 
 /// Checks options against each other.

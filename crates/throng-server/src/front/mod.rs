@@ -22,6 +22,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use throng_limits::Budget;
 
+use crate::addresses::Addresses;
 use crate::clock::Clock;
 use crate::config::{Level, Settings};
 use crate::log::line;
@@ -54,6 +55,7 @@ pub(crate) struct Front {
     /// The server is stopping: no new clients.
     pub(crate) draining: AtomicBool,
     pub(crate) arrivals: upgrade::Arrivals,
+    pub(crate) addresses: Addresses,
     /// How this program is called from any directory, for the playground.
     pub(crate) command: String,
     /// This process's id among nodes, for `info`.

@@ -1,5 +1,6 @@
 //! The WebSocket handshake (RFC 6455 4.2): what is checked, and the head that the shard will write.
 
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use throng_limits::Permit;
 use throng_wire::websocket::accept_key;
 
 use super::{Answer, Front, Outcome, Visit, json, refuse, text};
+use crate::addresses::{Held, TooMany};
 use crate::log::line;
 use crate::origin;
 use crate::session::{Kind, Open};
@@ -20,6 +22,7 @@ pub(crate) struct Move {
     pub(crate) head: Bytes,
     pub(crate) open: Open,
     pub(crate) permit: Permit,
+    pub(crate) address: Option<Box<Held>>,
 }
 
 /// Answers an upgrade request, or lets it move.
@@ -37,7 +40,7 @@ fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<Answer>
     check_origin(front, headers)?;
     let query = Query(request.uri().query().unwrap_or_default());
     let protocol = check_encoding(headers, &query)?;
-    let permit = admit(front, visit)?;
+    let (permit, address) = admit(front, visit)?;
     let mut head = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {}\r\n",
@@ -69,6 +72,7 @@ fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<Answer>
         head: head.into(),
         open: Open { kind, native_ping, user, connect },
         permit,
+        address,
     })
 }
 
@@ -148,7 +152,7 @@ fn check_encoding(
 }
 
 /// Whether one more client may come in, and its permit.
-fn admit(front: &Front, visit: &Visit) -> Result<Permit, Box<Answer>> {
+fn admit(front: &Front, visit: &Visit) -> Result<(Permit, Option<Box<Held>>), Box<Answer>> {
     let client = &front.settings().client;
     if front.is_draining() {
         return Err(busy(front, "{\"error\":\"server is stopping\"}"));
@@ -162,11 +166,25 @@ fn admit(front: &Front, visit: &Visit) -> Result<Permit, Box<Answer>> {
         line!(front.common.log, Warn, "rate", "503 clients are refused: more come than client.connection_rate_limit allows per second"; limit = client.connection_rate_limit as u64);
         return Err(busy(front, "{\"error\":\"too many clients come at once\"}"));
     }
+    let address = check_address(front, visit.peer.ip())?;
     // Most are refused before they come so far; this one came while the last place was taken.
-    visit.seat.become_client().ok_or_else(|| {
+    let permit = visit.seat.become_client().ok_or_else(|| {
         front.gate.refused.fetch_add(1, Ordering::Relaxed);
         refuse::say_full(front);
         busy(front, refuse::REASON)
+    })?;
+    Ok((permit, address))
+}
+
+/// Whether one more client may come from this address.
+fn check_address(front: &Front, address: IpAddr) -> Result<Option<Box<Held>>, Box<Answer>> {
+    front.addresses.admit(address, Instant::now()).map_err(|too_many| {
+        let option = match too_many {
+            TooMany::Connections => "limits.per_address.connections",
+            TooMany::Arrivals => "limits.per_address.rate",
+        };
+        line!(front.common.log, Warn, "address", "503 clients of one address are refused: {} is reached; if many people share the address, raise it", option; address = address.to_string().as_str());
+        busy(front, "{\"error\":\"too many clients of your address\"}")
     })
 }
 
