@@ -92,7 +92,8 @@ fn main() -> io::Result<()> {
         let Some(permit) = clients.try_client() else { continue };
         match upgrade(&mut socket) {
             Ok((head, read_ahead)) => {
-                let adopt = Adopt { socket, permit, head, read_ahead, number, open: () };
+                let adopt =
+                    Adopt { socket, permit, address: None, head, read_ahead, number, open: () };
                 hand_over(&mailbox, adopt)?;
             }
             // A conformance suite's odd handshake is its own affair.

@@ -1,6 +1,7 @@
 //! Listeners, shards, sessions, authentication and the server API.
 #![deny(unsafe_code)]
 
+pub mod addresses;
 pub mod allowance;
 mod backend;
 pub mod clock;

@@ -15,9 +15,9 @@ use crate::log::{Log, line, thousands};
 
 /// Descriptors of each shard: its event queue and what wakes it.
 const PER_SHARD: u64 = 2;
-/// What is opened after measuring: signals (a pair and a copy), a spare for each of two listeners,
-/// and for a moment each second a file that tells the machine's numbers.
-const STILL_TO_OPEN: u64 = 6;
+/// What is opened after measuring: signals (a pair and a copy), the spare, and for a moment each
+/// second a file that tells the machine's numbers.
+const STILL_TO_OPEN: u64 = 5;
 
 /// What there is, and what it is spent on.
 #[derive(Debug)]

@@ -14,6 +14,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::addresses::Addresses;
 use crate::allowance::Allowance;
 use crate::backend::Switchboard;
 use crate::clock::Clock;
@@ -125,6 +126,7 @@ pub fn serve_until(
         draining: AtomicBool::new(false),
         arrivals: crate::front::arrivals(),
         undeclared: crate::front::address::Undeclared::default(),
+        addresses: Addresses::new(settings.limits.per_address),
         command: options.command,
         uid: Rng::new(system_seed()).uuid().to_string(),
         common,

@@ -13,8 +13,8 @@ use super::problem::Problem;
 use super::read::Reader;
 use super::settings::{
     AddressHeader, ChannelOptions, Channels, Client, DataFormat, Http, HttpApi, Level, Limits, Log,
-    PersonalChannel, Proxies, ProxyProtocol, Refuse, Settings, Shutdown, Token, UniWebSocket,
-    WebSocket,
+    PerAddress, PersonalChannel, Proxies, ProxyProtocol, Refuse, Settings, Shutdown, Token,
+    UniWebSocket, WebSocket,
 };
 use super::tree::Value;
 use super::written::{NAMESPACES, Written};
@@ -323,6 +323,11 @@ fn limits(r: &mut Reader<'_>) -> Limits {
             "close" => Refuse::Close,
             _ => r.wrong("limits.refuse", "not known; write \"503\" or \"close\""),
         },
+        per_address: PerAddress {
+            connections: small(r, "limits.per_address.connections"),
+            rate: small(r, "limits.per_address.rate"),
+            exempt_private: r.bool("limits.per_address.exempt_private"),
+        },
         buffer_bytes: match r.bytes("limits.buffer_bytes") {
             0 => machine::buffer_bytes(),
             bytes if bytes < BUFFER_BYTES_MIN => {
@@ -389,6 +394,12 @@ fn proxy_protocol(r: &mut Reader<'_>, path: &str) -> ProxyProtocol {
     }
     let all = [ProxyProtocol::Off, ProxyProtocol::V1, ProxyProtocol::V2, ProxyProtocol::Either];
     r.word(path, &all.map(|protocol| (protocol.name(), protocol)))
+}
+
+/// A number that fits 32 bits.
+fn small(r: &mut Reader<'_>, path: &str) -> u32 {
+    let count = r.count(path);
+    u32::try_from(count).unwrap_or_else(|_| r.wrong(path, "too large; 0 is no limit"))
 }
 
 /// Checks options against each other.

@@ -242,6 +242,17 @@ pub struct Shutdown {
     pub spread: Duration,
 }
 
+/// `limits.per_address`: what the clients of one address may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PerAddress {
+    /// Clients at once; 0: no limit.
+    pub connections: u32,
+    /// New clients in a second; 0: no limit.
+    pub rate: u32,
+    /// Loopback and private networks have no such limits.
+    pub exempt_private: bool,
+}
+
 /// How a client is told that the server is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Refuse {
@@ -261,6 +272,7 @@ pub struct Limits {
     pub strict: bool,
     /// `limits.refuse`: how a client is refused when none fits.
     pub refuse: Refuse,
+    pub per_address: PerAddress,
     /// `limits.buffer_bytes`: what all clients together may have waiting, in bytes: unsent
     /// publications, half-received messages, recovery replies.
     pub buffer_bytes: usize,

@@ -21,6 +21,8 @@ use crate::rng::{Rng, system_seed};
 const SILENCE_MIN: Duration = Duration::from_millis(50);
 /// How often it is looked whether somebody was silent long enough.
 const LOOK: Duration = Duration::from_millis(10);
+/// Milliseconds between two lines that say that clients are refused.
+const SAY_EVERY_MS: u64 = 10_000;
 /// How long a newcomer waits while everybody inside is being answered.
 const PATIENCE: Duration = Duration::from_millis(300);
 /// Seconds after which a refused client is told to try again; spread, so that a crowd does not
@@ -38,6 +40,8 @@ pub(crate) struct Gate {
     /// Nobody could be made room for: until someone leaves, newcomers do not wait for it.
     starved: AtomicBool,
     jitter: Mutex<Rng>,
+    /// When it was last said that the server is full, in milliseconds from the start; 0: never.
+    said_ms: AtomicU64,
     /// Clients that were told that the server is full.
     pub(crate) refused: AtomicU64,
     /// Connections that were reset to make room.
@@ -81,6 +85,7 @@ impl Gate {
             start: Instant::now(),
             starved: AtomicBool::new(false),
             jitter: Mutex::new(Rng::new(system_seed())),
+            said_ms: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             reset: AtomicU64::new(0),
         })
@@ -148,6 +153,17 @@ impl Gate {
         *state = Sitting::Leaving;
         seat.go.notify_one();
         true
+    }
+
+    /// Whether it is time for another line about refused clients.
+    pub(crate) fn may_say(&self) -> bool {
+        let (now, said) = (self.now_ms().max(1), self.said_ms.load(Ordering::Relaxed));
+        let is_time = said == 0 || now.saturating_sub(said) >= SAY_EVERY_MS;
+        // Of those who come at once, one says it.
+        let exchange = || {
+            self.said_ms.compare_exchange(said, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        };
+        is_time && exchange()
     }
 
     /// Seconds to name in `Retry-After`.

@@ -24,6 +24,7 @@ use hyper::body::Incoming;
 use throng_limits::Budget;
 
 use self::address::{ClientAddress, Undeclared};
+use crate::addresses::Addresses;
 use crate::clock::Clock;
 use crate::config::{Level, Settings};
 use crate::log::line;
@@ -58,6 +59,7 @@ pub(crate) struct Front {
     pub(crate) arrivals: upgrade::Arrivals,
     /// Proxies that nobody declared.
     pub(crate) undeclared: Undeclared,
+    pub(crate) addresses: Addresses,
     /// How this program is called from any directory, for the playground.
     pub(crate) command: String,
     /// This process's id among nodes, for `info`.

@@ -224,15 +224,19 @@ fn take_head(socket: &impl AsFd) {
     recv(socket, &mut head[..], RecvFlags::empty()).ok();
 }
 
-/// One line, repeated ones counted: why clients are refused, and what would help.
+/// One line every ten seconds, with how many so far: why clients are refused, and what would help.
 pub(super) fn say_full(front: &Front) {
+    if !front.gate.may_say() {
+        return;
+    }
+    let refused = front.gate.refused.load(Ordering::Relaxed);
     let log = &front.common.log;
     let limit = front.settings().client.connection_limit as u64;
     let ceiling = front.clients.ceiling();
     if limit > 0 && front.clients.open() >= limit {
-        line!(log, Warn, "full", "503 clients are refused: client.connection_limit is reached"; limit = limit);
+        line!(log, Warn, "full", "503 clients are refused: client.connection_limit is reached"; limit = limit, refused = refused);
     } else {
-        line!(log, Warn, "full", "503 clients are refused: no descriptor is left for one more; raise the limit of this process (prlimit --pid {} --nofile=N works at once)", std::process::id(); ceiling = ceiling);
+        line!(log, Warn, "full", "503 clients are refused: no descriptor is left for one more; raise the limit of this process (prlimit --pid {} --nofile=N works at once)", std::process::id(); ceiling = ceiling, refused = refused);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The WebSocket handshake (RFC 6455 4.2): what is checked, and the head that the shard will write.
 
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use throng_limits::Permit;
 use throng_wire::websocket::accept_key;
 
 use super::{Answer, Front, Outcome, Visit, json, refuse, text};
+use crate::addresses::{Held, TooMany};
 use crate::clock::Clock;
 use crate::log::line;
 use crate::origin;
@@ -22,6 +24,7 @@ pub(crate) struct Move {
     pub(crate) head: Bytes,
     pub(crate) open: Open,
     pub(crate) permit: Permit,
+    pub(crate) address: Option<Box<Held>>,
 }
 
 /// Answers an upgrade request, or lets it move.
@@ -66,7 +69,7 @@ fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<Answer>
     check_origin(front, visit)?;
     let query = Query(request.uri().query().unwrap_or_default());
     let protocol = check_encoding(headers, &query)?;
-    let permit = admit(front, visit)?;
+    let (permit, address) = admit(front, visit)?;
     let mut head = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {}\r\n",
@@ -105,6 +108,7 @@ fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<Answer>
             headers: for_backends(front, headers),
         },
         permit,
+        address,
     })
 }
 
@@ -196,7 +200,7 @@ fn check_encoding(
 }
 
 /// Whether one more client may come in, and its permit.
-fn admit(front: &Front, visit: &Visit) -> Result<Permit, Box<Answer>> {
+fn admit(front: &Front, visit: &Visit) -> Result<(Permit, Option<Box<Held>>), Box<Answer>> {
     let client = &front.settings().client;
     if front.is_draining() {
         return Err(busy(front, "the server is stopping"));
@@ -210,11 +214,25 @@ fn admit(front: &Front, visit: &Visit) -> Result<Permit, Box<Answer>> {
         line!(front.common.log, Warn, "rate", "503 clients are refused: more come than client.connection_rate_limit allows per second"; limit = client.connection_rate_limit as u64);
         return Err(busy(front, "too many clients come at once"));
     }
+    let address = check_address(front, visit.address.ip)?;
     // Most are refused before they come so far; this one came while the last place was taken.
-    visit.seat.become_client().ok_or_else(|| {
+    let permit = visit.seat.become_client().ok_or_else(|| {
         front.gate.refused.fetch_add(1, Ordering::Relaxed);
         refuse::say_full(front);
         busy(front, refuse::FULL)
+    })?;
+    Ok((permit, address))
+}
+
+/// Whether one more client may come from this address.
+fn check_address(front: &Front, address: IpAddr) -> Result<Option<Box<Held>>, Box<Answer>> {
+    front.addresses.admit(address, Instant::now()).map_err(|too_many| {
+        let option = match too_many {
+            TooMany::Connections => "limits.per_address.connections",
+            TooMany::Arrivals => "limits.per_address.rate",
+        };
+        line!(front.common.log, Warn, "address", "503 clients of one address are refused: {} is reached; if many people share the address, raise it", option; address = address.to_string().as_str());
+        busy(front, "too many clients of your address")
     })
 }
 

@@ -8,6 +8,8 @@ use mio::net::TcpStream;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use throng_limits::budget::Permit;
+
+use crate::addresses::Held;
 use throng_wire::websocket::{Decoder, Event, Limits as MessageLimits, Role};
 
 use super::outbox::{Flushed, Outbox};
@@ -46,6 +48,7 @@ pub(super) struct Link {
     pub(super) accounted: u32,
     /// Given back when the socket is closed, not before: invariant PAY-FIRST.
     pub(super) _permit: Permit,
+    pub(super) _address: Option<Box<Held>>,
 }
 
 /// Where a connection stands.

@@ -21,6 +21,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use throng_hub::request::Now;
 use throng_limits::budget::Permit;
+
+use crate::addresses::Held;
 use throng_wire::websocket::Limits as MessageLimits;
 
 use crate::allowance::Allowance;
@@ -160,6 +162,8 @@ pub struct ShardSetup {
 pub struct Adopt<O> {
     pub socket: std::net::TcpStream,
     pub permit: Permit,
+    /// Its part of what its address may have.
+    pub address: Option<Box<Held>>,
     /// The answer to its upgrade, written by the shard.
     pub head: Bytes,
     /// Bytes that were read after the request's head.

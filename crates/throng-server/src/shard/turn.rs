@@ -223,6 +223,7 @@ impl<H: Handler> Shard<H> {
             deadline_s: NEVER,
             accounted: 0,
             _permit: adopt.permit,
+            _address: adopt.address,
         };
         entry.insert(Conn { link, session: None });
         if self.crowd.due.len() <= key {

@@ -246,6 +246,7 @@ impl House {
         let adopt = Adopt {
             socket: served,
             permit: self.clients.try_client().unwrap(),
+            address: None,
             head: Bytes::from_static(HEAD),
             read_ahead: Bytes::copy_from_slice(read_ahead),
             number,
