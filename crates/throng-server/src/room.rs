@@ -6,13 +6,15 @@ use throng_limits::facts::OpenFiles;
 use throng_limits::facts::kernel;
 use throng_limits::facts::limits::own_descriptors;
 use throng_limits::raise::raise_open_files;
-use throng_limits::room::Origin;
+use throng_limits::room::{Bound, Origin};
 use throng_limits::{Budget, Ceiling, Guarantees};
 
 use crate::config::Settings;
 use crate::front::accept::BACKLOG;
 use crate::log::{Log, line, thousands};
 
+/// So many descriptors that nobody has asked for are worth a line.
+const STRANGE_FEW: u64 = 8;
 /// Descriptors of each shard: its event queue and what wakes it.
 const PER_SHARD: u64 = 2;
 /// What is opened after measuring: signals (a pair and a copy), the spare, and for a moment each
@@ -31,6 +33,8 @@ pub(crate) struct Room {
     strange: u64,
     /// What seemed strange at the last look; what passes by is no concern.
     strange_before: u64,
+    /// From how many on it is said again.
+    strange_next: u64,
     pub(crate) origin: Origin,
 }
 
@@ -54,7 +58,15 @@ impl Room {
         let ceiling = Ceiling::read(proc, limit, open);
         let own = open + shards as u64 * PER_SHARD + STILL_TO_OPEN;
         let origin = Origin::read(proc, std::process::id(), limit, ceiling.bound);
-        Self { limit, ceiling, own, strange: 0, strange_before: 0, origin }
+        Self {
+            limit,
+            ceiling,
+            own,
+            strange: 0,
+            strange_before: 0,
+            strange_next: STRANGE_FEW,
+            origin,
+        }
     }
 
     /// The budget for all of it. What is wanted and does not fit is said, with the way to get it.
@@ -116,7 +128,7 @@ impl Room {
         let strange = seems.min(self.strange_before);
         self.strange_before = seems;
         let ceiling = Ceiling::read(Path::new("/proc"), limit, open);
-        let before = (self.limit, self.ceiling.bound, self.strange);
+        let before = (self.limit, self.ceiling.bound);
         let total_before = self.to_spend();
         (self.limit, self.ceiling, self.strange) = (limit, ceiling, strange);
         let total = self.to_spend();
@@ -127,12 +139,7 @@ impl Room {
         self.say_change(before, budget, log);
     }
 
-    fn say_change(
-        &self,
-        (limit, bound, strange): (OpenFiles, throng_limits::room::Bound, u64),
-        budget: &Budget,
-        log: &Log,
-    ) {
+    fn say_change(&mut self, (limit, bound): (OpenFiles, Bound), budget: &Budget, log: &Log) {
         let (clients, open) = (budget.ceiling(), budget.open());
         if (limit, bound) != (self.limit, self.ceiling.bound) {
             line!(
@@ -145,15 +152,17 @@ impl Room {
                 thousands(clients);
                 clients = open
             );
-        } else if strange != self.strange {
+        } else if self.strange >= self.strange_next {
+            // Files come and go; that they have doubled is news.
+            self.strange_next = self.strange.saturating_mul(2);
             line!(
                 log,
                 Warn,
                 "limit.strange",
-                "{} descriptors are open that throng did not open, which were {}: room for {} clients",
+                "{} descriptors are open that no part of throng has asked for, so that much less is left: room for {} clients; ls -l /proc/{}/fd shows what they are",
                 thousands(self.strange),
-                thousands(strange),
-                thousands(clients);
+                thousands(clients),
+                std::process::id();
                 clients = open
             );
         }
@@ -170,7 +179,7 @@ pub(crate) fn backlog() -> u64 {
 mod tests {
     use super::*;
     use throng_limits::facts::launcher::Launcher;
-    use throng_limits::room::{Bound, Setter};
+    use throng_limits::room::Setter;
 
     fn room(descriptors: u64) -> Room {
         Room {
@@ -179,6 +188,7 @@ mod tests {
             own: 22,
             strange: 0,
             strange_before: 0,
+            strange_next: STRANGE_FEW,
             origin: Origin {
                 setter: Setter::Ancestor { pid: 71, name: "supervisord".to_owned() },
                 launcher: Launcher::Supervisord,
@@ -203,5 +213,22 @@ mod tests {
             let fit = Budget::with(total, Guarantees::of(total)).ceiling();
             assert!(fit >= wanted, "{wanted}: {fit} fit");
         }
+    }
+
+    #[test]
+    fn what_nobody_asked_for_comes_out_of_the_clients_ceiling_and_goes_back() {
+        let mut room = Room::measure(OpenFiles::own(), 2);
+        let total = room.to_spend();
+        let budget = Budget::with(total, Guarantees::of(total));
+        let files: Vec<_> = (0..400).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        let log = Log::silent();
+        // What passes by between two looks does not count.
+        room.look(&budget, &log);
+        room.look(&budget, &log);
+        let strange = total - budget.total();
+        assert!(strange >= 200, "{strange}");
+        drop(files);
+        room.look(&budget, &log);
+        assert!(budget.total() >= total - strange + 200);
     }
 }
