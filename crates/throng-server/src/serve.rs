@@ -10,6 +10,7 @@ use std::time::Duration;
 use throng_hub::event::Mailbox as HubMailbox;
 use throng_hub::memory::Memory;
 use throng_hub::node::{Node, NodeSetup};
+use throng_limits::Budget;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -116,7 +117,7 @@ pub fn serve_until(
     let room = Room::measure(limit, settings.limits.shards);
     let budget = room.budget(&settings, log).map_err(ServeError::Room)?;
     let clock = Clock::start();
-    let (common, threads) = start_shards(&settings, log, clock, runtime.handle())?;
+    let (common, threads) = start_shards(&settings, log, clock, runtime.handle(), &budget)?;
     let front = Arc::new(Front {
         clock,
         gate: Gate::new(budget.clone()),
@@ -243,6 +244,7 @@ fn start_shards(
     log: &Log,
     clock: Clock,
     runtime: &Handle,
+    budget: &Budget,
 ) -> Result<(Arc<Common>, Threads), ServeError> {
     let start = |error| ServeError::Start { what: "a shard", error };
     let count = settings.limits.shards.clamp(1, usize::from(u16::MAX) - 1);
@@ -265,6 +267,7 @@ fn start_shards(
         &settings.backends,
         shards.clone(),
         runtime.clone(),
+        budget,
         (log.clone(), clock),
     );
     let common = Arc::new(Common {

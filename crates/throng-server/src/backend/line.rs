@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use throng_limits::{Budget, Lane};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
@@ -36,6 +37,8 @@ pub(super) struct Line {
     places: Semaphore,
     waiting: AtomicUsize,
     idle: Mutex<Vec<Idle>>,
+    /// Pays for its connections.
+    budget: Budget,
 }
 
 #[derive(Debug)]
@@ -57,12 +60,13 @@ enum Broken {
 }
 
 impl Line {
-    pub(super) fn new(backend: Backend) -> Self {
+    pub(super) fn new(backend: Backend, budget: Budget) -> Self {
         Self {
             places: Semaphore::new(backend.max_in_flight),
             backend,
             waiting: AtomicUsize::new(0),
             idle: Mutex::default(),
+            budget,
         }
     }
 
@@ -187,6 +191,12 @@ impl Line {
     }
 
     async fn connect(&self) -> Result<Sender, String> {
+        // Invariant PAY-FIRST: a connection to a backend is a descriptor like any other.
+        let permit = self.budget.try_take(Lane::Upstream).ok_or_else(|| {
+            "cannot be connected to: no descriptor is left for one more connection to a backend; \
+             raise the limit of this process"
+                .to_owned()
+        })?;
         let socket = self.dial().await?;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
@@ -194,7 +204,10 @@ impl Line {
             .await
             .map_err(|error| ended(&error))?;
         // It ends with its sender, or with its peer; the call that uses it hears of errors.
-        tokio::spawn(async move { drop(connection.await) });
+        tokio::spawn(async move {
+            drop(connection.await);
+            drop(permit);
+        });
         Ok(sender)
     }
 

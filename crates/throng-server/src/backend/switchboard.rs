@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use throng_hub::request::ReplyTo;
+use throng_limits::Budget;
 use tokio::runtime::Handle;
 
 use super::cache::{self, Cache, Found};
 use super::line::Line;
 use super::{Answer, Call, Kind};
 use crate::clock::Clock;
-use crate::config::{Backends, Level};
+use crate::config::{Backend, Backends, Level};
 use crate::log::{Line as LogLine, Log};
 use crate::sessions::{Mail, ShardMailbox};
 use crate::shard::Post;
@@ -36,9 +37,11 @@ impl Switchboard {
         backends: &Backends,
         shards: Vec<Arc<ShardMailbox>>,
         runtime: Handle,
+        budget: &Budget,
         (log, clock): (Log, Clock),
     ) -> Arc<Self> {
-        let lines: Vec<Line> = backends.list.iter().cloned().map(Line::new).collect();
+        let line = |backend: &Backend| Line::new(backend.clone(), budget.clone());
+        let lines: Vec<Line> = backends.list.iter().map(line).collect();
         let cache = backends
             .connect
             .and_then(|connect| backends.get(connect))
