@@ -178,6 +178,27 @@ impl Sessions {
         }
     }
 
+    /// Runs `f` with what surrounds a session.
+    fn surround<T>(
+        &mut self,
+        out: &mut Out<'_>,
+        effects: &mut Effects,
+        f: impl FnOnce(&mut Cx<'_, '_>) -> T,
+    ) -> T {
+        let common = &*self.common;
+        f(&mut Cx {
+            out,
+            settings: &common.settings,
+            registry: &mut self.registry,
+            allowance: &common.allowance,
+            log: &common.log,
+            mailbox: self.shard,
+            requests: &mut self.requests,
+            user_connections: &|user| common.user_counts.of(user),
+            effects,
+        })
+    }
+
     /// Runs `f` with what surrounds a session, then does what it left to be done.
     fn attend<T>(
         &mut self,
@@ -187,19 +208,7 @@ impl Sessions {
     ) -> T {
         let common = Arc::clone(&self.common);
         let mut effects = Effects::default();
-        let user_connections = |user: &str| common.user_counts.of(user);
-        let mut cx = Cx {
-            out,
-            settings: &common.settings,
-            registry: &mut self.registry,
-            allowance: &common.allowance,
-            log: &common.log,
-            mailbox: self.shard,
-            requests: &mut self.requests,
-            user_connections: &user_connections,
-            effects: &mut effects,
-        };
-        let result = f(session, &mut cx);
+        let result = self.surround(out, &mut effects, |cx| f(session, cx));
         let conn = out.conn;
         if effects.identified {
             self.users.add(conn.slot, session.user());
@@ -373,20 +382,8 @@ impl Handler for Sessions {
     type Mail = Mail;
 
     fn open(&mut self, out: &mut Out<'_>, open: Open) -> Session {
-        let common = Arc::clone(&self.common);
-        let mut effects = Effects::default();
-        let mut cx = Cx {
-            out,
-            settings: &common.settings,
-            registry: &mut self.registry,
-            allowance: &common.allowance,
-            log: &common.log,
-            mailbox: self.shard,
-            requests: &mut self.requests,
-            user_connections: &|_| 0,
-            effects: &mut effects,
-        };
-        Session::open(open, &mut cx)
+        // A session that has just begun asks for nothing.
+        self.surround(out, &mut Effects::default(), |cx| Session::open(open, cx))
     }
 
     fn message(&mut self, out: &mut Out<'_>, session: &mut Session, message: Message<'_>) -> Taken {
