@@ -434,7 +434,7 @@ async fn close_crowd(front: &Front, terminate: &mut Terminate) {
             }
         }
     }
-    post_all(front, || Mail::ShedAll);
+    post_all(front, || Mail::Shed { of: 1 });
     // Closes have a deadline of their own; this waits no longer than they do, or than the whole
     // stop may take.
     let patience = front.settings().limits.close_timeout.min(front.settings().shutdown.timeout);

@@ -45,10 +45,8 @@ pub(crate) enum Mail {
     Census { channel: Option<ChannelName>, ask: u64 },
     /// What `throng who` looks for.
     Look { wish: Arc<Wish>, ask: u64 },
-    /// Close this share of the connections: one in so many of those left.
+    /// Close this share of the connections: one in so many of those left; 1 is all of them.
     Shed { of: u32 },
-    /// The second signal: close whoever is left.
-    ShedAll,
 }
 
 /// A shard's mailbox, for sessions.
@@ -415,7 +413,6 @@ impl Handler for Sessions {
                 self.common.desk.part(ask, Part::Seen(seen));
             }
             Mail::Shed { of } => self.shed(crowd, of),
-            Mail::ShedAll => self.shed(crowd, 1),
         }
     }
 

@@ -49,7 +49,7 @@ impl<O, M> Mailbox<O, M> {
     }
 
     /// Wakes the shard if it sleeps.
-    pub fn nudge(&self) {
+    fn nudge(&self) {
         if !self.awake.swap(true, Ordering::SeqCst) {
             // A failed wake means that the shard's eventfd is gone, and so is the shard: the
             // process ends with it (invariant ALIVE), nobody is left to tell.
