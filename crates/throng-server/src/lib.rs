@@ -13,6 +13,7 @@ mod front;
 pub mod log;
 mod notes;
 mod origin;
+mod restart;
 mod ring;
 pub mod rng;
 mod room;

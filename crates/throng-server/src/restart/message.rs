@@ -1,0 +1,108 @@
+//! What the two processes of a restart tell each other.
+
+use serde::{Deserialize, Serialize};
+
+/// Versions of this conversation that this program speaks, the first and the last.
+pub(crate) const CONVERSATION: (u32, u32) = (1, 1);
+
+/// What the new process says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FromNew {
+    /// The first message.
+    Hello(Hello),
+    /// So many of what was sent have arrived: the acknowledgement of a batch.
+    Got(u64),
+    /// Everything that was sent ahead is in its place.
+    Ready { sockets: u64 },
+    /// It cannot go on, and ends.
+    Refused(String),
+    /// Everything is loaded and checked, and this process serves from now on: the one message
+    /// after which the other never serves again.
+    Serving { connections: u64 },
+}
+
+/// Who the new process is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    /// The program's version.
+    pub(crate) version: String,
+    /// The conversations that it speaks.
+    pub(crate) speaks: (u32, u32),
+    /// The version of the state that it reads.
+    pub(crate) state: (u32, u32),
+    /// How many descriptors it may have.
+    pub(crate) descriptors: u64,
+}
+
+/// What the old process says. Descriptors come beside the message that speaks of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FromOld {
+    /// The answer to hello: what will be spoken. With the way to the keeper, if there is one.
+    Welcome { speaks: u32, has_keeper: bool },
+    /// The sockets that are listened on; by door.
+    Listeners(Vec<Doorway>),
+    /// Sockets of connections.
+    Sockets(Vec<Tag>),
+    /// A part of the history, in a sealed file.
+    History,
+    /// Everything that could go ahead has gone.
+    Ahead,
+    /// The freeze: everything else, in sealed files that come one by one in this order: changes of
+    /// the history, what all share, and each shard.
+    Cargo { shards: usize },
+    /// One of those files.
+    Part,
+    /// It was only a rehearsal: end.
+    Enough,
+    /// After the commit: a connection that was being upgraded. Its state and its socket.
+    Arrival,
+    /// After the commit: a backend's answer, in a sealed file.
+    BackendAnswer,
+    /// After the commit: a connection whose next request has not come, to be answered here.
+    Visitor,
+}
+
+/// A listener's door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Doorway {
+    Both,
+    Public,
+    Internal,
+}
+
+/// Whose socket it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tag {
+    pub(crate) number: u64,
+    pub(crate) cookie: u64,
+    pub(crate) shard: u16,
+}
+
+/// The newest conversation that both speak.
+pub(crate) fn common(theirs: (u32, u32)) -> Option<u32> {
+    let newest = theirs.1.min(CONVERSATION.1);
+    (newest >= theirs.0.max(CONVERSATION.0)).then_some(newest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_conversation_that_both_speak_is_spoken() {
+        assert_eq!(common((1, 1)), Some(1));
+        assert_eq!(common((1, 7)), Some(1));
+        assert_eq!(common((2, 7)), None);
+        assert_eq!(common((0, 0)), None);
+    }
+
+    #[test]
+    fn what_a_later_version_adds_to_hello_is_skipped() {
+        let text = r#"{"hello":{"version":"9","speaks":[1,9],"state":[1,4],"descriptors":5,"new":{}}}"#;
+        let FromNew::Hello(hello) = serde_json::from_str(text).unwrap() else { panic!() };
+        assert_eq!((hello.speaks, hello.state), ((1, 9), (1, 4)));
+    }
+}

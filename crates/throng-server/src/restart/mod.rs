@@ -1,0 +1,6 @@
+//! Handing a running server over to a new process, from the outside: who starts whom, what they
+//! tell each other, and who serves when something fails in between.
+
+pub(crate) mod channel;
+pub mod keeper;
+pub mod manager;

@@ -1,0 +1,61 @@
+//! What becomes of a restart, step by step, as it stands on the control socket and in `--json`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What is wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Wish {
+    /// Another program than the one at the path that this one was started by.
+    pub binary: Option<PathBuf>,
+    /// Stop before the commit: the new process is proved and ended.
+    pub dry_run: bool,
+}
+
+/// A step that is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step {
+    /// The program and its configuration are good.
+    Checked { program: PathBuf, version: String },
+    /// The new process runs and has introduced itself.
+    Started { pid: u32, version: String },
+    /// It has the listeners.
+    Listening { listeners: u64 },
+    /// It has so many sockets.
+    Copied { connections: u64 },
+    /// It has the history as it was a moment ago.
+    History { bytes: u64 },
+    /// It is ready; nothing of it serves yet.
+    Ready,
+    /// The new process serves; clients have waited so long.
+    Committed { connections: u64, frozen_us: u64 },
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Whether the new process serves now; of a rehearsal, whether it would.
+    pub done: bool,
+    /// Why not, and what to do; the old process serves as before.
+    pub why: Option<String>,
+    pub dry_run: bool,
+    pub from: Process,
+    /// Absent when none was started.
+    pub to: Option<Process>,
+    /// Connections that stayed, or would.
+    pub connections: u64,
+    /// How long clients waited, in microseconds; 0 for a rehearsal.
+    pub frozen_us: u64,
+    /// Bytes of history that went ahead.
+    pub history_bytes: u64,
+}
+
+/// A process of the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub pid: u32,
+    pub version: String,
+}
