@@ -2,5 +2,10 @@
 //! tell each other, and who serves when something fails in between.
 
 pub(crate) mod channel;
+mod give;
+mod heir;
 pub mod keeper;
 pub mod manager;
+mod message;
+pub mod outcome;
+mod take;

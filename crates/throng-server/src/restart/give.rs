@@ -1,0 +1,287 @@
+//! The old process's side of a restart: proves the new program, copies what it can while it serves,
+//! freezes, hands over, and goes on as before if anything fails until then.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::handoff::{Cargo, Courier, Freezer, Frozen, Outlet, Parcel, Patience, STATE_VERSION};
+
+use super::channel::{Deadline, sealed};
+use super::heir::{Heir, Line, Program};
+use super::message::{FromNew, FromOld, Tag, common};
+use super::outcome::{Outcome, Process, Step, Wish};
+
+/// How long a program may take to look at its configuration.
+const PROOF: Duration = Duration::from_secs(15);
+/// How long the new process may take to introduce itself.
+const HELLO: Duration = Duration::from_secs(15);
+/// How long one batch, or one part of the history, may take to be acknowledged.
+const BATCH: Duration = Duration::from_secs(10);
+/// How long the new process may take to prepare itself for what was sent.
+const READY: Duration = Duration::from_secs(30);
+/// Batches that may be on their way: enough to keep both sides busy, and far from what the kernel
+/// allows one user to have in flight.
+const BATCHES_MAX: u64 = 4;
+/// How long the new process may take to load what was frozen, at least: clients wait meanwhile.
+const LOAD: Duration = Duration::from_secs(2);
+/// And for so many connections a second more: some thirty times of what it takes.
+const LOADED_PER_S: u64 = 100_000;
+
+/// Why a restart came to nothing; the old process serves as before.
+#[derive(Debug)]
+struct Failed(String);
+
+impl From<String> for Failed {
+    fn from(why: String) -> Self {
+        Self(why)
+    }
+}
+
+/// What is left to do for the old process once the new one serves.
+#[derive(Debug)]
+pub(crate) struct Given {
+    pub(crate) heir: Heir,
+    pub(crate) frozen: Frozen,
+}
+
+/// A restart under way.
+pub(crate) struct Giving<'a> {
+    pub(crate) freezer: &'a Freezer,
+    pub(crate) program: Program,
+    pub(crate) wish: Wish,
+    /// The way to the keeper, if there is one.
+    pub(crate) keeper: Option<&'a OwnedFd>,
+    /// Told of every step.
+    pub(crate) tell: &'a mut (dyn FnMut(Step) + Send),
+}
+
+impl Giving<'_> {
+    /// Hands over, or says why not.
+    pub(crate) fn run(mut self) -> (Outcome, Option<Given>) {
+        let own = env!("CARGO_PKG_VERSION").to_owned();
+        let mut outcome = Outcome {
+            done: false,
+            why: None,
+            dry_run: self.wish.dry_run,
+            from: Process { pid: std::process::id(), version: own },
+            to: None,
+            connections: 0,
+            frozen_us: 0,
+            history_bytes: 0,
+        };
+        match self.hand_over(&mut outcome) {
+            Ok(given) => {
+                outcome.done = true;
+                (outcome, given)
+            }
+            Err(Failed(why)) => {
+                self.freezer.forget_copies();
+                outcome.why = Some(why);
+                (outcome, None)
+            }
+        }
+    }
+
+    fn hand_over(&mut self, outcome: &mut Outcome) -> Result<Option<Given>, Failed> {
+        if let Some(binary) = self.wish.binary.take() {
+            self.program.path = binary;
+        }
+        let proof = self.program.prove(PROOF)?;
+        speaks(&proof.version, proof.speaks, proof.state)?;
+        let program = self.program.path.clone();
+        (self.tell)(Step::Checked { program, version: proof.version });
+        let mut heir = Heir::start(&self.program)?;
+        let done = self.prepare(&heir, outcome).and_then(|sent| {
+            if self.wish.dry_run {
+                heir.line.say(&FromOld::Enough, &[], Deadline::after(BATCH))?;
+                return Ok(None);
+            }
+            self.commit(&mut heir, &sent, outcome).map(Some)
+        });
+        match done {
+            Ok(Some(frozen)) => Ok(Some(Given { heir, frozen })),
+            Ok(None) => {
+                if !heir.has_ended_in(HELLO) {
+                    heir.end();
+                }
+                Ok(None)
+            }
+            Err(failed) => {
+                heir.end();
+                Err(failed)
+            }
+        }
+    }
+
+    /// Everything that can be done while this process serves.
+    fn prepare(&mut self, heir: &Heir, outcome: &mut Outcome) -> Result<Arc<Sent>, Failed> {
+        let hello = heir.introduced(HELLO)?;
+        let spoken = speaks(&hello.version, hello.speaks, hello.state)?;
+        let to = Process { pid: heir.pid(), version: hello.version };
+        (self.tell)(Step::Started { pid: to.pid, version: to.version.clone() });
+        outcome.to = Some(to);
+        let line = &heir.line;
+        let keeper: Vec<_> = self.keeper.iter().map(|keeper| keeper.as_fd()).collect();
+        let welcome = FromOld::Welcome { speaks: spoken, has_keeper: !keeper.is_empty() };
+        line.say(&welcome, &keeper, Deadline::after(BATCH))?;
+        let listeners = self.freezer.listeners();
+        let doors = listeners.iter().map(|(door, _)| (*door).into()).collect();
+        let sockets: Vec<_> = listeners.iter().map(|(_, listener)| listener.as_fd()).collect();
+        line.say(&FromOld::Listeners(doors), &sockets, Deadline::after(BATCH))?;
+        let sent = Arc::new(Sent {
+            line: Arc::clone(line),
+            batches: AtomicU64::new(1),
+            sockets: AtomicU64::new(0),
+        });
+        line.wait_for(1, READY)?;
+        (self.tell)(Step::Listening { listeners: sockets.len() as u64 });
+        self.freezer.copy_ahead(Arc::clone(&sent) as Arc<dyn Courier>).map_err(|e| e.to_string())?;
+        line.wait_for(sent.batches.load(Ordering::Acquire), BATCH)?;
+        (self.tell)(Step::Copied { connections: sent.sockets.load(Ordering::Acquire) });
+        outcome.history_bytes = self.history(&sent)?;
+        (self.tell)(Step::History { bytes: outcome.history_bytes });
+        // What came meanwhile goes now, so that the freeze has less to do.
+        self.freezer.copy_ahead(Arc::clone(&sent) as Arc<dyn Courier>).map_err(|e| e.to_string())?;
+        line.say(&FromOld::Ahead, &[], Deadline::after(BATCH))?;
+        match line.next(READY)? {
+            FromNew::Ready { sockets } => outcome.connections = sockets,
+            other => return Err(Failed(format!("the new process is not ready: {other:?}"))),
+        }
+        (self.tell)(Step::Ready);
+        Ok(sent)
+    }
+
+    fn history(&self, sent: &Sent) -> Result<u64, Failed> {
+        let mut bytes = 0;
+        let mut failed = None;
+        let mut send = |chunk: Vec<u8>| -> io::Result<()> {
+            bytes += chunk.len() as u64;
+            sent.file(&FromOld::History, &chunk).map_err(|why| {
+                failed = Some(why.clone());
+                io::Error::other(why)
+            })
+        };
+        let snapshot = self.freezer.snapshot(&mut send);
+        snapshot.map_err(|error| Failed(failed.unwrap_or_else(|| error.to_string())))?;
+        Ok(bytes)
+    }
+
+    /// The freeze. From the acknowledgement on, the new process is the server.
+    fn commit(
+        &mut self,
+        heir: &mut Heir,
+        sent: &Arc<Sent>,
+        outcome: &mut Outcome,
+    ) -> Result<Frozen, Failed> {
+        let begun = Instant::now();
+        let courier = Arc::clone(sent) as Arc<dyn Courier>;
+        let frozen =
+            self.freezer.freeze(courier, Patience::default()).map_err(|why| why.to_string())?;
+        let connections = sent.sockets.load(Ordering::Acquire);
+        let patience = LOAD + Duration::from_secs(connections / LOADED_PER_S);
+        let answer = sent.cargo(frozen.cargo()).and_then(|()| heir.line.next(patience));
+        let served = match answer {
+            Ok(FromNew::Serving { connections }) => Some(connections),
+            Ok(other) => return Err(self.undo(heir, frozen, format!("it says {other:?}"))),
+            // Never do two processes serve one client: it is ended first, and then looked at
+            // once more.
+            Err(why) => match heir.end() {
+                true => None,
+                false => return Err(self.undo(heir, frozen, why)),
+            },
+        };
+        outcome.connections = served.unwrap_or(connections);
+        outcome.frozen_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Ok(frozen)
+    }
+
+    fn undo(&mut self, heir: &mut Heir, frozen: Frozen, why: String) -> Failed {
+        heir.end();
+        frozen.resume();
+        Failed(why)
+    }
+}
+
+/// The conversation with another version, if there can be one.
+fn speaks(version: &str, speaks: (u32, u32), state: (u32, u32)) -> Result<u32, Failed> {
+    let spoken = common(speaks).filter(|_| state.0 == STATE_VERSION.0);
+    spoken.ok_or_else(|| {
+        Failed(format!(
+            "version {version} cannot take over from {}: what they hand over has changed; stop \
+             this server and start that one instead",
+            env!("CARGO_PKG_VERSION")
+        ))
+    })
+}
+
+/// What has been sent, counted; and how more is.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    line: Arc<Line>,
+    /// Messages that are acknowledged one by one.
+    batches: AtomicU64,
+    sockets: AtomicU64,
+}
+
+impl Sent {
+    /// One sealed file, when those before it have arrived.
+    fn file(&self, message: &FromOld, bytes: &[u8]) -> Result<(), String> {
+        let sent = self.batches.fetch_add(1, Ordering::AcqRel);
+        self.line.wait_for((sent + 1).saturating_sub(BATCHES_MAX), BATCH)?;
+        let file = sealed("throng", &[bytes]).map_err(|error| error.to_string())?;
+        self.line.say(message, &[file.as_fd()], Deadline::after(BATCH))
+    }
+
+    fn cargo(&self, cargo: &Cargo) -> Result<(), String> {
+        let Cargo { changes, common, shards } = cargo;
+        let announced = FromOld::Cargo { shards: shards.len() };
+        self.line.say(&announced, &[], Deadline::after(BATCH))?;
+        for part in [changes, common].into_iter().chain(shards) {
+            let file = sealed("throng", &[part]).map_err(|error| error.to_string())?;
+            self.line.say(&FromOld::Part, &[file.as_fd()], Deadline::after(BATCH))?;
+        }
+        Ok(())
+    }
+}
+
+impl Courier for Sent {
+    fn is_ready(&self) -> bool {
+        self.batches.load(Ordering::Acquire).saturating_sub(self.line.got()) < BATCHES_MAX
+    }
+
+    fn send(&self, batch: &[Parcel<'_>]) -> io::Result<()> {
+        let tag = |parcel: &Parcel<'_>| Tag {
+            number: parcel.number,
+            cookie: parcel.cookie,
+            shard: parcel.shard,
+        };
+        let tags: Vec<Tag> = batch.iter().map(tag).collect();
+        let sockets: Vec<_> = batch.iter().map(|parcel| parcel.socket).collect();
+        self.batches.fetch_add(1, Ordering::AcqRel);
+        self.sockets.fetch_add(sockets.len() as u64, Ordering::AcqRel);
+        let message = FromOld::Sockets(tags);
+        self.line.say(&message, &sockets, Deadline::after(BATCH)).map_err(io::Error::other)
+    }
+}
+
+/// Where what is left in the old process goes after the commit.
+impl Outlet for Sent {
+    fn arrival(&self, state: Vec<u8>, socket: OwnedFd) {
+        let file = match sealed("throng", &[&state]) {
+            Ok(file) => file,
+            // Its client comes again.
+            Err(_) => return,
+        };
+        let both = [file.as_fd(), socket.as_fd()];
+        self.line.say(&FromOld::Arrival, &both, Deadline::after(BATCH)).ok(); // as above
+    }
+
+    fn backend_answer(&self, answer: Vec<u8>) {
+        // The new process answers for it at the deadline.
+        let Ok(file) = sealed("throng", &[&answer]) else { return };
+        self.line.say(&FromOld::BackendAnswer, &[file.as_fd()], Deadline::after(BATCH)).ok();
+    }
+}

@@ -1,0 +1,370 @@
+//! The new process as the old one sees it: started, listened to, and, if need be, ended.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::Deserialize;
+
+use super::channel::{Channel, ChannelError, Deadline};
+use super::manager::{HANDOFF_VARIABLE, KEEPER_VARIABLE};
+use super::message::{FromNew, FromOld, Hello};
+
+/// Messages of the new process that nobody has asked for yet; it speaks when spoken to.
+const NEWS_MAX: usize = 64;
+/// How long the ear sleeps at a time; the end of the other process wakes it.
+const LISTEN: Duration = Duration::from_secs(3600);
+/// What a proof, or a complaint of the program, may be in bytes: a pipe's worth.
+const SAID_BYTES_MAX: u64 = 64 * 1024;
+/// The flag that makes a program load its configuration, say who it is, and end.
+pub const PROVE_FLAG: &str = "--prove";
+
+/// A program and what it is started with.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// By its path, never by what this process runs from: what was installed there meanwhile is
+    /// what is wanted.
+    pub path: PathBuf,
+    /// All but the name.
+    pub arguments: Vec<OsString>,
+}
+
+/// What a program says of itself when it is asked for a proof.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Proof {
+    pub version: String,
+    /// The first and the last conversation that it speaks.
+    pub speaks: (u32, u32),
+    /// The version of the state that it reads.
+    pub state: (u32, u32),
+}
+
+impl Program {
+    /// Runs the program for nothing but a look at its configuration and itself.
+    ///
+    /// # Errors
+    /// In its own words, where it finds something wrong.
+    pub(crate) fn prove(&self, patience: Duration) -> Result<Proof, String> {
+        let name = self.path.display();
+        let mut child = Command::new(&self.path)
+            .args(&self.arguments)
+            .arg(PROVE_FLAG)
+            .env_remove(HANDOFF_VARIABLE)
+            .env_remove(KEEPER_VARIABLE)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{name} cannot be run: {error}"))?;
+        let ended = pidfd_of(&child).and_then(|pidfd| has_ended_in(&pidfd, patience));
+        if !matches!(ended, Ok(true)) {
+            child.kill().ok(); // it may have ended just now
+            child.wait().ok();
+            return Err(format!(
+                "{name} did not say within {patience:?} whether it would start; try it: {name} \
+                 serve … {PROVE_FLAG}"
+            ));
+        }
+        let status = child.wait().map_err(|error| format!("{name} is lost: {error}"))?;
+        let said = said(child.stdout.take());
+        if !status.success() {
+            let complaint = printable(&said_of(child.stderr.take()));
+            return Err(format!("{name} would not start ({status}): {complaint}"));
+        }
+        serde_json::from_slice(&said).map_err(|_| {
+            format!("{name} is not a throng that can take over from a running one")
+        })
+    }
+}
+
+fn said(from: Option<impl Read>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(from) = from {
+        // What was said until an error is what there is.
+        from.take(SAID_BYTES_MAX).read_to_end(&mut bytes).ok();
+    }
+    bytes
+}
+
+fn said_of(from: Option<impl Read>) -> String {
+    String::from_utf8_lossy(&said(from)).trim().to_owned()
+}
+
+/// What another program printed, on one line and without control characters.
+fn printable(text: &str) -> String {
+    let lines = text.lines().map(|line| {
+        line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>()
+    });
+    lines.collect::<Vec<_>>().join("; ")
+}
+
+/// What has been heard of the new process.
+#[derive(Debug, Default)]
+struct Heard {
+    /// Batches that have arrived.
+    got: u64,
+    /// Sockets and parts that have arrived.
+    arrived: u64,
+    news: VecDeque<FromNew>,
+    /// Nothing more comes, and why.
+    over: Option<String>,
+}
+
+/// The line to the new process; several threads speak on it.
+#[derive(Debug)]
+pub(crate) struct Line {
+    channel: Channel,
+    heard: Mutex<Heard>,
+    news: Condvar,
+}
+
+impl Line {
+    pub(crate) fn say(
+        &self,
+        message: &FromOld,
+        descriptors: &[BorrowedFd<'_>],
+        deadline: Deadline,
+    ) -> Result<(), String> {
+        self.channel.send(message, descriptors, deadline).map_err(|error| {
+            // What the other process said last is the better reason.
+            self.refusal().unwrap_or_else(|| error.to_string())
+        })
+    }
+
+    /// Why the new process ended, if it said so.
+    fn refusal(&self) -> Option<String> {
+        let mut heard = self.heard.lock();
+        let at = heard.news.iter().position(|news| matches!(news, FromNew::Refused(_)))?;
+        match heard.news.remove(at) {
+            Some(FromNew::Refused(why)) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// Batches that have arrived.
+    pub(crate) fn got(&self) -> u64 {
+        self.heard.lock().got
+    }
+
+    /// Waits until so many batches have arrived.
+    pub(crate) fn wait_for(&self, batches: u64, patience: Duration) -> Result<(), String> {
+        self.until(patience, |heard| (heard.got >= batches).then_some(Ok(())))
+    }
+
+    /// What the new process says next.
+    pub(crate) fn next(&self, patience: Duration) -> Result<FromNew, String> {
+        self.until(patience, |heard| match heard.news.pop_front() {
+            Some(FromNew::Refused(why)) => Some(Err(why)),
+            other => other.map(Ok),
+        })
+    }
+
+    fn until<T>(
+        &self,
+        patience: Duration,
+        mut found: impl FnMut(&mut Heard) -> Option<Result<T, String>>,
+    ) -> Result<T, String> {
+        let deadline = Instant::now() + patience;
+        let mut heard = self.heard.lock();
+        loop {
+            if let Some(found) = found(&mut heard) {
+                return found;
+            }
+            if let Some(FromNew::Refused(why)) = heard.news.front() {
+                return Err(why.clone());
+            }
+            if let Some(why) = &heard.over {
+                return Err(why.clone());
+            }
+            if self.news.wait_until(&mut heard, deadline).timed_out() {
+                return Err(format!("the new process did not answer within {patience:?}"));
+            }
+        }
+    }
+
+    /// Hears everything, until the other end is closed.
+    fn listen(&self) {
+        loop {
+            let heard = self.channel.receive::<FromNew>(Deadline::after(LISTEN));
+            let mut state = self.heard.lock();
+            match heard {
+                Ok((FromNew::Got(arrived), _)) => {
+                    state.got += 1;
+                    state.arrived += arrived;
+                }
+                Ok((said, _)) if state.news.len() < NEWS_MAX => state.news.push_back(said),
+                Err(ChannelError::Silent(_)) => continue,
+                Ok(_) => state.over = Some("the new process talks without end".to_owned()),
+                Err(ChannelError::Gone) => {
+                    state.over = Some("the new process ended without a word; its log says why".to_owned());
+                }
+                Err(error) => state.over = Some(error.to_string()),
+            }
+            let over = state.over.is_some();
+            drop(state);
+            self.news.notify_all();
+            if over {
+                return;
+            }
+        }
+    }
+}
+
+/// The new process.
+#[derive(Debug)]
+pub(crate) struct Heir {
+    child: Child,
+    pidfd: OwnedFd,
+    pub(crate) line: Arc<Line>,
+    ear: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Heir {
+    /// Starts the program, with one end of a channel as its standard input.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(crate) fn start(program: &Program) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("{} cannot be run: {error}", program.path.display());
+        let (channel, other) = Channel::pair().map_err(failed)?;
+        let mut child = Command::new(&program.path)
+            .args(&program.arguments)
+            .env(HANDOFF_VARIABLE, "stdin")
+            .env_remove(KEEPER_VARIABLE)
+            .stdin(Stdio::from(other))
+            .spawn()
+            .map_err(failed)?;
+        let started = pidfd_of(&child).and_then(|pidfd| {
+            let line = Arc::new(Line {
+                channel,
+                heard: Mutex::default(),
+                news: Condvar::default(),
+            });
+            let listening = Arc::clone(&line);
+            let ear = std::thread::Builder::new()
+                .name("restart-ear".to_owned())
+                .spawn(move || listening.listen())?;
+            Ok((pidfd, line, ear))
+        });
+        match started {
+            Ok((pidfd, line, ear)) => Ok(Self { child, pidfd, line, ear: Some(ear) }),
+            Err(error) => {
+                child.kill().ok(); // it may have ended
+                child.wait().ok();
+                Err(failed(error))
+            }
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Who it says it is.
+    pub(crate) fn introduced(&self, patience: Duration) -> Result<Hello, String> {
+        match self.line.next(patience)? {
+            FromNew::Hello(hello) => Ok(hello),
+            other => Err(format!("the new process does not introduce itself, but says {other:?}")),
+        }
+    }
+
+    /// Ends it. Whether it had said that it serves before it was gone: then it is too late.
+    pub(crate) fn end(&mut self) -> bool {
+        self.child.kill().ok(); // it may have ended
+        self.child.wait().ok();
+        // Its end of the channel is closed now, so the ear has heard all there was.
+        if let Some(ear) = self.ear.take() {
+            ear.join().ok(); // a panic there is a bug that its own message told
+        }
+        let heard = self.line.heard.lock();
+        heard.news.iter().any(|news| matches!(news, FromNew::Serving { .. }))
+    }
+
+    /// Whether it is gone.
+    pub(crate) fn has_ended_in(&self, patience: Duration) -> bool {
+        has_ended_in(&self.pidfd, patience).unwrap_or(false)
+    }
+}
+
+fn pidfd_of(child: &Child) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::other("the process has no number"))?;
+    // pidfd_open(2) gives one that is closed on exec.
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// Waits for the end of a process.
+fn has_ended_in(pidfd: &OwnedFd, patience: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut polled = [PollFd::new(pidfd, PollFlags::IN)];
+        match poll(&mut polled, Some(&left)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Program {
+        // The flag for a proof becomes the script's first argument, and is not looked at.
+        let arguments = vec!["-c".into(), script.into(), "sh".into()];
+        Program { path: "/bin/sh".into(), arguments }
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_proof_is_what_the_program_prints() {
+        let proof = shell(r#"echo '{"version":"9.9","speaks":[1,2],"state":[1,0],"more":1}'"#)
+            .prove(PATIENCE)
+            .unwrap();
+        assert_eq!((proof.version.as_str(), proof.speaks), ("9.9", (1, 2)));
+    }
+
+    #[test]
+    fn a_program_that_complains_is_quoted_on_one_line() {
+        let error = shell("printf 'bad: line 3\\n\\033[31mred' >&2; exit 2").prove(PATIENCE);
+        let error = error.unwrap_err();
+        assert!(error.contains("would not start") && error.contains("bad: line 3;"), "{error}");
+        assert!(!error.contains('\u{1b}') && !error.contains('\n'), "{error:?}");
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_ended_and_one_that_is_none_is_named() {
+        let error = shell("exec sleep 100").prove(Duration::from_millis(50)).unwrap_err();
+        assert!(error.contains("did not say within"), "{error}");
+        let error = shell("echo hello").prove(PATIENCE).unwrap_err();
+        assert!(error.contains("not a throng"), "{error}");
+        let nothing = Program { path: "/nowhere/throng".into(), arguments: vec![] };
+        let error = nothing.prove(PATIENCE).unwrap_err();
+        assert!(error.starts_with("/nowhere/throng cannot be run"), "{error}");
+    }
+
+    #[test]
+    fn an_heir_that_ends_without_a_word_is_told_from_one_that_says_nothing() {
+        let mut mute = Heir::start(&shell("exec sleep 100")).unwrap();
+        let error = mute.introduced(Duration::from_millis(20)).unwrap_err();
+        assert!(error.contains("did not answer"), "{error}");
+        assert!(!mute.has_ended_in(Duration::ZERO));
+        assert!(!mute.end());
+        let dead = Heir::start(&shell("exit 3")).unwrap();
+        let error = dead.introduced(PATIENCE).unwrap_err();
+        assert!(error.contains("ended without a word"), "{error}");
+        assert!(dead.has_ended_in(PATIENCE));
+    }
+}

@@ -1,0 +1,276 @@
+//! The new process's side of a restart: receives, prepares, loads, and serves; or ends.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::front::Door;
+use crate::handoff::{Cargo, Incoming, Loaded, Loading, STATE_VERSION, Serving};
+use crate::log::{Log, line};
+
+use super::channel::{Channel, ChannelError, Deadline, unsealed};
+use super::manager::{HANDOFF_VARIABLE, KEEPER_VARIABLE};
+use super::message::{CONVERSATION, Doorway, FromNew, FromOld, Hello, Tag};
+
+/// How long the old process may be silent: it works for seconds between two messages at most.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How long an answer may take to be sent.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long the ear for what comes after the commit sleeps at a time.
+const LISTEN: Duration = Duration::from_secs(3600);
+
+/// What this process was started with, beside its arguments.
+#[derive(Debug, Default)]
+pub(crate) struct Inherited {
+    /// The way to the process that it takes over from.
+    pub(crate) predecessor: Option<Channel>,
+    /// The way to the keeper.
+    pub(crate) keeper: Option<OwnedFd>,
+}
+
+impl Inherited {
+    /// Takes the channel off the standard input, where the environment says that it is one.
+    ///
+    /// # Errors
+    /// When the standard input is closed.
+    pub(crate) fn claim() -> io::Result<Self> {
+        let set = |name| std::env::var_os(name).is_some_and(|value| value == "stdin");
+        let (handed, kept) = (set(HANDOFF_VARIABLE), set(KEEPER_VARIABLE));
+        if !handed && !kept {
+            return Ok(Self::default());
+        }
+        // Above the three that every program has, and not for our own children.
+        let channel = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?;
+        rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+        Ok(if handed {
+            Self { predecessor: Some(Channel::new(channel)), keeper: None }
+        } else {
+            Self { predecessor: None, keeper: Some(channel) }
+        })
+    }
+}
+
+/// Why nothing was taken over; the process ends, and the other goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    #[error("nothing was taken over: {0}")]
+    Failed(String),
+    #[error("the process before this one has changed its mind: {0}")]
+    Left(String),
+}
+
+impl From<ChannelError> for TakeError {
+    fn from(error: ChannelError) -> Self {
+        Self::Left(error.to_string())
+    }
+}
+
+/// What the conversation comes to.
+pub(crate) enum Taken {
+    /// It was a rehearsal.
+    Rehearsed,
+    /// All of it, loaded: acknowledge with [`Taking::serve`].
+    Everything(Box<Loaded>),
+}
+
+/// The conversation with the old process.
+pub(crate) struct Taking {
+    channel: Channel,
+    pub(crate) keeper: Option<OwnedFd>,
+    pub(crate) listeners: Vec<(Door, TcpListener)>,
+    sockets: u64,
+}
+
+impl Taking {
+    /// Introduces this process and hears what will be spoken, and where the listeners are.
+    ///
+    /// # Errors
+    /// When the old process is gone.
+    pub(crate) fn begin(channel: Channel, descriptors: u64) -> Result<Self, TakeError> {
+        let hello = Hello {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            speaks: CONVERSATION,
+            state: STATE_VERSION,
+            descriptors,
+        };
+        let mut taking = Self { channel, keeper: None, listeners: Vec::new(), sockets: 0 };
+        taking.say(&FromNew::Hello(hello))?;
+        let (welcome, mut with) = taking.next()?;
+        let FromOld::Welcome { has_keeper, .. } = welcome else {
+            return Err(taking.refuse(format!("a welcome was awaited, and not {welcome:?}")));
+        };
+        if has_keeper {
+            taking.keeper = with.pop();
+        }
+        let (listeners, sockets) = taking.next()?;
+        let FromOld::Listeners(doors) = listeners else {
+            return Err(taking.refuse(format!("listeners were awaited, and not {listeners:?}")));
+        };
+        if doors.len() != sockets.len() {
+            return Err(taking.refuse("listeners are missing".to_owned()));
+        }
+        let sockets = sockets.into_iter().map(TcpListener::from);
+        taking.listeners = doors.into_iter().map(Door::from).zip(sockets).collect();
+        Ok(taking)
+    }
+
+    /// Takes in everything that comes ahead, and then everything else.
+    ///
+    /// # Errors
+    /// When something is wrong with it, which the old process is told.
+    pub(crate) fn receive(&mut self, mut loading: Loading) -> Result<Taken, TakeError> {
+        self.say(&FromNew::Got(self.listeners.len() as u64))?;
+        loop {
+            let (message, with) = self.next()?;
+            match message {
+                FromOld::Sockets(tags) => self.adopt(&mut loading, &tags, with)?,
+                FromOld::History => {
+                    let chunk = self.file(with)?;
+                    let loaded = loading.snapshot(&chunk);
+                    loaded.map_err(|error| self.refuse(error.to_string()))?;
+                    self.say(&FromNew::Got(1))?;
+                }
+                FromOld::Ahead => self.say(&FromNew::Ready { sockets: self.sockets })?,
+                FromOld::Enough => return Ok(Taken::Rehearsed),
+                FromOld::Cargo { shards } => {
+                    let cargo = self.cargo(shards)?;
+                    let loaded = loading.load(&cargo);
+                    let loaded = loaded.map_err(|error| self.refuse(error.to_string()))?;
+                    return Ok(Taken::Everything(Box::new(loaded)));
+                }
+                other => return Err(self.refuse(format!("nobody asked for {other:?}"))),
+            }
+        }
+    }
+
+    fn adopt(
+        &mut self,
+        loading: &mut Loading,
+        tags: &[Tag],
+        sockets: Vec<OwnedFd>,
+    ) -> Result<(), TakeError> {
+        if tags.len() != sockets.len() {
+            let (wanted, arrived) = (tags.len(), sockets.len());
+            return Err(self.refuse(format!(
+                "{wanted} sockets were sent and {arrived} arrived: the limit on open files of the \
+                 new process is too low"
+            )));
+        }
+        let count = sockets.len() as u64;
+        for (tag, socket) in tags.iter().zip(sockets) {
+            let Tag { number, cookie, shard } = *tag;
+            let adopted = loading.adopt(Incoming { number, cookie, shard, socket });
+            adopted.map_err(|error| self.refuse(error.to_string()))?;
+        }
+        self.sockets += count;
+        self.say(&FromNew::Got(count))
+    }
+
+    fn cargo(&mut self, shards: usize) -> Result<Cargo, TakeError> {
+        let mut parts = Vec::new();
+        // Changes, what all share, and the shards.
+        while parts.len() < shards.saturating_add(2) {
+            let (FromOld::Part, with) = self.next()? else {
+                return Err(self.refuse("a part of the state is missing".to_owned()));
+            };
+            parts.push(self.file(with)?);
+        }
+        let mut parts = parts.into_iter();
+        let (changes, common) =
+            (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        Ok(Cargo { changes, common, shards: parts.collect() })
+    }
+
+    fn file(&self, mut with: Vec<OwnedFd>) -> Result<Vec<u8>, TakeError> {
+        let file = with.pop().ok_or_else(|| self.refuse("a state came without its file".to_owned()));
+        unsealed(file?).map_err(|error| self.refuse(format!("a state is not readable: {error}")))
+    }
+
+    fn next(&self) -> Result<(FromOld, Vec<OwnedFd>), TakeError> {
+        self.channel.receive(Deadline::after(SILENCE)).map_err(|error| match error {
+            ChannelError::Gone | ChannelError::Silent(_) => error.into(),
+            error => self.refuse(error.to_string()),
+        })
+    }
+
+    fn say(&self, message: &FromNew) -> Result<(), TakeError> {
+        Ok(self.channel.send(message, &[], Deadline::after(ANSWER))?)
+    }
+
+    /// Tells the old process why this one ends.
+    pub(crate) fn refuse(&self, why: String) -> TakeError {
+        // If it is gone, there is nobody to tell.
+        self.channel.send(&FromNew::Refused(why.clone()), &[], Deadline::after(ANSWER)).ok();
+        TakeError::Failed(why)
+    }
+
+    /// The acknowledgement: from here on this process serves, and the other never again.
+    ///
+    /// # Errors
+    /// When the other is gone already, which has to be taken for a change of its mind.
+    pub(crate) fn acknowledge(&self, connections: u64) -> Result<(), TakeError> {
+        self.say(&FromNew::Serving { connections })
+    }
+
+    /// Takes what the old process finds left, until it ends.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub(crate) fn hear(self, serving: Arc<Serving>, log: Log) -> io::Result<()> {
+        let hear = move || {
+            loop {
+                match self.channel.receive(Deadline::after(LISTEN)) {
+                    Ok((message, with)) => take_late(&serving, &message, with, &log),
+                    Err(ChannelError::Silent(_)) => {}
+                    Err(_) => return,
+                }
+            }
+        };
+        std::thread::Builder::new().name("restart-ear".to_owned()).spawn(hear).map(drop)
+    }
+}
+
+fn take_late(serving: &Serving, message: &FromOld, mut with: Vec<OwnedFd>, log: &Log) {
+    let socket = (with.len() == 2).then(|| with.pop()).flatten();
+    let state = with.pop().map(unsealed);
+    let taken = match (message, state, socket) {
+        (FromOld::Arrival, Some(Ok(state)), Some(socket)) => {
+            serving.arrive(&state, socket).map_err(|error| error.to_string())
+        }
+        (FromOld::BackendAnswer, Some(Ok(answer)), None) => {
+            serving.backend_answer(&answer).map_err(|error| error.to_string())
+        }
+        _ => Err("not what it says it is".to_owned()),
+    };
+    if let Err(why) = taken {
+        line!(
+            log,
+            Warn,
+            "restart.late",
+            "something that the process before this one sent is lost: {}",
+            why
+        );
+    }
+}
+
+impl From<Doorway> for Door {
+    fn from(doorway: Doorway) -> Self {
+        match doorway {
+            Doorway::Both => Self::Both,
+            Doorway::Public => Self::Public,
+            Doorway::Internal => Self::Internal,
+        }
+    }
+}
+
+impl From<Door> for Doorway {
+    fn from(door: Door) -> Self {
+        match door {
+            Door::Both => Self::Both,
+            Door::Public => Self::Public,
+            Door::Internal => Self::Internal,
+        }
+    }
+}
