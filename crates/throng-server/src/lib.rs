@@ -13,7 +13,7 @@ mod front;
 pub mod log;
 mod notes;
 mod origin;
-mod restart;
+pub mod restart;
 mod ring;
 pub mod rng;
 mod room;

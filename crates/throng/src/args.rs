@@ -22,6 +22,10 @@ pub(crate) enum Command {
     Who(WhoArgs),
     /// Why a client cannot connect: walks through every step of connecting
     Probe(ProbeArgs),
+    /// Hand every connection to a new process, of this program or a newer one: nobody notices
+    Restart(RestartArgs),
+    /// Close the clients at a pace, before this machine goes
+    Drain(DrainArgs),
     /// Publish to a channel, and see whom it reaches
     Publish(PublishArgs),
     /// Publish to several channels at once
@@ -80,8 +84,24 @@ pub(crate) struct ServeArgs {
     /// Development: everything is allowed to everybody, on 127.0.0.1 only
     #[arg(long)]
     pub(crate) dev: bool,
+    /// Whether a parent that stays is put before the server, for managers that know it by the
+    /// number of one process
+    #[arg(long, value_enum, default_value_t = Keeper::Auto)]
+    pub(crate) keeper: Keeper,
+    /// Look at the configuration, say who this program is, and end; for `throng restart`
+    #[arg(long, hide = true)]
+    pub(crate) prove: bool,
     #[command(flatten)]
     pub(crate) options: OptionFlags,
+}
+
+/// When a keeper is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Keeper {
+    /// Where the manager needs it: supervisord, runit, s6, a container, systemd without notify
+    Auto,
+    Always,
+    Never,
 }
 
 /// Options of the configuration that are flags too; their names are Centrifugo's.
@@ -196,6 +216,35 @@ pub(crate) struct PlaceArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
+    /// The server's pid, where several run
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestartArgs {
+    /// Another program than the one at the path of the running one: to go back to an old version
+    #[arg(long, value_name = "FILE")]
+    pub(crate) binary: Option<PathBuf>,
+    /// Prove the new process with everything, and stop before it would serve
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The server's pid, where several run
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// How long it takes, such as 60s [default: shutdown.spread]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) over: Option<String>,
     /// The server's pid, where several run
     #[arg(long)]
     pub(crate) pid: Option<u32>,

@@ -4,6 +4,7 @@
 mod api;
 mod args;
 mod config;
+mod drain;
 mod explain;
 mod failure;
 mod inspect;
@@ -11,6 +12,7 @@ mod load;
 mod place;
 mod probe;
 mod publish;
+mod restart;
 mod serve;
 mod status;
 mod subscribe;
@@ -78,6 +80,8 @@ fn run(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Defaultconfig => config::default(out),
         Command::Status(args) => status::run(&args, out),
         Command::Who(args) => who::run(&args, out),
+        Command::Restart(args) => restart::run(&args, out),
+        Command::Drain(args) => drain::run(&args, out),
         Command::Probe(args) => probe::run(&args, out),
         Command::Load(args) => load::run(&args, out),
         Command::LoadBare(args) => load::bare(&args),

@@ -18,7 +18,11 @@ pub(super) const NAMESPACES: &str = "channel.namespaces";
 /// The list of named backends.
 const PROXIES: &str = "proxies";
 /// Variables that are the command line's, not the server's.
-const OF_THE_COMMAND: [&str; 1] = ["THRONG_URL"];
+const OF_THE_COMMAND: [&str; 3] = [
+    "THRONG_URL",
+    crate::restart::manager::HANDOFF_VARIABLE,
+    crate::restart::manager::KEEPER_VARIABLE,
+];
 
 /// A value and who gave it.
 #[derive(Debug, Clone)]

@@ -2,12 +2,34 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::restart::Wish;
+
 /// What may be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum Question {
     Status,
     Who(Search),
+    /// Answered with steps, and an outcome.
+    Restart(Wish),
+    /// Answered with steps, and what came of it. None: over `shutdown.spread`.
+    Drain { over_ms: Option<u64> },
+}
+
+/// How far a drain is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainStep {
+    /// Clients that are still there.
+    pub left: u64,
+}
+
+/// What came of a drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drained {
+    pub closed: u64,
+    /// Clients that did not take their close in time.
+    pub left: u64,
+    pub took_s: u64,
 }
 
 /// Who is looked for; all that is given must fit.

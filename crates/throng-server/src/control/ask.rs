@@ -12,6 +12,8 @@ use super::place::{Found, servers};
 
 /// A server that is alive answers within its own patience with its shards.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// How long a server may work between two steps.
+const STEP_PATIENCE: Duration = Duration::from_secs(150);
 /// No answer is longer.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
@@ -64,26 +66,58 @@ pub fn find(pid: Option<u32>) -> Result<Found, AskError> {
 /// When it does not answer, or not with what was asked for.
 pub fn ask<T: DeserializeOwned>(server: &Found, question: &Question) -> Result<T, AskError> {
     let silent = |error| AskError::Silent { pid: server.pid, error };
-    let line = exchange(server, question).map_err(silent)?;
-    let mut answer: Value =
-        serde_json::from_slice(&line).map_err(|error| silent(io::Error::from(error)))?;
-    if let Some(why) = answer.get("error").and_then(Value::as_str) {
-        return Err(AskError::Refused { pid: server.pid, why: why.to_owned() });
-    }
-    serde_json::from_value(answer["answer"].take()).map_err(|error| silent(io::Error::from(error)))
+    let stream = put(server, question, PATIENCE).map_err(silent)?;
+    let said = next(&mut BufReader::new(stream.take(ANSWER_BYTES_MAX))).map_err(silent)?;
+    answered(server, said)
 }
 
-fn exchange(server: &Found, question: &Question) -> io::Result<Vec<u8>> {
+/// Asks for something that takes a while, and is told of every step.
+///
+/// # Errors
+/// When the server does not answer, or not with what was asked for.
+pub fn follow<S: DeserializeOwned, T: DeserializeOwned>(
+    server: &Found,
+    question: &Question,
+    step: &mut dyn FnMut(S),
+) -> Result<T, AskError> {
+    let silent = |error| AskError::Silent { pid: server.pid, error };
+    let stream = put(server, question, STEP_PATIENCE).map_err(silent)?;
+    let mut lines = BufReader::new(stream.take(ANSWER_BYTES_MAX));
+    loop {
+        let mut said = next(&mut lines).map_err(silent)?;
+        match said.get_mut("step").map(Value::take) {
+            Some(done) => step(read(done).map_err(silent)?),
+            None => return answered(server, said),
+        }
+    }
+}
+
+fn next(lines: &mut impl BufRead) -> io::Result<Value> {
+    let mut line = Vec::new();
+    lines.read_until(b'\n', &mut line)?;
+    if line.last() != Some(&b'\n') {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(serde_json::from_slice(&line)?)
+}
+
+fn answered<T: DeserializeOwned>(server: &Found, mut said: Value) -> Result<T, AskError> {
+    if let Some(why) = said.get("error").and_then(Value::as_str) {
+        return Err(AskError::Refused { pid: server.pid, why: why.to_owned() });
+    }
+    read(said["answer"].take()).map_err(|error| AskError::Silent { pid: server.pid, error })
+}
+
+fn read<T: DeserializeOwned>(value: Value) -> io::Result<T> {
+    Ok(serde_json::from_value(value)?)
+}
+
+fn put(server: &Found, question: &Question, patience: Duration) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(&server.socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = serde_json::to_vec(question)?;
     line.push(b'\n');
     stream.write_all(&line)?;
-    let mut answer = Vec::new();
-    BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_until(b'\n', &mut answer)?;
-    if answer.last() != Some(&b'\n') {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(answer)
+    Ok(stream)
 }

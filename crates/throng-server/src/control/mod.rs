@@ -9,9 +9,9 @@ mod place;
 mod serve;
 
 pub use answer::{
-    Client, Clients, Closed, Closes, Left, Published, Question, Search, Shard, Slow, Status,
+    Client, Clients, Closed, Closes, DrainStep, Drained, Left, Published, Question, Search, Shard, Slow, Status,
     Transport, Turned, TurnedAway, Who,
 };
-pub use ask::{AskError, ask, find};
+pub use ask::{AskError, ask, find, follow};
 pub use place::Found;
 pub(crate) use serve::open;

@@ -7,5 +7,7 @@ mod heir;
 pub mod keeper;
 pub mod manager;
 mod message;
-pub mod outcome;
+mod outcome;
 mod take;
+
+pub use outcome::{Outcome, Process, Step, Wish};

@@ -1,0 +1,135 @@
+//! `throng restart`: hands every connection to a new process, and shows each step.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use throng_server::control::{self, Question};
+use throng_server::restart::{Outcome, Process, Step, Wish};
+
+use crate::args::RestartArgs;
+use crate::failure::Failure;
+use crate::status::unanswered;
+use crate::text::{bytes, count, thousands, visible};
+
+pub(crate) fn run(args: &RestartArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let server = control::find(args.pid).map_err(unanswered)?;
+    let binary = args.binary.as_deref().map(absolute).transpose()?;
+    let question = Question::Restart(Wish { binary, dry_run: args.dry_run });
+    // What a person watches goes to stderr, so that --json stays one document.
+    let shows = !args.json || std::io::stderr().is_terminal();
+    let mut steps = Vec::new();
+    let mut step = |step: Step| {
+        if shows {
+            // A terminal that is gone does not stop the restart.
+            writeln!(std::io::stderr(), "✓ {}", shown(&step)).ok();
+        }
+        steps.push(step);
+    };
+    let outcome: Outcome =
+        control::follow(&server, &question, &mut step).map_err(unanswered)?;
+    if args.json {
+        writeln!(out, "{}", crate::text::json(&json!({"outcome": outcome, "steps": steps}))?)?;
+        return if outcome.done { Ok(()) } else { Err(Failure::found("")) };
+    }
+    match &outcome.why {
+        None => Ok(writeln!(out, "{}", done(&outcome))?),
+        Some(why) => Err(Failure::found(format!(
+            "✗ {}\nnothing has changed: pid {} serves as before, nobody was disconnected",
+            visible(why),
+            outcome.from.pid
+        ))),
+    }
+}
+
+/// The server runs in a directory of its own.
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path)
+        .map_err(|error| Failure::could_not_run(format!("--binary {}: {error}", path.display())))
+}
+
+fn shown(step: &Step) -> String {
+    match step {
+        Step::Checked { program, version } => format!(
+            "checked     {} (throng {}) and its configuration are good",
+            visible(&program.display().to_string()),
+            visible(version)
+        ),
+        Step::Started { pid, .. } => format!("started     the new process has the pid {pid}"),
+        Step::Listening { listeners } => {
+            format!("listening   {} handed over", count(*listeners, "listener"))
+        }
+        Step::Copied { connections } => {
+            format!("copied      {} so far", count(*connections, "connection"))
+        }
+        Step::History { bytes: sent } => format!("history     {} copied ahead", bytes(*sent)),
+        Step::Ready => "ready       the new process is prepared; the old one still serves".to_owned(),
+        Step::Committed { connections, frozen_us } => format!(
+            "committed   the new process serves {}; they waited {}",
+            count(*connections, "connection"),
+            milliseconds(*frozen_us)
+        ),
+    }
+}
+
+fn done(outcome: &Outcome) -> String {
+    let connections = thousands(outcome.connections);
+    let Some(to) = &outcome.to else { return String::new() };
+    let versions = versions(&outcome.from, to);
+    if outcome.dry_run {
+        return format!(
+            "rehearsed: {connections} connections would stay{versions}; nothing has changed, pid \
+             {} serves",
+            outcome.from.pid
+        );
+    }
+    format!(
+        "restarted: {connections} connections stayed, none was closed{versions}; pid {} serves \
+         now, frozen for {}",
+        to.pid,
+        milliseconds(outcome.frozen_us)
+    )
+}
+
+fn versions(from: &Process, to: &Process) -> String {
+    if from.version == to.version {
+        return String::new();
+    }
+    format!(" (from throng {} to {})", visible(&from.version), visible(&to.version))
+}
+
+fn milliseconds(us: u64) -> String {
+    format!("{}.{} ms", thousands(us / 1000), us % 1000 / 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome() -> Outcome {
+        let process = |pid, version: &str| Process { pid, version: version.to_owned() };
+        Outcome {
+            done: true,
+            why: None,
+            dry_run: false,
+            from: process(71, "0.1.0"),
+            to: Some(process(72, "0.2.0")),
+            connections: 15_000,
+            frozen_us: 4_210,
+            history_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn a_restart_says_who_stayed_and_who_serves() {
+        let said = done(&outcome());
+        assert!(said.contains("15,000 connections stayed") && said.contains("pid 72"), "{said}");
+        assert!(said.contains("from throng 0.1.0 to 0.2.0") && said.contains("4.2 ms"), "{said}");
+    }
+
+    #[test]
+    fn a_rehearsal_says_that_nothing_has_changed() {
+        let said = done(&Outcome { dry_run: true, ..outcome() });
+        assert!(said.contains("would stay") && said.contains("pid 71 serves"), "{said}");
+    }
+}
