@@ -88,6 +88,12 @@ impl Stream {
         publication
     }
 
+    /// Forgets everything under a new epoch.
+    pub(crate) fn begin_anew(&mut self, epoch: Epoch, now: Now) {
+        (self.epoch, self.top, self.used_ms) = (epoch, 0, now.mono_ms);
+        self.clear();
+    }
+
     /// All but its publications, to be written down.
     pub(crate) fn head(&self) -> Head {
         let Self { epoch, top, kept, used_ms, meta_ttl_ms, followed } = self;

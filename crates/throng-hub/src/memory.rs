@@ -80,6 +80,17 @@ impl Memory {
         Self { hasher, partitions, swept: AtomicUsize::new(0) }
     }
 
+    /// Begins a new epoch in every stream: what became of the last one is not known.
+    pub fn begin_anew(&self, now: Now) {
+        for partition in &self.partitions {
+            let mut partition = partition.lock();
+            let Partition { channels, random, keys: _, ahead: _ } = &mut *partition;
+            for stream in channels.values_mut().filter_map(|kept| kept.stream.as_mut()) {
+                stream.begin_anew(random.epoch(), now);
+            }
+        }
+    }
+
     pub(crate) fn lock(&self, channel: &str) -> MutexGuard<'_, Partition> {
         let hash = self.hasher.hash_one(channel);
         // The low half of the hash: the table inside uses the rest.

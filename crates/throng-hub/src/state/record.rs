@@ -297,6 +297,15 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// Where its bytes are, counted from the beginning of all.
+    pub fn range(&self) -> std::ops::Range<usize> {
+        let len = match self.value {
+            Value::Number(_) => 0,
+            Value::Bytes(bytes) | Value::Record(bytes) | Value::Needed(bytes) => bytes.len(),
+        };
+        self.at..self.at + len
+    }
+
     /// Passes over a field that is not known here.
     ///
     /// # Errors
