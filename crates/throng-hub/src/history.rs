@@ -7,6 +7,7 @@ use crate::publication::{Epoch, Position, Publication};
 use crate::request::{
     HistoryPage, HistoryQuery, HubError, Now, Recover, Recovery, RecoveryMode, Retention,
 };
+use crate::state::streams::Head;
 
 /// One channel's stream.
 #[derive(Debug)]
@@ -85,6 +86,54 @@ impl Stream {
             self.kept.pop_front();
         }
         publication
+    }
+
+    /// Forgets everything under a new epoch.
+    pub(crate) fn begin_anew(&mut self, epoch: Epoch, now: Now) {
+        (self.epoch, self.top, self.used_ms) = (epoch, 0, now.mono_ms);
+        self.clear();
+    }
+
+    /// All but its publications, to be written down.
+    pub(crate) fn head(&self) -> Head {
+        let Self { epoch, top, kept, used_ms, meta_ttl_ms, followed } = self;
+        Head {
+            epoch: *epoch,
+            top: *top,
+            first: *top + 1 - kept.len() as u64,
+            used_ms: *used_ms,
+            meta_ttl_ms: *meta_ttl_ms,
+            followed: *followed,
+        }
+    }
+
+    /// The publications after this offset that it still has, each with its end.
+    pub(crate) fn after(&self, offset: u64) -> impl Iterator<Item = &(Arc<Publication>, u64)> {
+        let newer = usize::try_from(self.top.saturating_sub(offset)).unwrap_or(usize::MAX);
+        self.kept.range(self.kept.len() - newer.min(self.kept.len())..)
+    }
+
+    /// A stream as it was written down: what went ahead of it, and what came since. None where
+    /// they do not fit together.
+    pub(crate) fn continued(
+        before: Option<Self>,
+        head: Head,
+        added: Vec<(Arc<Publication>, u64)>,
+    ) -> Option<Self> {
+        let Head { epoch, top, first, used_ms, meta_ttl_ms, followed } = head;
+        let before = before.filter(|before| before.epoch == epoch);
+        let mut kept = before.map_or_else(VecDeque::new, |before| before.kept);
+        kept.extend(added);
+        while kept.front().is_some_and(|(publication, _)| publication.offset < first) {
+            kept.pop_front();
+        }
+        // Offsets lead without a gap to the top.
+        let len = kept.len() as u64;
+        let from = top.checked_add(1)?.checked_sub(len)?;
+        let unbroken =
+            kept.iter().zip(from..).all(|((publication, _), offset)| publication.offset == offset);
+        let offsets = unbroken && from >= 1;
+        offsets.then_some(Self { epoch, top, kept, used_ms, meta_ttl_ms, followed })
     }
 
     /// Drops the publications; position and epoch stay.

@@ -17,11 +17,21 @@ pub(crate) struct Keys {
     results: HashMap<Arc<str>, Published, FixedState>,
     /// In the order of their end, since all live equally long.
     ends: VecDeque<(u64, Arc<str>)>,
+    /// How many were remembered, ever.
+    added: u64,
+    /// Restored keys stand at the end of `ends` in any order.
+    unsorted: bool,
 }
 
 impl Keys {
     pub(crate) fn new(max: usize, hasher: FixedState) -> Self {
-        Self { max, results: HashMap::with_hasher(hasher), ends: VecDeque::new() }
+        Self {
+            max,
+            results: HashMap::with_hasher(hasher),
+            ends: VecDeque::new(),
+            added: 0,
+            unsorted: false,
+        }
     }
 
     pub(crate) fn find(&mut self, channel: &str, key: &str, now: Now) -> Option<Published> {
@@ -33,6 +43,7 @@ impl Keys {
         let joint: Arc<str> = joint(channel, key).into();
         if self.results.insert(Arc::clone(&joint), published).is_none() {
             self.ends.push_back((now.mono_ms.saturating_add(KEY_TTL_MS), joint));
+            self.added += 1;
         }
         if self.ends.len() > self.max {
             self.drop_oldest();
@@ -47,6 +58,50 @@ impl Keys {
             self.ends.shrink_to_fit();
             self.results.shrink_to_fit();
         }
+    }
+
+    /// How many were remembered, ever.
+    pub(crate) fn added(&self) -> u64 {
+        self.added
+    }
+
+    /// Those of the last `count` ever remembered that are still known, the oldest first: key with
+    /// channel, result and end.
+    pub(crate) fn newest(
+        &self,
+        count: u64,
+    ) -> impl Iterator<Item = (Arc<str>, Published, u64)> + '_ {
+        let known = self.ends.len();
+        let count = usize::try_from(count).unwrap_or(usize::MAX).min(known);
+        self.ends.range(known - count..).filter_map(|(end_ms, joint)| {
+            Some((Arc::clone(joint), *self.results.get(joint)?, *end_ms))
+        })
+    }
+
+    /// Remembers a key that another process knew; [`Keys::settle`] puts it in its place.
+    pub(crate) fn restore(&mut self, joint: &str, published: Published, end_ms: u64) {
+        let joint: Arc<str> = joint.into();
+        if self.results.insert(Arc::clone(&joint), published).is_none() {
+            self.unsorted |= self.ends.back().is_some_and(|(last_ms, _)| *last_ms > end_ms);
+            self.ends.push_back((end_ms, joint));
+            self.added += 1;
+        }
+    }
+
+    /// All restored keys are there.
+    pub(crate) fn settle(&mut self) {
+        if std::mem::take(&mut self.unsorted) {
+            self.ends.make_contiguous().sort_by_key(|(end_ms, _)| *end_ms);
+        }
+        while self.ends.len() > self.max {
+            self.drop_oldest();
+        }
+    }
+
+    /// The channel of a key as [`Keys::newest`] gives it.
+    pub(crate) fn channel_of(joint: &str) -> Option<&str> {
+        let (len, rest) = joint.split_once(':')?;
+        rest.get(..len.parse().ok()?)
     }
 
     fn drop_oldest(&mut self) {

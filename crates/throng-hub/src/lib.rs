@@ -9,6 +9,7 @@
 //! * [`registry`]: the subscribers of one shard, and the fan-out to them in slices.
 //! * [`broker`]: what stands behind the node, and what it promises; [`memory`] is the one of a node
 //!   that is alone.
+//! * [`state`]: how all of it is written down for another process, and read there.
 //!
 //! A shard reads its mailbox in order. `Answer::Subscribed` with `Ok`: it joins the member with the
 //! position of the answer, or, for one that is gone, unsubscribes unless it did so already. `Event::Channel`: it queues the
@@ -40,4 +41,5 @@ pub mod request;
 mod roster;
 #[cfg(test)]
 mod simulation;
+pub mod state;
 pub mod subscription;

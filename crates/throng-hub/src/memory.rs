@@ -19,6 +19,7 @@ use crate::random::Random;
 use crate::request::{
     HistoryPage, Now, PresenceStats, Publish, Published, Recovery, Retention, Subscribed,
 };
+use crate::state::streams::Ahead;
 
 /// Idempotency keys remembered at most, over all partitions: some 100 bytes each.
 const KEYS_MAX: usize = 1 << 18;
@@ -31,32 +32,34 @@ const SWEEP_SHARE: usize = 8;
 pub struct Memory {
     hasher: FixedState,
     /// Each a lock of its own. Lock order: a partition of the node, then one of these.
-    partitions: Box<[Mutex<Partition>]>,
+    pub(crate) partitions: Box<[Mutex<Partition>]>,
     /// The next partition to sweep.
     swept: AtomicUsize,
 }
 
 #[derive(Debug)]
-struct Partition {
-    channels: HashMap<ChannelName, Kept, FixedState>,
-    keys: Keys,
-    random: Random,
+pub(crate) struct Partition {
+    pub(crate) channels: HashMap<ChannelName, Kept, FixedState>,
+    pub(crate) keys: Keys,
+    pub(crate) random: Random,
+    /// What changed since a snapshot; there while a restart is being prepared.
+    pub(crate) ahead: Option<Box<Ahead>>,
 }
 
 /// What is kept of one channel; mostly one of these.
 #[derive(Debug, Default)]
-struct Kept {
-    stream: Option<Box<Stream>>,
-    presence: Option<Box<Presence>>,
-    version: Option<Box<Version>>,
+pub(crate) struct Kept {
+    pub(crate) stream: Option<Box<Stream>>,
+    pub(crate) presence: Option<Box<Presence>>,
+    pub(crate) version: Option<Box<Version>>,
 }
 
 /// The version of the last publication that had one.
-#[derive(Debug)]
-struct Version {
-    number: u64,
-    epoch: Box<str>,
-    end_ms: u64,
+#[derive(Debug, Clone)]
+pub(crate) struct Version {
+    pub(crate) number: u64,
+    pub(crate) epoch: Box<str>,
+    pub(crate) end_ms: u64,
 }
 
 impl Memory {
@@ -70,13 +73,25 @@ impl Memory {
                 channels: HashMap::with_hasher(hasher.clone()),
                 keys: Keys::new((KEYS_MAX / count).max(64), hasher.clone()),
                 random: Random::new(random.next()),
+                ahead: None,
             })
         };
         let partitions = (0..count).map(partition).collect();
         Self { hasher, partitions, swept: AtomicUsize::new(0) }
     }
 
-    fn lock(&self, channel: &str) -> MutexGuard<'_, Partition> {
+    /// Begins a new epoch in every stream: what became of the last one is not known.
+    pub fn begin_anew(&self, now: Now) {
+        for partition in &self.partitions {
+            let mut partition = partition.lock();
+            let Partition { channels, random, keys: _, ahead: _ } = &mut *partition;
+            for stream in channels.values_mut().filter_map(|kept| kept.stream.as_mut()) {
+                stream.begin_anew(random.epoch(), now);
+            }
+        }
+    }
+
+    pub(crate) fn lock(&self, channel: &str) -> MutexGuard<'_, Partition> {
         let hash = self.hasher.hash_one(channel);
         // The low half of the hash: the table inside uses the rest.
         self.partitions[(hash & 0xffff_ffff) as usize % self.partitions.len()].lock()
@@ -96,6 +111,7 @@ impl Broker for Memory {
 
     fn unsubscribe(&self, channel: &ChannelName, now: Now) {
         let mut partition = self.lock(channel);
+        partition.note(channel);
         if let Some(stream) =
             partition.channels.get_mut(channel).and_then(|kept| kept.stream.as_mut())
         {
@@ -112,6 +128,7 @@ impl Broker for Memory {
 
     fn remove_history(&self, _op: Op, channel: &ChannelName, now: Now) -> Step<()> {
         let mut partition = self.lock(channel);
+        partition.note(channel);
         if let Some(stream) =
             partition.channels.get_mut(channel).and_then(|kept| kept.stream.as_mut())
         {
@@ -218,6 +235,7 @@ impl Partition {
         }
         // As long as the position lives; without a stream, as long as an idempotency key.
         let ttl_ms = publish.retention.meta_ttl_ms.max(KEY_TTL_MS);
+        self.note(&publish.channel);
         self.kept(&publish.channel).version = Some(Box::new(Version {
             number: publish.version,
             epoch: publish.version_epoch.clone(),
@@ -237,6 +255,7 @@ impl Partition {
 
     /// The channel's stream; a new one with a new epoch where there was none, or none that lives.
     fn stream(&mut self, channel: &ChannelName, retention: Retention, now: Now) -> &mut Stream {
+        self.note(channel);
         // Borrowed apart: the entry stays borrowed while an epoch is made.
         let random = &mut self.random;
         let kept = self.channels.entry(ChannelName::clone(channel)).or_default();
@@ -248,6 +267,14 @@ impl Partition {
         let stream = kept.stream.get_or_insert_with(new);
         stream.touch(retention, now);
         stream
+    }
+
+    /// A channel's stream or version is about to change.
+    fn note(&mut self, channel: &ChannelName) {
+        if let Some(ahead) = &mut self.ahead {
+            let stream = self.channels.get(channel).and_then(|kept| kept.stream.as_deref());
+            ahead.note(channel, stream);
+        }
     }
 
     fn kept(&mut self, channel: &ChannelName) -> &mut Kept {

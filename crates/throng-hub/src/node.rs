@@ -12,7 +12,7 @@ use crate::joining::{Met, meet};
 use crate::nearness::Nearest;
 use crate::partition::{Given, Joiner, Partition, Question, Waiting};
 use crate::pattern::Pattern;
-use crate::publication::ChannelName;
+use crate::publication::{ChannelName, ClientInfo, Position};
 use crate::random::Random;
 use crate::request::{
     Answer, Audience, HistoryQuery, HubError, Now, Publish, Recover, ReplyTo, Request, Retention,
@@ -122,6 +122,31 @@ impl Node {
             counts.subscriptions += partition.subscription_count();
         }
         counts
+    }
+
+    /// Whether a question waits for the broker. Its answer could not find its way to another
+    /// process; a broker in memory has answered before anybody can ask this.
+    pub fn is_waiting(&self) -> bool {
+        self.partitions.iter().any(|partition| partition.lock().is_waiting())
+    }
+
+    /// A mailbox brings subscriptions of a channel from another process, where the channel stood at
+    /// `top`; returns the channel's shared name.
+    pub fn seat(
+        &self,
+        channel: &ChannelName,
+        mailbox: u16,
+        count: u32,
+        top: Option<Position>,
+    ) -> ChannelName {
+        self.lock(channel).take_seats(channel, (mailbox, count), top)
+    }
+
+    /// A client that comes from another process is in a channel's presence.
+    pub fn enter(&self, channel: &ChannelName, info: &Arc<ClientInfo>, now: Now) {
+        let partition = self.lock(channel);
+        self.broker.enter(channel, info, now);
+        drop(partition);
     }
 
     fn publish(&self, publish: Publish, to: ReplyTo, now: Now) {

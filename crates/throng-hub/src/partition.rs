@@ -11,6 +11,7 @@ use crate::broker::Op;
 use crate::event::Item;
 use crate::joining::Joining;
 use crate::publication::{ChannelName, Position};
+use crate::registry::further;
 use crate::request::{ReplyTo, Subscribe};
 
 /// Questions that wait for the broker at most, over all partitions: as many as one second of a
@@ -114,6 +115,24 @@ impl Partition {
         self.subscriptions
     }
 
+    /// Whether a question waits for the broker: then its answer would be lost by a move.
+    ///
+    /// What else there is need not move once all mailboxes are empty: subscriptions come with the
+    /// shards that have them, and who was refused has read so.
+    pub(crate) fn is_waiting(&self) -> bool {
+        let Self {
+            channels: _,
+            joining,
+            waiting,
+            waiting_max: _,
+            refused: _,
+            next_op: _,
+            op_step: _,
+            subscriptions: _,
+        } = self;
+        !waiting.is_empty() || !joining.is_empty()
+    }
+
     /// Each channel with its subscriptions, in no order.
     pub(crate) fn audiences(&self) -> impl Iterator<Item = (&ChannelName, u32)> {
         self.channels.iter().map(|(name, channel)| (name, channel.seats.total()))
@@ -133,12 +152,37 @@ impl Partition {
         self.subscriptions += 1;
         match self.channels.entry(ChannelName::clone(channel)) {
             Entry::Occupied(mut entry) => {
-                entry.get_mut().seats.add(mailbox);
+                entry.get_mut().seats.add(mailbox, 1);
                 ChannelName::clone(entry.key())
             }
             Entry::Vacant(entry) => {
                 let seats = Seats::One { mailbox, count: 1 };
                 entry.insert(Channel { seats, top: None });
+                ChannelName::clone(channel)
+            }
+        }
+    }
+
+    /// Adds the subscriptions that a mailbox brings from another process, and where their channel
+    /// stood there; returns the channel's shared name.
+    pub(crate) fn take_seats(
+        &mut self,
+        channel: &ChannelName,
+        (mailbox, count): (u16, u32),
+        top: Option<Position>,
+    ) -> ChannelName {
+        self.subscriptions += count as usize;
+        match self.channels.entry(ChannelName::clone(channel)) {
+            Entry::Occupied(mut entry) => {
+                let channel = entry.get_mut();
+                channel.seats.add(mailbox, count);
+                let known = channel.top.as_deref().copied();
+                channel.top = further(known, top).map(Box::new);
+                ChannelName::clone(entry.key())
+            }
+            Entry::Vacant(entry) => {
+                let seats = Seats::One { mailbox, count };
+                entry.insert(Channel { seats, top: top.map(Box::new) });
                 ChannelName::clone(channel)
             }
         }
@@ -317,19 +361,19 @@ impl Seats {
         }
     }
 
-    fn add(&mut self, added: u16) {
+    fn add(&mut self, added: u16, seats: u32) {
         match self {
-            Self::One { mailbox, count } if *mailbox == added => *count += 1,
+            Self::One { mailbox, count } if *mailbox == added => *count += seats,
             Self::One { mailbox, count } => {
-                let mut many = Box::new([(*mailbox, *count), (added, 1)]);
+                let mut many = Box::new([(*mailbox, *count), (added, seats)]);
                 many.sort_unstable();
                 *self = Self::Many(many);
             }
             Self::Many(many) => match many.binary_search_by_key(&added, |seat| seat.0) {
-                Ok(at) => many[at].1 += 1,
+                Ok(at) => many[at].1 += seats,
                 Err(at) => {
                     let mut more = std::mem::take(many).into_vec();
-                    more.insert(at, (added, 1));
+                    more.insert(at, (added, seats));
                     *many = more.into_boxed_slice();
                 }
             },

@@ -61,7 +61,7 @@ pub struct Publication {
     /// Sorted by key.
     pub tags: Box<[(String, String)]>,
     /// Invariant ENCODE-ONCE: each form's bytes, made when first wanted.
-    forms: [OnceLock<Bytes>; FORMS_MAX],
+    pub(crate) forms: [OnceLock<Bytes>; FORMS_MAX],
 }
 
 impl Publication {

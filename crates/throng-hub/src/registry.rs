@@ -1,5 +1,7 @@
 //! The subscribers of one shard, and the fan-out to them in slices.
 
+mod moving;
+
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use crate::publication::{ChannelName, ClientInfo, Position};
 use crate::roster::{GONE, Roster};
 use crate::subscription::Subscriptions;
 
+pub(crate) use self::moving::further;
+pub use self::moving::{Ours, Theirs};
 pub use crate::fanout::{Audience, Batch, Encode, Sink};
 pub use crate::subscription::{Member, SubFlags, Subscription};
 

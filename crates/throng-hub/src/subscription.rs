@@ -48,14 +48,14 @@ pub struct Subscription {
     /// When the subscription expires, in the caller's seconds; 0 is never.
     pub expires_s: u32,
     pub flags: SubFlags,
-    _niche: Niche,
+    pub(crate) _niche: Niche,
     pub info: Option<Arc<ClientInfo>>,
 }
 
 /// Leaves values of one padding byte unused, so that `Subscriptions` needs no tag of its own.
 #[derive(Debug)]
 #[repr(u8)]
-enum Niche {
+pub(crate) enum Niche {
     Here,
 }
 

@@ -99,9 +99,70 @@ impl Addresses {
         drop(table);
         Ok(Some(Box::new(Held { table: Arc::clone(&self.table), place })))
     }
+
+    /// Counts a client that another process has let in, whatever the limits are here.
+    pub fn take_over(&self, address: IpAddr) -> Option<Box<Held>> {
+        let PerAddress { connections, rate, exempt_private } = self.limits;
+        let address = address.to_canonical();
+        if (connections == 0 && rate == 0) || (exempt_private && is_private(address)) {
+            return None;
+        }
+        let place = Place::of(address);
+        let mut table = self.table.lock();
+        // Bounded by the clients there are.
+        let (tokens, at) = (f64::from(rate), Instant::now());
+        table.places.entry(place).or_insert(Entry { open: 0, tokens, at }).open += 1;
+        drop(table);
+        Some(Box::new(Held { table: Arc::clone(&self.table), place }))
+    }
+
+    /// The addresses that came so often lately that they may not come as often as others now: how
+    /// many arrivals each has left, and how many milliseconds ago that was.
+    pub(crate) fn spent(&self, now: Instant) -> Vec<(IpAddr, f64, u64)> {
+        let full = f64::from(self.limits.rate);
+        let table = self.table.lock();
+        let entries = table.places.iter().filter(|(_, entry)| entry.tokens < full);
+        entries
+            .filter_map(|(place, Entry { open: _, tokens, at })| {
+                let age = now.saturating_duration_since(*at);
+                (age < RATE_WINDOW).then(|| {
+                    (place.address(), *tokens, u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
+                })
+            })
+            .collect()
+    }
+
+    /// What [`Addresses::spent`] told in another process.
+    pub(crate) fn spend(&self, address: IpAddr, tokens: f64, age_ms: u64, now: Instant) {
+        let rate = f64::from(self.limits.rate);
+        let place = Place::of(address.to_canonical());
+        let mut table = self.table.lock();
+        if !table.has_room_for(place, now) {
+            return;
+        }
+        let at = now.checked_sub(Duration::from_millis(age_ms)).unwrap_or(now);
+        let entry = table.places.entry(place).or_insert(Entry { open: 0, tokens: rate, at });
+        (entry.tokens, entry.at) = (tokens.clamp(0.0, rate), at);
+    }
+}
+
+impl Held {
+    /// The address; of an IPv6 one, the part that counts.
+    pub fn address(&self) -> IpAddr {
+        self.place.address()
+    }
 }
 
 impl Place {
+    fn address(self) -> IpAddr {
+        match self {
+            Self::V4(octets) => IpAddr::from(octets),
+            Self::V6([a, b, c, d, e, f, g, h]) => {
+                IpAddr::from([a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0])
+            }
+        }
+    }
+
     fn of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(address) => Self::V4(address.octets()),

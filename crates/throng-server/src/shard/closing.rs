@@ -126,6 +126,7 @@ impl<H: Handler> Shard<H> {
     /// The end of a record: the socket is closed, and what it held given back.
     pub(super) fn remove(&mut self, slot: u32) {
         let Some(conn) = self.crowd.conns.try_remove(slot as usize) else { return };
+        conn.link.end_copies();
         self.crowd.due[slot as usize] = NEVER;
         self.crowd.give(conn.link.held_bytes());
     }

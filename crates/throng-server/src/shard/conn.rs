@@ -87,6 +87,28 @@ impl Flags {
     pub(super) const FAILED: u16 = 1 << 8;
     /// The peer's close frame has been answered with ours.
     pub(super) const ANSWERED: u16 = 1 << 9;
+    /// Another process holds a duplicate of the socket.
+    pub(super) const COPIED: u16 = 1 << 10;
+    /// What goes with the connection to another process. The numbers above are part of the state's
+    /// format: none is ever given another meaning.
+    pub(super) const MOVED: u16 = Self::READABLE
+        | Self::WAITING
+        | Self::HELD
+        | Self::PEER_CLOSED
+        | Self::MORE
+        | Self::READ_CLOSED
+        | Self::HURRIED
+        | Self::FAILED
+        | Self::ANSWERED;
+
+    /// Those of `bits` that go with a connection.
+    pub(super) fn moved(bits: u16) -> Self {
+        Self(bits & Self::MOVED)
+    }
+
+    pub(super) fn bits(self) -> u16 {
+        self.0
+    }
 
     pub(super) fn has(self, flag: u16) -> bool {
         self.0 & flag != 0
@@ -104,6 +126,14 @@ impl Flags {
 /// Who is at the other end.
 pub type Peer = SocketAddr;
 
+/// Whether a socket is written to now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    Write,
+    /// Everything is frozen: what is said waits in the outbox.
+    Queue,
+}
+
 /// What became of bytes handed to a link.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Sent {
@@ -116,8 +146,13 @@ pub(super) enum Sent {
 }
 
 impl Link {
-    /// Writes frames, or queues what the socket does not take.
-    pub(super) fn send(&mut self, frames: &[u8], shared: impl FnOnce() -> Bytes) -> Sent {
+    /// Writes frames, or queues what the socket does not take; with [`Manner::Queue`] all of them.
+    pub(super) fn send(
+        &mut self,
+        frames: &[u8],
+        shared: impl FnOnce() -> Bytes,
+        manner: Manner,
+    ) -> Sent {
         if frames.is_empty() {
             return Sent::Written;
         }
@@ -125,7 +160,7 @@ impl Link {
             outbox.push(shared(), 0);
             return Sent::Queued(frames.len());
         }
-        let written = if self.flags.has(Flags::HELD) {
+        let written = if manner == Manner::Queue || self.flags.has(Flags::HELD) {
             0
         } else {
             match self.write(frames) {
@@ -209,6 +244,15 @@ impl Link {
     /// The next second in which the sweep has something to do here.
     pub(super) fn due_s(&self) -> u32 {
         self.wake_s.min(self.deadline_s)
+    }
+
+    /// The end of the connection, of which another process holds a duplicate: closing it here would
+    /// say nothing to the peer.
+    pub(super) fn end_copies(&self) {
+        if self.flags.has(Flags::COPIED) {
+            // Fails only for a socket that is gone already.
+            self.socket.shutdown(Shutdown::Both).ok();
+        }
     }
 
     /// Says that nothing more comes, and goes on reading: a socket closed with input unread is

@@ -10,7 +10,7 @@ use slab::Slab;
 use throng_hub::request::Now;
 use throng_wire::websocket::{Decoder, Opcode, put_close, put_header};
 
-use super::conn::{Conn, Fallen, Flags, Link, Sent, State};
+use super::conn::{Conn, Fallen, Flags, Link, Manner, Sent, State};
 use super::{Bounds, ConnRef, NEVER, WakeAt};
 use crate::allowance::Allowance;
 use crate::clock::Clock;
@@ -43,6 +43,10 @@ pub struct Crowd<S> {
     pub(super) rng: Rng,
     /// Frames made for the connection at hand.
     pub(super) scratch: Vec<u8>,
+    /// Everything is frozen: no socket is written to.
+    pub(super) manner: Manner,
+    /// Slots with something to be written when it is frozen no more.
+    pub(super) unsent: Vec<u32>,
     pub(super) clock: Clock,
 }
 
@@ -303,13 +307,14 @@ impl<S> Crowd<S> {
         if conn.link.state != State::Open {
             return;
         }
-        match conn.link.send(frames, shared) {
+        match conn.link.send(frames, shared, self.manner) {
             Sent::Written => {}
             Sent::Queued(bytes) => {
-                let full = conn.link.outbox.as_ref().is_some_and(|outbox| {
-                    outbox.bytes() > self.bounds.outbox_bytes_max || outbox.overcrowded()
-                });
+                let full = self.manner == Manner::Write && is_full(&conn.link, &self.bounds);
                 self.take(bytes);
+                if self.manner == Manner::Queue {
+                    self.unsent.push(slot);
+                }
                 if full {
                     self.fall(slot, Disconnect::SLOW);
                 }
@@ -334,6 +339,10 @@ impl<S> Crowd<S> {
 
     /// Writes on from a connection's outbox.
     pub(super) fn flush(&mut self, slot: u32) {
+        if self.manner == Manner::Queue {
+            self.unsent.push(slot);
+            return;
+        }
         let Some(conn) = self.conns.get_mut(slot as usize) else { return };
         let (left, flushed) = conn.link.flush();
         self.give(left);
@@ -407,7 +416,7 @@ impl<S> Crowd<S> {
         link.wake_s = NEVER;
         link.deadline_s = second_after(second, patience);
         self.due[slot as usize] = link.due_s();
-        let sent = link.send(&frames, || Bytes::copy_from_slice(&frames));
+        let sent = link.send(&frames, || Bytes::copy_from_slice(&frames), self.manner);
         self.give(dropped);
         match sent {
             Sent::Written => {}
@@ -469,6 +478,13 @@ impl<S> Crowd<S> {
             self.allowance.give(bytes);
         }
     }
+}
+
+/// Whether more waits for a connection than may.
+pub(super) fn is_full(link: &Link, bounds: &Bounds) -> bool {
+    link.outbox.as_ref().is_some_and(|outbox| {
+        outbox.bytes() > bounds.outbox_bytes_max || outbox.overcrowded()
+    })
 }
 
 /// What an [`Out`] gathered, beside the frames.

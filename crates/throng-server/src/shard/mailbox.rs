@@ -8,6 +8,7 @@ use mio::Waker;
 use parking_lot::Mutex;
 
 use super::Adopt;
+use super::freeze::{CopyOrder, StopOrder};
 
 /// One letter.
 #[derive(Debug)]
@@ -16,6 +17,10 @@ pub enum Post<O, M> {
     Adopt(Box<Adopt<O>>),
     /// For the handler.
     Mail(M),
+    /// Sockets are to be copied to another process, or are no copies any more.
+    Copy(CopyOrder),
+    /// Everything stops at the end of this turn.
+    Freeze(StopOrder),
     /// The shard ends when its connections are gone; closing them is the handler's affair.
     Stop,
 }
@@ -55,6 +60,11 @@ impl<O, M> Mailbox<O, M> {
             // process ends with it (invariant ALIVE), nobody is left to tell.
             self.waker.wake().ok();
         }
+    }
+
+    /// Whether nothing waits in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.lock().is_empty()
     }
 
     /// Swaps the queue with `empty`: the room that a burst took goes when its letters are read.

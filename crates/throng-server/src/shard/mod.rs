@@ -4,12 +4,15 @@
 //! What a connection means is left to a [`Handler`]; the shard reads frames, writes bytes, keeps
 //! deadlines, and gives every part of its work a bounded slice of a turn.
 
+mod board;
 mod closing;
 mod conn;
 mod crowd;
+mod freeze;
 mod mailbox;
 mod outbox;
 mod reading;
+mod record;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -20,6 +23,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use throng_hub::request::Now;
+use throng_hub::state::{Corrupt, Fields, Writer};
 use throng_limits::budget::Permit;
 
 use crate::addresses::Held;
@@ -29,9 +33,12 @@ use crate::allowance::Allowance;
 use crate::codes::Disconnect;
 use crate::log::Log;
 
+pub use board::{Boarded, Boarding, LoadOrder, Manifest, NotAboard, Reserved, Unloadable};
 pub use conn::Peer;
 pub use crowd::{Crowd, Out};
+pub use freeze::{BATCH_MAX, CopyOrder, Courier, Parcel, Stop, StopOrder, Tally};
 pub use mailbox::{Mailbox, Post};
+pub(crate) use record::Address;
 pub use turn::{EventLoop, Shard, event_loop};
 
 /// A connection on this machine: where it is in its shard, and its number, unique for life.
@@ -122,6 +129,45 @@ pub trait Handler: 'static {
 
     /// Once a second, after the sweep was begun.
     fn tick(&mut self, crowd: &mut Crowd<Self::Session>);
+
+    /// Writes down what the sessions share; see [`crate::handoff`]. Before any session.
+    fn put_shared(&mut self, _out: &mut Writer) {}
+
+    /// Writes a session down.
+    fn put_session(&mut self, _conn: ConnRef, _session: &Self::Session, _out: &mut Writer) {}
+
+    /// Takes in what a shard of another process wrote with [`Handler::put_shared`]. The sessions
+    /// that follow are of that shard.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn take_shared(&mut self, _fields: Fields<'_>) -> Result<(), Corrupt> {
+        Ok(())
+    }
+
+    /// A session of another process.
+    ///
+    /// # Errors
+    /// When it cannot be read, or sessions of this handler cannot move.
+    fn take_session(
+        &mut self,
+        _conn: ConnRef,
+        fields: Fields<'_>,
+    ) -> Result<Self::Session, Corrupt> {
+        Err(fields.corrupt("sessions of this kind cannot move"))
+    }
+
+    /// Another process served these sessions for a while and died: what clients know of streams is
+    /// newer than what is known here.
+    fn begin_anew(&mut self, _crowd: &mut Crowd<Self::Session>) {}
+
+    /// All sessions that came from another process are here.
+    ///
+    /// # Errors
+    /// When they do not fit together.
+    fn settle_in(&mut self, _crowd: &mut Crowd<Self::Session>) -> Result<(), Corrupt> {
+        Ok(())
+    }
 }
 
 /// How a connection ends.

@@ -59,6 +59,20 @@ impl Outbox {
         }
     }
 
+    /// What waits, and how much of the first is written.
+    pub(super) fn parts(&self) -> (&VecDeque<Bytes>, usize) {
+        let Self { frames, written, bytes: _ } = self;
+        (frames, *written)
+    }
+
+    /// An outbox in which this waits. None: no socket can have taken so much of the first.
+    pub(super) fn of(frames: VecDeque<Bytes>, written: usize) -> Option<Self> {
+        let all: usize = frames.iter().map(Bytes::len).sum();
+        let fits = frames.front().is_some_and(|first| written < first.len());
+        let whole = frames.iter().all(|frames| !frames.is_empty());
+        (fits && whole).then_some(Self { frames, written, bytes: all - written })
+    }
+
     /// Bytes still to be written.
     pub(super) fn bytes(&self) -> usize {
         self.bytes

@@ -9,8 +9,9 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 use throng_wire::websocket::Decoder;
 
-use super::conn::{Conn, Flags, Link, State};
-use super::crowd::{Counters, Crowd, TurnTime};
+use super::conn::{Conn, Flags, Link, Manner, State};
+use super::crowd::{Counters, Crowd, TurnTime, make_ready};
+use super::freeze::{After, Copying, StopOrder};
 use super::mailbox::{Mailbox, Post};
 use super::sweep::Sweep;
 use super::{Adopt, Handler, NEVER, ShardSetup};
@@ -40,15 +41,19 @@ const WAKER: Token = Token(usize::MAX);
 
 /// One shard; [`Shard::run`] is its thread.
 pub struct Shard<H: Handler> {
-    poll: Poll,
-    mailbox: Arc<Mailbox<H::Open, H::Mail>>,
+    pub(super) poll: Poll,
+    pub(super) mailbox: Arc<Mailbox<H::Open, H::Mail>>,
     pub(super) handler: H,
     pub(super) crowd: Crowd<H::Session>,
     pub(super) buffer: Box<[u8]>,
     /// Letters taken and not yet read, in their order.
-    letters: std::vec::IntoIter<Post<H::Open, H::Mail>>,
-    sweep: Sweep,
-    stopping: bool,
+    pub(super) letters: std::vec::IntoIter<Post<H::Open, H::Mail>>,
+    pub(super) sweep: Sweep,
+    pub(super) stopping: bool,
+    /// Sockets are being copied to another process.
+    pub(super) copying: Option<Copying>,
+    /// At the end of this turn everything stops.
+    pub(super) stop: Option<StopOrder>,
     pub(super) log: Log,
 }
 
@@ -94,6 +99,8 @@ impl<H: Handler> Shard<H> {
             time: TurnTime { instant, now, second: Clock::second_of(now) },
             rng: Rng::new(setup.seed),
             scratch: Vec::new(),
+            manner: Manner::Write,
+            unsent: Vec::new(),
             clock,
         };
         Self {
@@ -105,6 +112,8 @@ impl<H: Handler> Shard<H> {
             letters: Vec::new().into_iter(),
             sweep: Sweep::new(),
             stopping: false,
+            copying: None,
+            stop: None,
             log: setup.log,
         }
     }
@@ -117,11 +126,16 @@ impl<H: Handler> Shard<H> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         while !(self.stopping && self.crowd.is_empty() && self.letters.len() == 0) {
             self.turn(&mut events)?;
+            if let Some(stop) = self.stop.take()
+                && self.hold(&stop) == After::Leave
+            {
+                return Ok(());
+            }
         }
         Ok(())
     }
 
-    fn turn(&mut self, events: &mut Events) -> io::Result<()> {
+    pub(super) fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         let timeout = self.patience();
         match self.poll.poll(events, Some(timeout)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
@@ -144,6 +158,7 @@ impl<H: Handler> Shard<H> {
         self.go_on();
         self.sweep_some();
         self.relieve();
+        self.copy_some();
         Ok(())
     }
 
@@ -158,10 +173,11 @@ impl<H: Handler> Shard<H> {
         }
         // Up to the next whole second of the shared clock, when the sweep begins.
         let past = self.crowd.clock.now().mono_ms % 1000;
-        Duration::from_millis(1001 - past)
+        let sleep = Duration::from_millis(1001 - past);
+        self.copying.as_ref().map_or(sleep, |copying| copying.patience().min(sleep))
     }
 
-    fn read_clock(&mut self) {
+    pub(super) fn read_clock(&mut self) {
         let instant = Instant::now();
         let now = self.crowd.clock.at(instant);
         let second = Clock::second_of(now);
@@ -183,15 +199,21 @@ impl<H: Handler> Shard<H> {
         }
         let mut count = 0;
         while let Some(letter) = self.letters.next() {
-            match letter {
-                Post::Adopt(adopt) => self.adopt(*adopt),
-                Post::Mail(mail) => self.handler.mail(&mut self.crowd, mail),
-                Post::Stop => self.stopping = true,
-            }
+            self.letter(letter);
             count += 1;
             if count % LETTERS_PER_LOOK == 0 && start.elapsed() > TURN_PART {
                 break;
             }
+        }
+    }
+
+    pub(super) fn letter(&mut self, letter: Post<H::Open, H::Mail>) {
+        match letter {
+            Post::Adopt(adopt) => self.adopt(*adopt),
+            Post::Mail(mail) => self.handler.mail(&mut self.crowd, mail),
+            Post::Copy(order) => self.begin_copying(order),
+            Post::Freeze(stop) => self.stop = Some(stop),
+            Post::Stop => self.stopping = true,
         }
     }
 
@@ -241,7 +263,12 @@ impl<H: Handler> Shard<H> {
             conn.link.flags.set(Flags::MORE);
         }
         self.crowd.account(slot);
-        self.advance(slot);
+        if self.crowd.manner == Manner::Write {
+            return self.advance(slot);
+        }
+        if let Some(conn) = self.crowd.conns.get_mut(key) {
+            make_ready(&mut conn.link, slot, &mut self.crowd.ready);
+        }
     }
 
     fn fan_out(&mut self) {

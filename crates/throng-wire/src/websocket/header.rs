@@ -32,7 +32,8 @@ pub enum Opcode {
 }
 
 impl Opcode {
-    const fn bits(self) -> u8 {
+    /// Its four bits in a header.
+    pub const fn bits(self) -> u8 {
         match self {
             Self::Continuation => 0x0,
             Self::Text => 0x1,
@@ -43,7 +44,8 @@ impl Opcode {
         }
     }
 
-    const fn from_bits(bits: u8) -> Option<Self> {
+    /// The opcode with these bits, if there is one.
+    pub const fn from_bits(bits: u8) -> Option<Self> {
         Some(match bits {
             0x0 => Self::Continuation,
             0x1 => Self::Text,

@@ -50,7 +50,7 @@ pub struct Step<'a> {
 /// or a message is half received.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    partial: Option<Box<Partial>>,
+    pub(super) partial: Option<Box<Partial>>,
 }
 
 // Every idle connection holds one.
@@ -59,35 +59,35 @@ const _: () = assert!(size_of::<Decoder>() == size_of::<usize>());
 /// What is half received. Plain fields only, so that it can be written down and continued
 /// (invariant MOVABLE).
 #[derive(Debug, Default)]
-struct Partial {
+pub(super) struct Partial {
     /// The front of a header, `header_len` bytes of it.
-    header: [u8; HEADER_MAX],
-    header_len: usize,
+    pub(super) header: [u8; HEADER_MAX],
+    pub(super) header_len: usize,
     /// The frame whose payload is under way.
-    frame: Option<Frame>,
+    pub(super) frame: Option<Frame>,
     /// The message under way: text or binary. Its frames so far are in `data`.
-    message: Option<Opcode>,
-    data: Vec<u8>,
+    pub(super) message: Option<Opcode>,
+    pub(super) data: Vec<u8>,
     /// How much of a text's `data` is known to be UTF-8, up to a character's end.
-    valid: usize,
+    pub(super) valid: usize,
     /// The payload of a control frame.
-    control: Vec<u8>,
+    pub(super) control: Vec<u8>,
     /// What the last event borrowed; freed when the decoder is called again.
-    given: Option<Given>,
+    pub(super) given: Option<Given>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Frame {
-    opcode: Opcode,
-    fin: bool,
+pub(super) struct Frame {
+    pub(super) opcode: Opcode,
+    pub(super) fin: bool,
     /// Turned to the next byte to come.
-    mask: [u8; 4],
+    pub(super) mask: [u8; 4],
     /// How many bytes are still to come.
-    left: usize,
+    pub(super) left: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Given {
+pub(super) enum Given {
     Message,
     Control,
 }
@@ -289,7 +289,7 @@ impl Decoder {
 }
 
 impl Partial {
-    fn is_under_way(&self) -> bool {
+    pub(super) fn is_under_way(&self) -> bool {
         let message = self.message.is_some() && self.given != Some(Given::Message);
         self.header_len > 0 || self.frame.is_some() || message
     }
@@ -318,7 +318,7 @@ impl Partial {
     }
 
     /// Fails on the first byte that no continuation could make UTF-8 (RFC 6455 8.1).
-    fn check_text(&mut self, is_complete: bool) -> Result<(), Violation> {
+    pub(super) fn check_text(&mut self, is_complete: bool) -> Result<(), Violation> {
         if self.message != Some(Opcode::Text) {
             return Ok(());
         }

@@ -26,6 +26,7 @@
 //! ```
 
 mod close;
+mod half;
 mod handshake;
 mod header;
 mod mask;
@@ -34,6 +35,7 @@ mod message;
 mod tests;
 
 pub use close::{Violation, put_client_close, put_close};
+pub use half::{Half, HalfFrame, Senseless};
 pub use handshake::{accept_key, request_key};
 pub use header::{Opcode, put_client_frame, put_frame, put_header};
 pub use message::{Decoder, Event, Limits, Role, Step};

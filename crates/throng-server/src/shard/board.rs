@@ -1,0 +1,313 @@
+//! A shard before it serves: sockets from another process come aboard, then what was written down of
+//! their connections.
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+
+use bytes::Bytes;
+use foldhash::fast::FixedState;
+use mio::net::TcpStream;
+use mio::{Interest, Token};
+use throng_hub::request::Now;
+use throng_hub::state::sealed::{self, Piece, Unreadable};
+use throng_hub::state::{Corrupt, Fields};
+use throng_limits::Permit;
+use throng_wire::websocket::Decoder;
+
+use super::conn::{Conn, Flags, Link, State};
+use super::crowd::make_ready;
+use super::record::{COUNTERS, CONNECTION, FRAMES, NUMBER, SESSION, SHARED, Written};
+use super::turn::{Shard, slot_of};
+use super::{ConnRef, Handler, NEVER};
+use crate::addresses::Addresses;
+
+/// A socket whose state is still to come.
+#[derive(Debug)]
+pub struct Reserved {
+    /// The connection's number.
+    pub number: u64,
+    pub socket: std::net::TcpStream,
+    pub permit: Permit,
+}
+
+/// What a shard is told before it serves.
+#[derive(Debug)]
+pub enum Boarding {
+    /// These sockets have come.
+    Reserve(Vec<Reserved>),
+    /// This is what was written down.
+    Load(LoadOrder),
+    /// Now it serves.
+    Serve,
+}
+
+/// What was written down, and where the result goes.
+#[derive(Debug)]
+pub struct LoadOrder {
+    pub manifests: Arc<Vec<Manifest>>,
+    /// Which of the shards this one is.
+    pub shard: usize,
+    pub addresses: Addresses,
+    pub done: Sender<Result<Boarded, NotAboard>>,
+}
+
+/// Who came aboard one shard.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Boarded {
+    pub connections: u64,
+    /// Sockets of connections that had ended meanwhile.
+    pub closed: u64,
+}
+
+/// Why a shard cannot take over.
+#[derive(Debug)]
+pub enum NotAboard {
+    Corrupt(Corrupt),
+    /// A connection's socket has not come.
+    NoSocket(u64),
+    /// A socket could not be watched.
+    Register(io::Error),
+}
+
+/// A shard's piece, looked through: where each connection stands in it, by the shard that it goes
+/// to.
+#[derive(Debug)]
+pub struct Manifest {
+    bytes: Arc<Vec<u8>>,
+    shared: Range<usize>,
+    counters: Range<usize>,
+    frames: Vec<Bytes>,
+    connections: Vec<Vec<Range<usize>>>,
+}
+
+impl Manifest {
+    /// Looks through a piece. `shard_of` says for a connection's number which of the `shards` it
+    /// goes to; none: its socket has not come.
+    ///
+    /// # Errors
+    /// When the piece cannot be read, or a socket is missing.
+    pub fn read(
+        bytes: Arc<Vec<u8>>,
+        shards: usize,
+        now: Now,
+        shard_of: &dyn Fn(u64) -> Option<usize>,
+    ) -> Result<Self, Unloadable> {
+        let mut manifest = Self {
+            bytes: Arc::clone(&bytes),
+            shared: 0..0,
+            counters: 0..0,
+            frames: Vec::new(),
+            connections: vec![Vec::new(); shards],
+        };
+        let mut missing = None;
+        sealed::open(&bytes, Piece::Shard, now, |mut fields| {
+            while let Some(field) = fields.next()? {
+                match field.tag {
+                    SHARED => manifest.shared = field.range(),
+                    COUNTERS => manifest.counters = field.range(),
+                    FRAMES => manifest.frames.push(Bytes::copy_from_slice(field.bytes()?)),
+                    CONNECTION => {
+                        let number = number(&mut field.fields("a connection")?)?;
+                        let place = shard_of(number)
+                            .and_then(|shard| manifest.connections.get_mut(shard));
+                        match place {
+                            Some(place) => place.push(field.range()),
+                            None => missing = missing.or(Some(number)),
+                        }
+                    }
+                    _ => field.pass()?,
+                }
+            }
+            Ok(())
+        })
+        .map_err(Unloadable::Unreadable)?;
+        missing.map_or(Ok(manifest), |number| Err(Unloadable::NoSocket(number)))
+    }
+
+    /// How many connections there are.
+    pub fn len(&self) -> usize {
+        self.connections.iter().map(Vec::len).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn fields(&self, range: &Range<usize>, what: &'static str, now: Now) -> Fields<'_> {
+        let bytes = self.bytes.get(range.clone()).unwrap_or_default();
+        Fields::new(bytes, range.start, what, now)
+    }
+}
+
+/// Why a piece is of no use.
+#[derive(Debug)]
+pub enum Unloadable {
+    Unreadable(Unreadable),
+    NoSocket(u64),
+}
+
+/// A connection's number, which comes first.
+fn number(fields: &mut Fields<'_>) -> Result<u64, Corrupt> {
+    match fields.next()? {
+        Some(field) if field.tag == NUMBER => field.number(),
+        _ => Err(fields.corrupt("it does not begin with its number")),
+    }
+}
+
+/// Sockets that wait for their state: their slots, by number.
+pub(super) type Waiting = HashMap<u64, usize, FixedState>;
+
+impl<H: Handler> Shard<H> {
+    /// Waits for what comes from another process, and serves when told so. Ends without a word to
+    /// any peer when the sender is gone.
+    ///
+    /// # Errors
+    /// When the kernel's event queue fails, which no connection can cause.
+    pub fn board(mut self, from: &Receiver<Boarding>) -> io::Result<()> {
+        let mut waiting = Waiting::default();
+        let mut failed = None;
+        while let Ok(boarding) = from.recv() {
+            match boarding {
+                Boarding::Reserve(list) => {
+                    for each in list {
+                        let reserved = self.reserve(each, &mut waiting);
+                        failed = failed.or(reserved.err());
+                    }
+                }
+                Boarding::Load(order) => {
+                    let loaded = match failed.take() {
+                        Some(error) => Err(NotAboard::Register(error)),
+                        None => self.load(&order, &mut waiting),
+                    };
+                    // Nobody waits for it: then nobody says either that it is to serve.
+                    order.done.send(loaded).ok();
+                }
+                Boarding::Serve => {
+                    self.thaw();
+                    return self.run();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a socket its slot and watches it. Nothing is read, and no event is taken, before the
+    /// shard serves.
+    pub(super) fn reserve(
+        &mut self,
+        reserved: Reserved,
+        waiting: &mut Waiting,
+    ) -> io::Result<()> {
+        let Reserved { number, socket, permit } = reserved;
+        let mut socket = TcpStream::from_std(socket);
+        let entry = self.crowd.conns.vacant_entry();
+        let key = entry.key();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut socket, Token(key), interest)?;
+        let link = Link {
+            socket,
+            form: 0,
+            state: State::Dead,
+            flags: Flags::default(),
+            number,
+            decoder: Decoder::new(),
+            outbox: None,
+            stash: None,
+            wake_s: NEVER,
+            deadline_s: NEVER,
+            accounted: 0,
+            _permit: permit,
+            _address: None,
+        };
+        entry.insert(Conn { link, session: None });
+        if self.crowd.due.len() <= key {
+            self.crowd.due.resize(key + 1, NEVER);
+        }
+        if let Some(before) = waiting.insert(number, key) {
+            // The same connection came twice: the later one counts.
+            drop(self.crowd.conns.try_remove(before));
+        }
+        Ok(())
+    }
+
+    /// Takes in what was written down.
+    pub(super) fn load(
+        &mut self,
+        order: &LoadOrder,
+        waiting: &mut Waiting,
+    ) -> Result<Boarded, NotAboard> {
+        self.read_clock();
+        let now = self.crowd.now();
+        let mut boarded = Boarded::default();
+        for (at, manifest) in order.manifests.iter().enumerate() {
+            if at == order.shard || (order.shard == 0 && at >= manifest.connections.len()) {
+                self.add_counters(manifest, now).map_err(NotAboard::Corrupt)?;
+            }
+            let Some(connections) = manifest.connections.get(order.shard) else { continue };
+            if connections.is_empty() {
+                continue;
+            }
+            let shared = manifest.fields(&manifest.shared, "what sessions share", now);
+            self.handler.take_shared(shared).map_err(NotAboard::Corrupt)?;
+            for range in connections {
+                let fields = manifest.fields(range, "a connection", now);
+                self.take_connection(fields, manifest, (&order.addresses, &mut *waiting))?;
+                boarded.connections += 1;
+            }
+        }
+        // Who ended after its socket was copied: the other process has said so to the peer.
+        for (_, slot) in waiting.drain() {
+            drop(self.crowd.conns.try_remove(slot));
+            boarded.closed += 1;
+        }
+        self.handler.settle_in(&mut self.crowd).map_err(NotAboard::Corrupt)?;
+        Ok(boarded)
+    }
+
+    fn add_counters(&mut self, manifest: &Manifest, now: Now) -> Result<(), Corrupt> {
+        let fields = manifest.fields(&manifest.counters, "a shard's counters", now);
+        self.crowd.counters.add(fields)
+    }
+
+    fn take_connection(
+        &mut self,
+        mut fields: Fields<'_>,
+        manifest: &Manifest,
+        (addresses, waiting): (&Addresses, &mut Waiting),
+    ) -> Result<(), NotAboard> {
+        let number = number(&mut fields).map_err(NotAboard::Corrupt)?;
+        let key = waiting.remove(&number).ok_or(NotAboard::NoSocket(number))?;
+        let slot = slot_of(key);
+        let written = Written::take(fields, &manifest.frames).map_err(NotAboard::Corrupt)?;
+        let Some(conn) = self.crowd.conns.get_mut(key) else {
+            return Err(NotAboard::NoSocket(number));
+        };
+        let session = written.fill(&mut conn.link, addresses);
+        let (waits, link) = (conn.link.waiting_bytes(), &mut conn.link);
+        self.crowd.due[key] = link.due_s();
+        if link.stash.is_some() || link.flags.has(Flags::MORE | Flags::READABLE) {
+            make_ready(link, slot, &mut self.crowd.ready);
+        }
+        if link.outbox.is_some() {
+            self.crowd.unsent.push(slot);
+        }
+        self.crowd.take(waits);
+        self.crowd.account(slot);
+        if let Some(field) = session {
+            let conn = ConnRef { slot, number };
+            let session = field
+                .fields("a session")
+                .and_then(|fields| self.handler.take_session(conn, fields))
+                .map_err(NotAboard::Corrupt)?;
+            if let Some(conn) = self.crowd.conns.get_mut(key) {
+                conn.session = Some(session);
+            }
+        }
+        debug_assert_eq!(SESSION, 13, "a tag is never given to something else");
+        Ok(())
+    }
+}
