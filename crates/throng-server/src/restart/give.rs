@@ -5,12 +5,14 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::handoff::{Cargo, Courier, Freezer, Frozen, Outlet, Parcel, Patience, STATE_VERSION};
+use throng_hub::state::Version;
+
+use crate::handoff::{Cargo, Courier, Freezer, Frozen, Listeners, Outlet, Parcel, Patience};
 
 use super::channel::{Deadline, sealed};
-use super::heir::{Heir, Line, Program};
+use super::heir::{Heir, Line, Program, Proof};
 use super::message::{FromNew, FromOld, Tag, common};
 use super::outcome::{Outcome, Process, Step, Wish};
 
@@ -18,6 +20,8 @@ use super::outcome::{Outcome, Process, Step, Wish};
 const PROOF: Duration = Duration::from_secs(15);
 /// How long the new process may take to introduce itself.
 const HELLO: Duration = Duration::from_secs(15);
+/// How long the copying of all sockets may take; a shard does it between its turns.
+const COPIES: Duration = Duration::from_secs(60);
 /// How long one batch, or one part of the history, may take to be acknowledged.
 const BATCH: Duration = Duration::from_secs(10);
 /// How long the new process may take to prepare itself for what was sent.
@@ -41,15 +45,17 @@ impl From<String> for Failed {
 }
 
 /// What is left to do for the old process once the new one serves.
-#[derive(Debug)]
 pub(crate) struct Given {
     pub(crate) heir: Heir,
     pub(crate) frozen: Frozen,
+    /// Where what is left goes.
+    pub(crate) outlet: Arc<dyn Outlet>,
 }
 
 /// A restart under way.
 pub(crate) struct Giving<'a> {
     pub(crate) freezer: &'a Freezer,
+    pub(crate) listeners: &'a Listeners,
     pub(crate) program: Program,
     pub(crate) wish: Wish,
     /// The way to the keeper, if there is one.
@@ -90,7 +96,7 @@ impl Giving<'_> {
             self.program.path = binary;
         }
         let proof = self.program.prove(PROOF)?;
-        speaks(&proof.version, proof.speaks, proof.state)?;
+        conversation(&proof)?;
         let program = self.program.path.clone();
         (self.tell)(Step::Checked { program, version: proof.version });
         let mut heir = Heir::start(&self.program)?;
@@ -99,10 +105,11 @@ impl Giving<'_> {
                 heir.line.say(&FromOld::Enough, &[], Deadline::after(BATCH))?;
                 return Ok(None);
             }
-            self.commit(&mut heir, &sent, outcome).map(Some)
+            let frozen = self.commit(&mut heir, &sent, outcome)?;
+            Ok(Some((frozen, sent as Arc<dyn Outlet>)))
         });
         match done {
-            Ok(Some(frozen)) => Ok(Some(Given { heir, frozen })),
+            Ok(Some((frozen, outlet))) => Ok(Some(Given { heir, frozen, outlet })),
             Ok(None) => {
                 if !heir.has_ended_in(HELLO) {
                     heir.end();
@@ -119,32 +126,31 @@ impl Giving<'_> {
     /// Everything that can be done while this process serves.
     fn prepare(&mut self, heir: &Heir, outcome: &mut Outcome) -> Result<Arc<Sent>, Failed> {
         let hello = heir.introduced(HELLO)?;
-        let spoken = speaks(&hello.version, hello.speaks, hello.state)?;
-        let to = Process { pid: heir.pid(), version: hello.version };
+        let spoken = conversation(&hello.proof)?;
+        let to = Process { pid: heir.pid(), version: hello.proof.version };
         (self.tell)(Step::Started { pid: to.pid, version: to.version.clone() });
         outcome.to = Some(to);
         let line = &heir.line;
         let keeper: Vec<_> = self.keeper.iter().map(|keeper| keeper.as_fd()).collect();
-        let welcome = FromOld::Welcome { speaks: spoken, has_keeper: !keeper.is_empty() };
+        let welcome = FromOld::Welcome {
+            speaks: spoken,
+            uptime_ms: self.freezer.uptime_ms(),
+            has_keeper: !keeper.is_empty(),
+        };
         line.say(&welcome, &keeper, Deadline::after(BATCH))?;
-        let listeners = self.freezer.listeners();
+        let listeners = self.listeners;
         let doors = listeners.iter().map(|(door, _)| (*door).into()).collect();
         let sockets: Vec<_> = listeners.iter().map(|(_, listener)| listener.as_fd()).collect();
         line.say(&FromOld::Listeners(doors), &sockets, Deadline::after(BATCH))?;
-        let sent = Arc::new(Sent {
-            line: Arc::clone(line),
-            batches: AtomicU64::new(1),
-            sockets: AtomicU64::new(0),
-        });
+        let sent = Sent::on(line);
         line.wait_for(1, READY)?;
         (self.tell)(Step::Listening { listeners: sockets.len() as u64 });
-        self.freezer.copy_ahead(Arc::clone(&sent) as Arc<dyn Courier>).map_err(|e| e.to_string())?;
-        line.wait_for(sent.batches.load(Ordering::Acquire), BATCH)?;
+        self.copy_ahead(&sent)?;
         (self.tell)(Step::Copied { connections: sent.sockets.load(Ordering::Acquire) });
         outcome.history_bytes = self.history(&sent)?;
         (self.tell)(Step::History { bytes: outcome.history_bytes });
         // What came meanwhile goes now, so that the freeze has less to do.
-        self.freezer.copy_ahead(Arc::clone(&sent) as Arc<dyn Courier>).map_err(|e| e.to_string())?;
+        self.copy_ahead(&sent)?;
         line.say(&FromOld::Ahead, &[], Deadline::after(BATCH))?;
         match line.next(READY)? {
             FromNew::Ready { sockets } => outcome.connections = sockets,
@@ -154,18 +160,19 @@ impl Giving<'_> {
         Ok(sent)
     }
 
+    fn copy_ahead(&self, sent: &Arc<Sent>) -> Result<(), Failed> {
+        let courier = Arc::clone(sent) as Arc<dyn Courier>;
+        let copied = self.freezer.copy_ahead(&courier).wait(COPIES);
+        copied.map_err(|error| Failed(error.to_string()))?;
+        Ok(sent.line.wait_for(sent.batches.load(Ordering::Acquire), BATCH)?)
+    }
+
     fn history(&self, sent: &Sent) -> Result<u64, Failed> {
         let mut bytes = 0;
-        let mut failed = None;
-        let mut send = |chunk: Vec<u8>| -> io::Result<()> {
+        for chunk in self.freezer.snapshot() {
             bytes += chunk.len() as u64;
-            sent.file(&FromOld::History, &chunk).map_err(|why| {
-                failed = Some(why.clone());
-                io::Error::other(why)
-            })
-        };
-        let snapshot = self.freezer.snapshot(&mut send);
-        snapshot.map_err(|error| Failed(failed.unwrap_or_else(|| error.to_string())))?;
+            sent.file(&FromOld::History, &chunk)?;
+        }
         Ok(bytes)
     }
 
@@ -176,10 +183,9 @@ impl Giving<'_> {
         sent: &Arc<Sent>,
         outcome: &mut Outcome,
     ) -> Result<Frozen, Failed> {
-        let begun = Instant::now();
         let courier = Arc::clone(sent) as Arc<dyn Courier>;
         let frozen =
-            self.freezer.freeze(courier, Patience::default()).map_err(|why| why.to_string())?;
+            self.freezer.freeze(&courier, Patience::default()).map_err(|why| why.to_string())?;
         let connections = sent.sockets.load(Ordering::Acquire);
         let patience = LOAD + Duration::from_secs(connections / LOADED_PER_S);
         let answer = sent.cargo(frozen.cargo()).and_then(|()| heir.line.next(patience));
@@ -194,7 +200,7 @@ impl Giving<'_> {
             },
         };
         outcome.connections = served.unwrap_or(connections);
-        outcome.frozen_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        outcome.frozen_us = u64::try_from(frozen.since().elapsed().as_micros()).unwrap_or(u64::MAX);
         Ok(frozen)
     }
 
@@ -206,12 +212,13 @@ impl Giving<'_> {
 }
 
 /// The conversation with another version, if there can be one.
-fn speaks(version: &str, speaks: (u32, u32), state: (u32, u32)) -> Result<u32, Failed> {
-    let spoken = common(speaks).filter(|_| state.0 == STATE_VERSION.0);
+fn conversation(with: &Proof) -> Result<u32, Failed> {
+    let spoken = common(with.speaks).filter(|_| with.state.0 == Version::HERE.major);
     spoken.ok_or_else(|| {
         Failed(format!(
-            "version {version} cannot take over from {}: what they hand over has changed; stop \
-             this server and start that one instead",
+            "version {} cannot take over from {}: what they hand over has changed; stop this \
+             server and start that one instead",
+            with.version,
             env!("CARGO_PKG_VERSION")
         ))
     })
@@ -227,6 +234,12 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
+    /// Nothing but the listeners so far.
+    fn on(line: &Arc<Line>) -> Arc<Self> {
+        let (batches, sockets) = (AtomicU64::new(1), AtomicU64::new(0));
+        Arc::new(Self { line: Arc::clone(line), batches, sockets })
+    }
+
     /// One sealed file, when those before it have arrived.
     fn file(&self, message: &FromOld, bytes: &[u8]) -> Result<(), String> {
         let sent = self.batches.fetch_add(1, Ordering::AcqRel);

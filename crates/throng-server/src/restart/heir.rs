@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use throng_hub::state::Version;
 
 use super::channel::{Channel, ChannelError, Deadline};
 use super::manager::{HANDOFF_VARIABLE, KEEPER_VARIABLE};
-use super::message::{FromNew, FromOld, Hello};
+use super::message::{CONVERSATION, FromNew, FromOld, Hello};
 
 /// Messages of the new process that nobody has asked for yet; it speaks when spoken to.
 const NEWS_MAX: usize = 64;
@@ -38,13 +39,26 @@ pub struct Program {
 }
 
 /// What a program says of itself when it is asked for a proof.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
     pub version: String,
     /// The first and the last conversation that it speaks.
     pub speaks: (u32, u32),
-    /// The version of the state that it reads.
-    pub state: (u32, u32),
+    /// The version of the state that it reads, major and minor.
+    pub state: (u8, u16),
+}
+
+impl Proof {
+    /// What this program is.
+    #[must_use]
+    pub fn own() -> Self {
+        let Version { major, minor } = Version::HERE;
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            speaks: CONVERSATION,
+            state: (major, minor),
+        }
+    }
 }
 
 impl Program {

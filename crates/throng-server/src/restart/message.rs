@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::heir::Proof;
+
 /// Versions of this conversation that this program speaks, the first and the last.
 pub(crate) const CONVERSATION: (u32, u32) = (1, 1);
 
@@ -25,12 +27,8 @@ pub(crate) enum FromNew {
 /// Who the new process is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hello {
-    /// The program's version.
-    pub(crate) version: String,
-    /// The conversations that it speaks.
-    pub(crate) speaks: (u32, u32),
-    /// The version of the state that it reads.
-    pub(crate) state: (u32, u32),
+    #[serde(flatten)]
+    pub(crate) proof: Proof,
     /// How many descriptors it may have.
     pub(crate) descriptors: u64,
 }
@@ -39,8 +37,9 @@ pub(crate) struct Hello {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum FromOld {
-    /// The answer to hello: what will be spoken. With the way to the keeper, if there is one.
-    Welcome { speaks: u32, has_keeper: bool },
+    /// The answer to hello: what will be spoken, and how long this server has been up, in
+    /// milliseconds. With the way to the keeper, if there is one.
+    Welcome { speaks: u32, uptime_ms: u64, has_keeper: bool },
     /// The sockets that are listened on; by door.
     Listeners(Vec<Doorway>),
     /// Sockets of connections.
@@ -60,8 +59,6 @@ pub(crate) enum FromOld {
     Arrival,
     /// After the commit: a backend's answer, in a sealed file.
     BackendAnswer,
-    /// After the commit: a connection whose next request has not come, to be answered here.
-    Visitor,
 }
 
 /// A listener's door.
@@ -103,6 +100,6 @@ mod tests {
     fn what_a_later_version_adds_to_hello_is_skipped() {
         let text = r#"{"hello":{"version":"9","speaks":[1,9],"state":[1,4],"descriptors":5,"new":{}}}"#;
         let FromNew::Hello(hello) = serde_json::from_str(text).unwrap() else { panic!() };
-        assert_eq!((hello.speaks, hello.state), ((1, 9), (1, 4)));
+        assert_eq!((hello.proof.speaks, hello.proof.state), ((1, 9), (1, 4)));
     }
 }

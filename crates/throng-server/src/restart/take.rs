@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::front::Door;
-use crate::handoff::{Cargo, Incoming, Loaded, Loading, STATE_VERSION, Serving};
+use crate::handoff::{Cargo, Incoming, Loaded, Loading, Serving};
 use crate::log::{Log, line};
 
 use super::channel::{Channel, ChannelError, Deadline, unsealed};
 use super::manager::{HANDOFF_VARIABLE, KEEPER_VARIABLE};
-use super::message::{CONVERSATION, Doorway, FromNew, FromOld, Hello, Tag};
+use super::heir::Proof;
+use super::message::{Doorway, FromNew, FromOld, Hello, Tag};
 
 /// How long the old process may be silent: it works for seconds between two messages at most.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -72,12 +73,14 @@ pub(crate) enum Taken {
     /// It was a rehearsal.
     Rehearsed,
     /// All of it, loaded: acknowledge with [`Taking::serve`].
-    Everything(Box<Loaded>),
+    Everything(Loaded),
 }
 
 /// The conversation with the old process.
 pub(crate) struct Taking {
     channel: Channel,
+    /// How long the server has been up, whichever process it was.
+    pub(crate) uptime_ms: u64,
     pub(crate) keeper: Option<OwnedFd>,
     pub(crate) listeners: Vec<(Door, TcpListener)>,
     sockets: u64,
@@ -89,18 +92,15 @@ impl Taking {
     /// # Errors
     /// When the old process is gone.
     pub(crate) fn begin(channel: Channel, descriptors: u64) -> Result<Self, TakeError> {
-        let hello = Hello {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            speaks: CONVERSATION,
-            state: STATE_VERSION,
-            descriptors,
-        };
-        let mut taking = Self { channel, keeper: None, listeners: Vec::new(), sockets: 0 };
+        let hello = Hello { proof: Proof::own(), descriptors };
+        let mut taking =
+            Self { channel, uptime_ms: 0, keeper: None, listeners: Vec::new(), sockets: 0 };
         taking.say(&FromNew::Hello(hello))?;
         let (welcome, mut with) = taking.next()?;
-        let FromOld::Welcome { has_keeper, .. } = welcome else {
+        let FromOld::Welcome { has_keeper, uptime_ms, speaks: _ } = welcome else {
             return Err(taking.refuse(format!("a welcome was awaited, and not {welcome:?}")));
         };
+        taking.uptime_ms = uptime_ms;
         if has_keeper {
             taking.keeper = with.pop();
         }
@@ -120,12 +120,12 @@ impl Taking {
     ///
     /// # Errors
     /// When something is wrong with it, which the old process is told.
-    pub(crate) fn receive(&mut self, mut loading: Loading) -> Result<Taken, TakeError> {
+    pub(crate) fn receive(&mut self, loading: &Loading) -> Result<Taken, TakeError> {
         self.say(&FromNew::Got(self.listeners.len() as u64))?;
         loop {
             let (message, with) = self.next()?;
             match message {
-                FromOld::Sockets(tags) => self.adopt(&mut loading, &tags, with)?,
+                FromOld::Sockets(tags) => self.adopt(loading, &tags, with)?,
                 FromOld::History => {
                     let chunk = self.file(with)?;
                     let loaded = loading.snapshot(&chunk);
@@ -136,9 +136,9 @@ impl Taking {
                 FromOld::Enough => return Ok(Taken::Rehearsed),
                 FromOld::Cargo { shards } => {
                     let cargo = self.cargo(shards)?;
-                    let loaded = loading.load(&cargo);
+                    let loaded = loading.load(cargo);
                     let loaded = loaded.map_err(|error| self.refuse(error.to_string()))?;
-                    return Ok(Taken::Everything(Box::new(loaded)));
+                    return Ok(Taken::Everything(loaded));
                 }
                 other => return Err(self.refuse(format!("nobody asked for {other:?}"))),
             }
@@ -147,7 +147,7 @@ impl Taking {
 
     fn adopt(
         &mut self,
-        loading: &mut Loading,
+        loading: &Loading,
         tags: &[Tag],
         sockets: Vec<OwnedFd>,
     ) -> Result<(), TakeError> {
@@ -159,11 +159,12 @@ impl Taking {
             )));
         }
         let count = sockets.len() as u64;
-        for (tag, socket) in tags.iter().zip(sockets) {
+        let incoming = tags.iter().zip(sockets).map(|(tag, socket)| {
             let Tag { number, cookie, shard } = *tag;
-            let adopted = loading.adopt(Incoming { number, cookie, shard, socket });
-            adopted.map_err(|error| self.refuse(error.to_string()))?;
-        }
+            Incoming { number, cookie, shard, socket }
+        });
+        let adopted = loading.adopt(incoming.collect());
+        adopted.map_err(|error| self.refuse(error.to_string()))?;
         self.sockets += count;
         self.say(&FromNew::Got(count))
     }
@@ -224,7 +225,8 @@ impl Taking {
                 match self.channel.receive(Deadline::after(LISTEN)) {
                     Ok((message, with)) => take_late(&serving, &message, with, &log),
                     Err(ChannelError::Silent(_)) => {}
-                    Err(_) => return,
+                    // It has ended; nothing more comes of what it had asked.
+                    Err(_) => return serving.give_up_calls(),
                 }
             }
         };
