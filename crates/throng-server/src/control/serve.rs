@@ -12,8 +12,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::answer::{
@@ -26,6 +27,8 @@ use crate::codes;
 use crate::desk::Part;
 use crate::front::{Front, health};
 use crate::log::line;
+use crate::restart::Wish as RestartWish;
+use crate::restart::orders::{Order, Orders, STEPS_MAX};
 use crate::ring::{Close, Refused};
 use crate::sessions::{Mail, Seen, Wish};
 use crate::shard::Post;
@@ -63,12 +66,12 @@ impl Drop for Control {
 }
 
 /// Opens the control socket. Without one the server serves all the same.
-pub(crate) fn open(front: &Arc<Front>) -> Option<Control> {
+pub(crate) fn open(front: &Arc<Front>, orders: Orders) -> Option<Control> {
     match bind() {
         Ok((path, listener)) => {
             let rate = Arc::<Rate>::default();
             let tasks = [
-                tokio::spawn(accept(Arc::clone(front), Arc::clone(&rate), listener)),
+                tokio::spawn(accept(Arc::clone(front), Arc::clone(&rate), orders, listener)),
                 tokio::spawn(sample(Arc::clone(front), rate)),
             ];
             Some(Control { path, tasks })
@@ -103,7 +106,7 @@ fn bind() -> Result<(PathBuf, UnixListener), String> {
     Ok((path, listener))
 }
 
-async fn accept(front: Arc<Front>, rate: Arc<Rate>, listener: UnixListener) {
+async fn accept(front: Arc<Front>, rate: Arc<Rate>, orders: Orders, listener: UnixListener) {
     let room = Arc::new(Semaphore::new(ASKERS_MAX));
     loop {
         // The semaphore is never closed.
@@ -111,7 +114,7 @@ async fn accept(front: Arc<Front>, rate: Arc<Rate>, listener: UnixListener) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let (front, rate) = (Arc::clone(&front), Arc::clone(&rate));
-                tokio::spawn(converse(front, rate, stream, permit));
+                tokio::spawn(converse((front, rate, orders.clone()), stream, permit));
             }
             // No descriptor just now, or the asker went away.
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -120,8 +123,7 @@ async fn accept(front: Arc<Front>, rate: Arc<Rate>, listener: UnixListener) {
 }
 
 async fn converse(
-    front: Arc<Front>,
-    rate: Arc<Rate>,
+    (front, rate, orders): (Arc<Front>, Arc<Rate>, Orders),
     stream: UnixStream,
     _permit: OwnedSemaphorePermit,
 ) {
@@ -132,22 +134,64 @@ async fn converse(
     let talk = async {
         let (reader, mut writer) = stream.into_split();
         let mut question = Vec::new();
-        BufReader::new(reader.take(QUESTION_BYTES_MAX)).read_until(b'\n', &mut question).await?;
+        let mut lines = BufReader::new(reader.take(QUESTION_BYTES_MAX));
+        tokio::time::timeout(DEADLINE, lines.read_until(b'\n', &mut question)).await??;
         let answer = match serde_json::from_slice(&question) {
             Ok(Question::Status) => encode(&status(&front, &rate).await),
             Ok(Question::Who(search)) => match who(&front, search).await {
                 Ok(who) => encode(&who),
                 Err(why) => json!({"error": why}),
             },
+            Ok(Question::Restart(wish)) => restart(&orders, wish, &mut writer).await,
+            Ok(Question::Drain { over_ms }) => {
+                drain(&orders, over_ms.map(Duration::from_millis), &mut writer).await
+            }
             Err(error) => json!({"error": format!("the question is not readable: {error}")}),
         };
-        let mut bytes = answer.to_string().into_bytes();
-        bytes.push(b'\n');
-        writer.write_all(&bytes).await
+        say(&mut writer, &answer).await
     };
     // An asker that is gone or too slow has no answer; the next one has.
-    if let Ok(Err(error)) = tokio::time::timeout(DEADLINE, talk).await {
+    if let Err(error) = talk.await {
         line!(front.common.log, Debug, "control.asker", "an asker went away: {}", error);
+    }
+}
+
+/// One line to the asker, who has not much time to take it.
+async fn say(writer: &mut OwnedWriteHalf, said: &Value) -> std::io::Result<()> {
+    let mut bytes = said.to_string().into_bytes();
+    bytes.push(b'\n');
+    tokio::time::timeout(DEADLINE, writer.write_all(&bytes)).await?
+}
+
+async fn restart(orders: &Orders, wish: RestartWish, writer: &mut OwnedWriteHalf) -> Value {
+    let (steps, news) = mpsc::channel(STEPS_MAX);
+    let (outcome, done) = oneshot::channel();
+    obeyed(orders, Order::Restart { wish, steps, outcome }, (news, done), writer).await
+}
+
+async fn drain(orders: &Orders, over: Option<Duration>, writer: &mut OwnedWriteHalf) -> Value {
+    let (steps, news) = mpsc::channel(STEPS_MAX);
+    let (drained, done) = oneshot::channel();
+    obeyed(orders, Order::Drain { over, steps, drained }, (news, done), writer).await
+}
+
+/// Gives an order, and tells of every step until it is carried out.
+async fn obeyed<S: serde::Serialize, T: serde::Serialize>(
+    orders: &Orders,
+    order: Order,
+    (mut news, done): (mpsc::Receiver<S>, oneshot::Receiver<T>),
+    writer: &mut OwnedWriteHalf,
+) -> Value {
+    if let Err(why) = orders.give(order) {
+        return json!({"error": why});
+    }
+    while let Some(step) = news.recv().await {
+        // Who asked may be gone; it is carried out all the same.
+        say(writer, &json!({"step": step})).await.ok();
+    }
+    match done.await {
+        Ok(done) => encode(&done),
+        Err(_) => json!({"error": "the server ended before it was done"}),
     }
 }
 

@@ -7,6 +7,7 @@ mod heir;
 pub mod keeper;
 pub mod manager;
 mod message;
+pub(crate) mod orders;
 mod outcome;
 mod take;
 
