@@ -21,6 +21,7 @@ mod serve;
 mod session;
 mod sessions;
 pub mod shard;
+mod shutdown;
 pub mod token;
 mod users;
 
