@@ -340,33 +340,83 @@ fn bounds(settings: &Settings) -> Bounds {
     }
 }
 
-/// Serves until the signal to stop, then closes the crowd at its pace.
+/// How the serving of this process ended.
+enum End {
+    Stopped,
+    /// Another process serves; this one has nothing left.
+    HandedOver,
+}
+
+/// What a running server listens to, besides its clients.
+struct Watch {
+    terminate: Terminate,
+    restart: Signal,
+    orders: mpsc::Receiver<Order>,
+    control: Option<Control>,
+}
+
+/// Serves until the signal to stop, or until another process has taken over.
 async fn run(
     front: &Arc<Front>,
     listeners: Listeners,
     room: Room,
-    stop: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let mut terminate = Terminate::listen()?;
+    (succession, stop): (Succession, impl Future<Output = ()>),
+) -> io::Result<End> {
     let (no_more, stopping) = watch::channel(false);
-    let door = if listeners.internal.is_some() { Door::Public } else { Door::Both };
-    let public = watched(listeners.public)?;
-    tokio::spawn(accept(Arc::clone(front), public, door, stopping.clone()));
-    if let Some(internal) = listeners.internal {
-        let internal = watched(internal)?;
-        tokio::spawn(accept(Arc::clone(front), internal, Door::Internal, stopping));
-    }
-    let _control = crate::control::open(front);
+    listeners.accept(front, &stopping)?;
+    let (orders, given) = Orders::new();
+    let mut watch = Watch {
+        terminate: Terminate::listen()?,
+        restart: signal(SignalKind::user_defined2())?,
+        orders: given,
+        control: crate::control::open(front, orders),
+    };
     let sweeper = tokio::spawn(sweep(Arc::clone(front), room));
-    tokio::select! {
-        () = terminate.next() => {}
-        () = stop => {}
-    }
-    close_crowd(front, &mut terminate).await;
+    let end = watch.until_the_end(front, succession, stop).await;
     // Requests in progress are answered by their own tasks; the runtime ends them after this.
     no_more.send_replace(true);
     sweeper.abort();
-    Ok(())
+    Ok(end)
+}
+
+impl Watch {
+    async fn until_the_end(
+        &mut self,
+        front: &Arc<Front>,
+        mut succession: Succession,
+        stop: impl Future<Output = ()>,
+    ) -> End {
+        let mut stop = pin!(stop);
+        loop {
+            tokio::select! {
+                () = self.terminate.next() => break,
+                () = &mut stop => break,
+                _ = self.restart.recv() => succession.begin(front, Wish::default(), None),
+                Some(order) = self.orders.recv() => match order {
+                    Order::Restart { wish, steps, outcome } => {
+                        succession.begin(front, wish, Some((steps, outcome)));
+                    }
+                    Order::Drain { over, steps, drained } => {
+                        let done = shutdown::drain(front, over, &steps).await;
+                        drained.send(done).ok(); // who asked may be gone
+                    }
+                },
+                Some(given) = succession.given() => {
+                    // The new process opens its own; nobody is to find this one any more.
+                    self.control = None;
+                    if succession.leave(front, given).await == Left::ForGood {
+                        return End::HandedOver;
+                    }
+                    self.control = crate::control::open(front, succession.orders());
+                }
+            }
+        }
+        succession.call_off().await;
+        front.draining.store(true, Ordering::Relaxed);
+        crate::restart::manager::notify("STOPPING=1").ok(); // systemd learns it by our end, too
+        shutdown::close_crowd(front, &mut self.terminate).await;
+        End::Stopped
+    }
 }
 
 /// Once a second: what has expired in channels, and what room there is.

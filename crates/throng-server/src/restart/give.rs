@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use throng_hub::state::Version;
 
 use crate::handoff::{Cargo, Courier, Freezer, Frozen, Listeners, Outlet, Parcel, Patience};
 
 use super::channel::{Deadline, sealed};
 use super::heir::{Heir, Line, Program, Proof};
+use super::touched::Touched;
 use super::message::{FromNew, FromOld, Tag, common};
 use super::outcome::{Outcome, Process, Step, Wish};
 
@@ -48,36 +50,30 @@ impl From<String> for Failed {
 pub(crate) struct Given {
     pub(crate) heir: Heir,
     pub(crate) frozen: Frozen,
+    /// The connections that the new process has used.
+    pub(crate) touched: Touched,
     /// Where what is left goes.
     pub(crate) outlet: Arc<dyn Outlet>,
 }
 
-/// A restart under way.
-pub(crate) struct Giving<'a> {
-    pub(crate) freezer: &'a Freezer,
-    pub(crate) listeners: &'a Listeners,
+/// A restart under way, in a thread of its own.
+pub(crate) struct Giving {
+    pub(crate) freezer: Freezer,
+    pub(crate) listeners: Listeners,
     pub(crate) program: Program,
     pub(crate) wish: Wish,
     /// The way to the keeper, if there is one.
-    pub(crate) keeper: Option<&'a OwnedFd>,
+    pub(crate) keeper: Option<Arc<OwnedFd>>,
     /// Told of every step.
-    pub(crate) tell: &'a mut (dyn FnMut(Step) + Send),
+    pub(crate) tell: Box<dyn FnMut(Step) + Send>,
+    /// Where others find the line to the new process, to hang up.
+    pub(crate) line: Arc<Mutex<Option<Arc<Line>>>>,
 }
 
-impl Giving<'_> {
+impl Giving {
     /// Hands over, or says why not.
     pub(crate) fn run(mut self) -> (Outcome, Option<Given>) {
-        let own = env!("CARGO_PKG_VERSION").to_owned();
-        let mut outcome = Outcome {
-            done: false,
-            why: None,
-            dry_run: self.wish.dry_run,
-            from: Process { pid: std::process::id(), version: own },
-            to: None,
-            connections: 0,
-            frozen_us: 0,
-            history_bytes: 0,
-        };
+        let mut outcome = Outcome::begun(&self.wish, Process::own());
         match self.hand_over(&mut outcome) {
             Ok(given) => {
                 outcome.done = true;
@@ -100,16 +96,18 @@ impl Giving<'_> {
         let program = self.program.path.clone();
         (self.tell)(Step::Checked { program, version: proof.version });
         let mut heir = Heir::start(&self.program)?;
+        *self.line.lock() = Some(Arc::clone(&heir.line));
+        let touched = Touched::new().map_err(|error| error.to_string())?;
         let done = self.prepare(&heir, outcome).and_then(|sent| {
             if self.wish.dry_run {
                 heir.line.say(&FromOld::Enough, &[], Deadline::after(BATCH))?;
                 return Ok(None);
             }
-            let frozen = self.commit(&mut heir, &sent, outcome)?;
+            let frozen = self.commit(&mut heir, (&sent, &touched), outcome)?;
             Ok(Some((frozen, sent as Arc<dyn Outlet>)))
         });
         match done {
-            Ok(Some((frozen, outlet))) => Ok(Some(Given { heir, frozen, outlet })),
+            Ok(Some((frozen, outlet))) => Ok(Some(Given { heir, frozen, touched, outlet })),
             Ok(None) => {
                 if !heir.has_ended_in(HELLO) {
                     heir.end();
@@ -131,14 +129,15 @@ impl Giving<'_> {
         (self.tell)(Step::Started { pid: to.pid, version: to.version.clone() });
         outcome.to = Some(to);
         let line = &heir.line;
-        let keeper: Vec<_> = self.keeper.iter().map(|keeper| keeper.as_fd()).collect();
+        let keeper = self.keeper.clone();
+        let keeper: Vec<_> = keeper.iter().map(|keeper| keeper.as_fd()).collect();
         let welcome = FromOld::Welcome {
             speaks: spoken,
             uptime_ms: self.freezer.uptime_ms(),
             has_keeper: !keeper.is_empty(),
         };
         line.say(&welcome, &keeper, Deadline::after(BATCH))?;
-        let listeners = self.listeners;
+        let listeners = self.listeners.clone();
         let doors = listeners.iter().map(|(door, _)| (*door).into()).collect();
         let sockets: Vec<_> = listeners.iter().map(|(_, listener)| listener.as_fd()).collect();
         line.say(&FromOld::Listeners(doors), &sockets, Deadline::after(BATCH))?;
@@ -180,7 +179,7 @@ impl Giving<'_> {
     fn commit(
         &mut self,
         heir: &mut Heir,
-        sent: &Arc<Sent>,
+        (sent, touched): (&Arc<Sent>, &Touched),
         outcome: &mut Outcome,
     ) -> Result<Frozen, Failed> {
         let courier = Arc::clone(sent) as Arc<dyn Courier>;
@@ -188,7 +187,7 @@ impl Giving<'_> {
             self.freezer.freeze(&courier, Patience::default()).map_err(|why| why.to_string())?;
         let connections = sent.sockets.load(Ordering::Acquire);
         let patience = LOAD + Duration::from_secs(connections / LOADED_PER_S);
-        let answer = sent.cargo(frozen.cargo()).and_then(|()| heir.line.next(patience));
+        let answer = sent.cargo(frozen.cargo(), touched).and_then(|()| heir.line.next(patience));
         let served = match answer {
             Ok(FromNew::Serving { connections }) => Some(connections),
             Ok(other) => return Err(self.undo(heir, frozen, format!("it says {other:?}"))),
@@ -201,6 +200,8 @@ impl Giving<'_> {
         };
         outcome.connections = served.unwrap_or(connections);
         outcome.frozen_us = u64::try_from(frozen.since().elapsed().as_micros()).unwrap_or(u64::MAX);
+        let (connections, frozen_us) = (outcome.connections, outcome.frozen_us);
+        (self.tell)(Step::Committed { connections, frozen_us });
         Ok(frozen)
     }
 
@@ -248,10 +249,10 @@ impl Sent {
         self.line.say(message, &[file.as_fd()], Deadline::after(BATCH))
     }
 
-    fn cargo(&self, cargo: &Cargo) -> Result<(), String> {
+    fn cargo(&self, cargo: &Cargo, touched: &Touched) -> Result<(), String> {
         let Cargo { changes, common, shards } = cargo;
         let announced = FromOld::Cargo { shards: shards.len() };
-        self.line.say(&announced, &[], Deadline::after(BATCH))?;
+        self.line.say(&announced, &[touched.as_fd()], Deadline::after(BATCH))?;
         for part in [changes, common].into_iter().chain(shards) {
             let file = sealed("throng", &[part]).map_err(|error| error.to_string())?;
             self.line.say(&FromOld::Part, &[file.as_fd()], Deadline::after(BATCH))?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde::{Deserialize, Serialize};
 use throng_hub::state::Version;
 
@@ -153,6 +153,12 @@ impl Line {
         })
     }
 
+    /// Ends every waiting for the new process, for a reason of this one's own.
+    pub(crate) fn hang_up(&self, why: &str) {
+        self.heard.lock().over = Some(why.to_owned());
+        self.news.notify_all();
+    }
+
     /// Why the new process ended, if it said so.
     fn refusal(&self) -> Option<String> {
         let mut heard = self.heard.lock();
@@ -209,6 +215,9 @@ impl Line {
         loop {
             let heard = self.channel.receive::<FromNew>(Deadline::after(LISTEN));
             let mut state = self.heard.lock();
+            if state.over.is_some() {
+                return;
+            }
             match heard {
                 Ok((FromNew::Got(arrived), _)) => {
                     state.got += 1;
@@ -300,6 +309,13 @@ impl Heir {
         }
         let heard = self.line.heard.lock();
         heard.news.iter().any(|news| matches!(news, FromNew::Serving { .. }))
+    }
+
+    /// Tells it to stop, as this process was told.
+    pub(crate) fn stop(&self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        // It may have ended.
+        pid.map(|pid| kill_process(pid, Signal::TERM));
     }
 
     /// Whether it is gone.

@@ -49,7 +49,7 @@ pub(crate) enum FromOld {
     /// Everything that could go ahead has gone.
     Ahead,
     /// The freeze: everything else, in sealed files that come one by one in this order: changes of
-    /// the history, what all share, and each shard.
+    /// the history, what all share, and each shard. With the list for connections that are used.
     Cargo { shards: usize },
     /// One of those files.
     Part,

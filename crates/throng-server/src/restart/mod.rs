@@ -2,13 +2,15 @@
 //! tell each other, and who serves when something fails in between.
 
 pub(crate) mod channel;
-mod give;
-mod heir;
+pub(crate) mod give;
+pub(crate) mod heir;
 pub mod keeper;
 pub mod manager;
 mod message;
 pub(crate) mod orders;
 mod outcome;
-mod take;
+pub(crate) mod succession;
+pub(crate) mod take;
+mod touched;
 
 pub use outcome::{Outcome, Process, Step, Wish};

@@ -59,3 +59,26 @@ pub struct Process {
     pub pid: u32,
     pub version: String,
 }
+
+impl Outcome {
+    /// Nothing done yet.
+    pub(crate) fn begun(wish: &Wish, from: Process) -> Self {
+        Self {
+            done: false,
+            why: None,
+            dry_run: wish.dry_run,
+            from,
+            to: None,
+            connections: 0,
+            frozen_us: 0,
+            history_bytes: 0,
+        }
+    }
+}
+
+impl Process {
+    /// This one.
+    pub(crate) fn own() -> Self {
+        Self { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned() }
+    }
+}

@@ -13,6 +13,7 @@ use crate::log::{Log, line};
 use super::channel::{Channel, ChannelError, Deadline, unsealed};
 use super::manager::{HANDOFF_VARIABLE, KEEPER_VARIABLE};
 use super::heir::Proof;
+use super::touched::Touched;
 use super::message::{Doorway, FromNew, FromOld, Hello, Tag};
 
 /// How long the old process may be silent: it works for seconds between two messages at most.
@@ -83,6 +84,8 @@ pub(crate) struct Taking {
     pub(crate) uptime_ms: u64,
     pub(crate) keeper: Option<OwnedFd>,
     pub(crate) listeners: Vec<(Door, TcpListener)>,
+    /// Where the connections go that this process uses.
+    pub(crate) touched: Option<Touched>,
     sockets: u64,
 }
 
@@ -94,7 +97,7 @@ impl Taking {
     pub(crate) fn begin(channel: Channel, descriptors: u64) -> Result<Self, TakeError> {
         let hello = Hello { proof: Proof::own(), descriptors };
         let mut taking =
-            Self { channel, uptime_ms: 0, keeper: None, listeners: Vec::new(), sockets: 0 };
+            Self { channel, uptime_ms: 0, keeper: None, listeners: Vec::new(), touched: None, sockets: 0 };
         taking.say(&FromNew::Hello(hello))?;
         let (welcome, mut with) = taking.next()?;
         let FromOld::Welcome { has_keeper, uptime_ms, speaks: _ } = welcome else {
@@ -135,6 +138,7 @@ impl Taking {
                 FromOld::Ahead => self.say(&FromNew::Ready { sockets: self.sockets })?,
                 FromOld::Enough => return Ok(Taken::Rehearsed),
                 FromOld::Cargo { shards } => {
+                    self.touched = with.into_iter().next().map(Touched::of);
                     let cargo = self.cargo(shards)?;
                     let loaded = loading.load(cargo);
                     let loaded = loaded.map_err(|error| self.refuse(error.to_string()))?;

@@ -1,0 +1,234 @@
+//! The old process's life around a restart: begins one, tells who asked, leaves when another process
+//! serves, and comes back if that one dies at once.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use super::give::{Given, Giving};
+use super::heir::{Line, Program};
+use super::touched::Touched;
+use super::manager::{Manager, notify};
+use super::outcome::{Outcome, Process, Step, Wish};
+use crate::front::Front;
+use crate::handoff::{Freezer, Listeners, Parachute};
+use crate::log::{Log, line};
+
+/// How long the old process holds the sockets of connections that live in the new one.
+const PARACHUTE: Duration = Duration::from_secs(5);
+/// And how long it stays at most for requests that it is still answering.
+const REQUESTS: Duration = Duration::from_secs(30);
+/// How often it looks whether there are any left.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Who is told of a restart, besides the log.
+pub(crate) type Asker = (mpsc::Sender<Step>, oneshot::Sender<Outcome>);
+
+/// Restarts of this process.
+pub(crate) struct Succession {
+    pub(crate) program: Option<Program>,
+    pub(crate) manager: Manager,
+    /// The way to the keeper.
+    pub(crate) keeper: Option<Arc<OwnedFd>>,
+    pub(crate) listeners: Listeners,
+    pub(crate) log: Log,
+    running: Option<Running>,
+}
+
+/// A restart under way, in a thread of its own.
+struct Running {
+    done: oneshot::Receiver<(Outcome, Option<Given>)>,
+    asker: Option<oneshot::Sender<Outcome>>,
+    /// The line to the new process, once there is one.
+    line: Arc<Mutex<Option<Arc<Line>>>>,
+}
+
+/// Whether the old process is needed any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    ForGood,
+    /// The new process died at once, and this one serves again.
+    CameBack,
+}
+
+impl Succession {
+    pub(crate) fn new(program: Option<Program>, manager: Manager, log: Log) -> Self {
+        let listeners = Listeners::default();
+        Self { program, manager, keeper: None, listeners, log, running: None }
+    }
+
+    /// Begins a restart, unless there is a reason not to.
+    pub(crate) fn begin(&mut self, front: &Arc<Front>, wish: Wish, asker: Option<Asker>) {
+        let (steps, asker) = asker.unzip();
+        if let Err(why) = self.may_begin() {
+            line!(self.log, Warn, "restart", "no restart: {}", why);
+            let refused = refused(&wish, why);
+            asker.map(|asker| asker.send(refused)); // who asked may be gone
+            return;
+        }
+        let Some(program) = self.program.clone() else { return };
+        let (finish, done) = oneshot::channel();
+        let line = Arc::<Mutex<Option<Arc<Line>>>>::default();
+        let giving = Giving {
+            freezer: Freezer::new(Arc::clone(front)),
+            listeners: self.listeners.clone(),
+            program,
+            wish,
+            keeper: self.keeper.clone(),
+            tell: teller(self.log.clone(), steps),
+            line: Arc::clone(&line),
+        };
+        let started = std::thread::Builder::new().name("restart".to_owned()).spawn(move || {
+            // Nobody waits any more only when the process ends.
+            finish.send(giving.run()).ok();
+        });
+        match started {
+            Ok(_) => self.running = Some(Running { done, asker, line }),
+            Err(error) => {
+                line!(self.log, Error, "restart", "no restart: there is no thread: {}", error);
+            }
+        }
+    }
+
+    fn may_begin(&self) -> Result<(), String> {
+        if self.running.is_some() {
+            return Err("a restart is under way already".to_owned());
+        }
+        if self.program.is_none() {
+            return Err("this server was not started as a program of its own".to_owned());
+        }
+        match self.manager {
+            Manager::Watching(name) => Err(format!(
+                "{name} would take it for the end of the server, since it knows it by the number \
+                 of this process; start it with --keeper auto (which is the default)"
+            )),
+            Manager::None | Manager::Notified | Manager::Kept => Ok(()),
+        }
+    }
+
+    /// Waits for the end of the restart that is under way; none where the old process goes on.
+    pub(crate) async fn given(&mut self) -> Option<Given> {
+        let Some(running) = &mut self.running else { return std::future::pending().await };
+        let done = (&mut running.done).await;
+        let asker = self.running.take().and_then(|running| running.asker);
+        let Ok((outcome, given)) = done else {
+            line!(self.log, Error, "restart", "a bug: the restart broke off; this process goes on");
+            return None;
+        };
+        self.say(&outcome);
+        asker.map(|asker| asker.send(outcome)); // who asked may be gone
+        given
+    }
+
+    fn say(&self, outcome: &Outcome) {
+        let Outcome { why, to, connections, frozen_us, dry_run, .. } = outcome;
+        match (why, to) {
+            (None, Some(to)) if !dry_run => line!(
+                self.log,
+                Info,
+                "restart.done",
+                "pid {} serves now (throng {}): {} connections stayed, none was closed; they waited {} us",
+                to.pid,
+                to.version,
+                connections,
+                frozen_us
+            ),
+            (None, _) => line!(
+                self.log,
+                Info,
+                "restart.rehearsed",
+                "a restart was rehearsed, and would keep {} connections",
+                connections
+            ),
+            (Some(why), _) => line!(
+                self.log,
+                Error,
+                "restart.failed",
+                "no restart, and nothing has changed: {}",
+                why
+            ),
+        }
+    }
+
+    /// Ends a restart that is under way, if it can still be ended.
+    pub(crate) async fn call_off(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        if let Some(line) = running.line.lock().take() {
+            line.hang_up("the server was told to stop");
+        }
+        // It ends within its own deadlines; most often at once.
+        let Ok((outcome, given)) = running.done.await else { return };
+        running.asker.map(|asker| asker.send(outcome)); // who asked may be gone
+        if let Some(given) = given {
+            // Too late: the other serves, and is what was told to stop.
+            given.heir.stop();
+            let _parachute = given.frozen.give_up(given.outlet);
+        }
+    }
+
+    /// Leaves what was handed over alone, answers what is left, and ends; or takes it back.
+    pub(crate) async fn leave(&mut self, front: &Arc<Front>, given: Given) -> Left {
+        let Given { mut heir, frozen, outlet, touched } = given;
+        let parachute = frozen.give_up(outlet);
+        if self.manager == Manager::Notified
+            && let Err(error) = notify(&format!("MAINPID={}\nREADY=1", heir.pid()))
+        {
+            line!(
+                self.log,
+                Warn,
+                "restart.notify",
+                "systemd was not told that pid {} serves now: {}; the unit needs Type=notify",
+                heir.pid(),
+                error
+            );
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < PARACHUTE {
+            tokio::time::sleep(LOOK).await;
+            if heir.has_ended_in(Duration::ZERO) {
+                heir.end();
+                self.take_back(front, parachute, touched);
+                return Left::CameBack;
+            }
+        }
+        drop(parachute);
+        while front.gate.busy() > 0 && begun.elapsed() < REQUESTS {
+            tokio::time::sleep(LOOK).await;
+        }
+        Left::ForGood
+    }
+
+    fn take_back(&mut self, front: &Arc<Front>, parachute: Parachute, touched: Touched) {
+        let before = front.clients.open();
+        let touched = touched.numbers().unwrap_or_default();
+        let gone = touched.len();
+        let kept = before.saturating_sub(gone as u64);
+        parachute.take_back(move |number, _| !touched.contains(&number));
+        line!(
+            self.log,
+            Error,
+            "restart.back",
+            "the new process died at once, and this one serves again: {} connections it had not touched go on, {} are cut off and come back; every channel with a history has a new epoch, so that no offset is given twice",
+            kept,
+            gone
+        );
+    }
+}
+
+fn refused(wish: &Wish, why: String) -> Outcome {
+    Outcome { why: Some(why), ..Outcome::begun(wish, Process::own()) }
+}
+
+/// Tells the log, and who asked.
+fn teller(log: Log, steps: Option<mpsc::Sender<Step>>) -> Box<dyn FnMut(Step) + Send> {
+    Box::new(move |step| {
+        line!(log, Debug, "restart.step", "restart: {:?}", step);
+        // Who asked may be gone, or slow to read; the outcome tells the same.
+        if let Some(steps) = &steps {
+            steps.try_send(step).ok();
+        }
+    })
+}
