@@ -59,7 +59,7 @@ fn with_command(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
 
 fn run(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(args) => serve::run(&args, out),
         Command::Publish(args) => publish::publish(&args, out),
         Command::Broadcast(args) => publish::broadcast(&args, out),
         Command::Subscribe(args) => subscribe::run(&args, out),

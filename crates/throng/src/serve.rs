@@ -1,17 +1,30 @@
 //! `throng serve`: settles the configuration, starts the log, and hands over to the server.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 
 use throng_server::config::{self, Level, Settings, Sources};
 use throng_server::log::{Log, Target, line};
+use throng_server::restart::manager::{Manager, Surroundings};
+use throng_server::restart::{self, Program, Proof};
 use throng_server::{ServeOptions, Started};
 
-use crate::args::ServeArgs;
+use crate::args::{Keeper, ServeArgs};
 use crate::config::{environment, unusable};
 use crate::failure::Failure;
 use crate::text::thousands;
 
-pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &ServeArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let program = Program { path: own_path()?, arguments: std::env::args_os().skip(1).collect() };
+    let manager = Surroundings::read().manager();
+    let keeps = match args.keeper {
+        Keeper::Auto => matches!(manager, Manager::Watching(_)),
+        Keeper::Always => manager != Manager::Kept,
+        Keeper::Never => false,
+    };
+    if keeps && !args.prove && !restart::is_inherited() {
+        return keep(program);
+    }
     let loaded = config::load(Sources {
         file: args.config.clone(),
         env: environment(),
@@ -19,15 +32,44 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
         dev: args.dev,
     });
     let settings = loaded.settings.as_ref().ok_or_else(|| unusable(&loaded))?.clone();
+    if args.prove {
+        return Ok(writeln!(out, "{}", crate::text::json(&Proof::own())?)?);
+    }
     let log = start_log(&settings)?;
     for warning in &loaded.warnings {
         line!(log, Warn, "config", "{}", warning);
     }
     let any_port = settings.dev;
     let dev = settings.dev;
-    let options = ServeOptions { settings, any_port, command: own_command() };
+    let options = ServeOptions {
+        settings,
+        any_port,
+        command: own_command(),
+        program: Some(program),
+        manager,
+    };
     throng_server::serve(options, &log, |started| announce(&log, started, dev))
         .map_err(|error| Failure::could_not_run(error.to_string()))
+}
+
+/// Stays before the server, and ends as it ends.
+fn keep(program: Program) -> Result<(), Failure> {
+    let name = program.path.display().to_string();
+    let ended = restart::keeper::keep(program).map_err(|error| {
+        Failure::could_not_run(format!("the server {name} cannot be kept running: {error}"))
+    })?;
+    match ended.status {
+        0 => Ok(()),
+        // It has said why.
+        status => Err(Failure { status, message: String::new() }),
+    }
+}
+
+/// Where this program is, whatever is installed there later.
+fn own_path() -> Result<PathBuf, Failure> {
+    std::env::current_exe().map_err(|error| {
+        Failure::could_not_run(format!("this program does not find itself: {error}"))
+    })
 }
 
 fn start_log(settings: &Settings) -> Result<Log, Failure> {

@@ -4,10 +4,8 @@
 //! a new one through a channel, and ends as that one ends.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -19,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::channel::{Channel, ChannelError, Deadline};
+use super::heir::Program;
 use super::manager::{HANDOFF_VARIABLE, KEEPER_VARIABLE};
 
 /// News of the serving process that may wait to be read; there is one at a restart.
@@ -59,7 +58,7 @@ pub struct Ended {
 ///
 /// # Errors
 /// When it cannot be started or watched.
-pub fn keep(program: PathBuf, arguments: Vec<OsString>) -> io::Result<Ended> {
+pub fn keep(program: Program) -> io::Result<Ended> {
     // A server that hands over exits before its successor does: its child becomes ours.
     set_child_subreaper(Some(rustix::process::getpid()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -74,15 +73,15 @@ pub fn keep(program: PathBuf, arguments: Vec<OsString>) -> io::Result<Ended> {
         }
         let mut ends = signal(SignalKind::child())?;
         let (channel, other) = Channel::pair()?;
-        let first = start(program, arguments, other)?;
+        let first = start(&program, other)?;
         let mut kept = Kept { serving: first, ended: HashMap::new(), news: listen(channel)?, signals };
         kept.watch(&mut ends).await
     })
 }
 
-fn start(program: PathBuf, arguments: Vec<OsString>, channel: OwnedFd) -> io::Result<Pid> {
-    let child = Command::new(program)
-        .args(arguments)
+fn start(program: &Program, channel: OwnedFd) -> io::Result<Pid> {
+    let child = Command::new(&program.path)
+        .args(&program.arguments)
         .env(KEEPER_VARIABLE, "stdin")
         .env_remove(HANDOFF_VARIABLE)
         .stdin(Stdio::from(channel))

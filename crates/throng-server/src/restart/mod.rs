@@ -13,4 +13,12 @@ pub(crate) mod succession;
 pub(crate) mod take;
 mod touched;
 
+pub use heir::{Program, Proof};
 pub use outcome::{Outcome, Process, Step, Wish};
+
+/// Whether this process takes over from another, or has a keeper already.
+#[must_use]
+pub fn is_inherited() -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| value == "stdin");
+    set(manager::HANDOFF_VARIABLE) || set(manager::KEEPER_VARIABLE)
+}
