@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use throng_hub::state::Version;
+use tokio::sync::oneshot;
 
+use crate::front::Asks;
 use crate::handoff::{Cargo, Courier, Freezer, Frozen, Listeners, Outlet, Parcel, Patience};
 
 use super::channel::{Deadline, sealed};
-use super::heir::{Heir, Line, Program, Proof};
+use super::heir::{Heir, Line, Program, Proof, Reply};
 use super::touched::Touched;
 use super::message::{FromNew, FromOld, Tag, common};
 use super::outcome::{Outcome, Process, Step, Wish};
@@ -283,6 +285,10 @@ impl Courier for Sent {
 
 /// Where what is left in the old process goes after the commit.
 impl Outlet for Sent {
+    fn call(&self, method: &str, asks: Asks, body: &[u8]) -> oneshot::Receiver<Reply> {
+        self.line.call(method, asks, body)
+    }
+
     fn arrival(&self, state: Vec<u8>, socket: OwnedFd) {
         let file = match sealed("throng", &[&state]) {
             Ok(file) => file,

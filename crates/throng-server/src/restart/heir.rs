@@ -1,9 +1,9 @@
 //! The new process as the old one sees it: started, listened to, and, if need be, ended.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io::{self, Read};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -14,10 +14,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde::{Deserialize, Serialize};
 use throng_hub::state::Version;
+use tokio::sync::oneshot;
 
-use super::channel::{Channel, ChannelError, Deadline};
+use super::channel::{Channel, ChannelError, Deadline, sealed, unsealed};
 use super::manager::{HANDOFF_VARIABLE, KEEPER_VARIABLE};
-use super::message::{CONVERSATION, FromNew, FromOld, Hello};
+use super::message::{CONVERSATION, Call, FromNew, FromOld, Hello};
+use crate::front::Asks;
 
 /// Messages of the new process that nobody has asked for yet; it speaks when spoken to.
 const NEWS_MAX: usize = 64;
@@ -25,6 +27,8 @@ const NEWS_MAX: usize = 64;
 const LISTEN: Duration = Duration::from_secs(3600);
 /// What a proof, or a complaint of the program, may be in bytes: a pipe's worth.
 const SAID_BYTES_MAX: u64 = 64 * 1024;
+/// How long a request of the API may wait for its turn on the line.
+const CALL: Duration = Duration::from_secs(2);
 /// The flag that makes a program load its configuration, say who it is, and end.
 pub const PROVE_FLAG: &str = "--prove";
 
@@ -138,7 +142,18 @@ pub(crate) struct Line {
     channel: Channel,
     heard: Mutex<Heard>,
     news: Condvar,
+    calls: Mutex<Calls>,
 }
+
+/// Requests of the API that the new process is answering.
+#[derive(Debug, Default)]
+struct Calls {
+    last: u64,
+    waiting: HashMap<u64, oneshot::Sender<Reply>>,
+}
+
+/// The answer to a request of the API: its status and body.
+pub(crate) type Reply = (u16, Vec<u8>);
 
 impl Line {
     pub(crate) fn say(
@@ -151,6 +166,35 @@ impl Line {
             // What the other process said last is the better reason.
             self.refusal().unwrap_or_else(|| error.to_string())
         })
+    }
+
+    /// Passes a request of the API on; its answer is nothing when the new process is gone. There are
+    /// no more of them than this process had connections at the commit.
+    pub(crate) fn call(&self, method: &str, asks: Asks, body: &[u8]) -> oneshot::Receiver<Reply> {
+        let (reply, answer) = oneshot::channel();
+        let id = {
+            let mut calls = self.calls.lock();
+            calls.last += 1;
+            let id = calls.last;
+            calls.waiting.insert(id, reply);
+            id
+        };
+        let message = FromOld::Call(Call { id, method: method.to_owned(), asks });
+        let sent = sealed("throng", &[body]).map_err(|error| error.to_string()).and_then(|body| {
+            self.say(&message, &[body.as_fd()], Deadline::after(CALL))
+        });
+        if sent.is_err() {
+            self.calls.lock().waiting.remove(&id);
+        }
+        answer
+    }
+
+    fn replied(&self, id: u64, status: u16, with: Vec<OwnedFd>) {
+        let waiting = self.calls.lock().waiting.remove(&id);
+        let body = with.into_iter().next().and_then(|body| unsealed(body).ok());
+        if let (Some(waiting), Some(body)) = (waiting, body) {
+            waiting.send((status, body)).ok(); // who asked may be gone
+        }
     }
 
     /// Ends every waiting for the new process, for a reason of this one's own.
@@ -214,6 +258,10 @@ impl Line {
     fn listen(&self) {
         loop {
             let heard = self.channel.receive::<FromNew>(Deadline::after(LISTEN));
+            if let Ok((FromNew::Reply { id, status }, with)) = heard {
+                self.replied(id, status, with);
+                continue;
+            }
             let mut state = self.heard.lock();
             if state.over.is_some() {
                 return;
@@ -235,6 +283,8 @@ impl Line {
             drop(state);
             self.news.notify_all();
             if over {
+                // Nobody answers them any more.
+                self.calls.lock().waiting.clear();
                 return;
             }
         }
@@ -270,6 +320,7 @@ impl Heir {
                 channel,
                 heard: Mutex::default(),
                 news: Condvar::default(),
+                calls: Mutex::default(),
             });
             let listening = Arc::clone(&line);
             let ear = std::thread::Builder::new()

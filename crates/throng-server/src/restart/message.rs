@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::heir::Proof;
+use crate::front::Asks;
 
 /// Versions of this conversation that this program speaks, the first and the last.
 pub(crate) const CONVERSATION: (u32, u32) = (1, 1);
@@ -22,6 +23,8 @@ pub(crate) enum FromNew {
     /// Everything is loaded and checked, and this process serves from now on: the one message
     /// after which the other never serves again.
     Serving { connections: u64 },
+    /// The answer to a call of the API; its body in a sealed file.
+    Reply { id: u64, status: u16 },
 }
 
 /// Who the new process is.
@@ -59,6 +62,19 @@ pub(crate) enum FromOld {
     Arrival,
     /// After the commit: a backend's answer, in a sealed file.
     BackendAnswer,
+    /// After the commit: a request of the API that came to the old process, its body in a sealed
+    /// file. Whoever made it had the right to.
+    Call(Call),
+}
+
+/// A request of the API. Its body comes in a sealed file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Call {
+    /// By which its reply is known.
+    pub(crate) id: u64,
+    /// Empty for the old form, in which the body names it.
+    pub(crate) method: String,
+    pub(crate) asks: Asks,
 }
 
 /// A listener's door.

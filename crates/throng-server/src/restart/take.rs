@@ -2,19 +2,22 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
+
+use http_body_util::BodyExt;
+use tokio::runtime::Handle;
 
 use crate::front::Door;
 use crate::handoff::{Cargo, Incoming, Loaded, Loading, Serving};
 use crate::log::{Log, line};
 
-use super::channel::{Channel, ChannelError, Deadline, unsealed};
+use super::channel::{Channel, ChannelError, Deadline, sealed, unsealed};
 use super::manager::{HANDOFF_VARIABLE, KEEPER_VARIABLE};
 use super::heir::Proof;
 use super::touched::Touched;
-use super::message::{Doorway, FromNew, FromOld, Hello, Tag};
+use super::message::{Call, Doorway, FromNew, FromOld, Hello, Tag};
 
 /// How long the old process may be silent: it works for seconds between two messages at most.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -223,14 +226,15 @@ impl Taking {
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub(crate) fn hear(self, serving: Arc<Serving>, log: Log) -> io::Result<()> {
+    pub(crate) fn hear(self, late: Late) -> io::Result<()> {
+        let channel = Arc::new(self.channel);
         let hear = move || {
             loop {
-                match self.channel.receive(Deadline::after(LISTEN)) {
-                    Ok((message, with)) => take_late(&serving, &message, with, &log),
+                match channel.receive(Deadline::after(LISTEN)) {
+                    Ok((message, with)) => late.take(&channel, message, with),
                     Err(ChannelError::Silent(_)) => {}
                     // It has ended; nothing more comes of what it had asked.
-                    Err(_) => return serving.give_up_calls(),
+                    Err(_) => return late.serving.give_up_calls(),
                 }
             }
         };
@@ -238,26 +242,58 @@ impl Taking {
     }
 }
 
-fn take_late(serving: &Serving, message: &FromOld, mut with: Vec<OwnedFd>, log: &Log) {
-    let socket = (with.len() == 2).then(|| with.pop()).flatten();
-    let state = with.pop().map(unsealed);
-    let taken = match (message, state, socket) {
-        (FromOld::Arrival, Some(Ok(state)), Some(socket)) => {
-            serving.arrive(&state, socket).map_err(|error| error.to_string())
+/// Takes what comes from the old process after the commit.
+pub(crate) struct Late {
+    pub(crate) serving: Arc<Serving>,
+    pub(crate) log: Log,
+    pub(crate) runtime: Handle,
+}
+
+impl Late {
+    fn take(&self, channel: &Arc<Channel>, message: FromOld, mut with: Vec<OwnedFd>) {
+        let socket = (with.len() == 2).then(|| with.pop()).flatten();
+        let state = with.pop().map(unsealed);
+        let taken = match (message, state, socket) {
+            (FromOld::Arrival, Some(Ok(state)), Some(socket)) => {
+                self.serving.arrive(&state, socket).map_err(|error| error.to_string())
+            }
+            (FromOld::BackendAnswer, Some(Ok(answer)), None) => {
+                self.serving.backend_answer(&answer).map_err(|error| error.to_string())
+            }
+            (FromOld::Call(call), Some(Ok(body)), None) => {
+                self.answer(Arc::clone(channel), call, body);
+                Ok(())
+            }
+            _ => Err("not what it says it is".to_owned()),
+        };
+        if let Err(why) = taken {
+            line!(
+                self.log,
+                Warn,
+                "restart.late",
+                "something that the process before this one sent is lost: {}",
+                why
+            );
         }
-        (FromOld::BackendAnswer, Some(Ok(answer)), None) => {
-            serving.backend_answer(&answer).map_err(|error| error.to_string())
-        }
-        _ => Err("not what it says it is".to_owned()),
-    };
-    if let Err(why) = taken {
-        line!(
-            log,
-            Warn,
-            "restart.late",
-            "something that the process before this one sent is lost: {}",
-            why
-        );
+    }
+
+    /// Answers a request of the API that came to the old process.
+    fn answer(&self, channel: Arc<Channel>, call: Call, body: Vec<u8>) {
+        let front = Arc::clone(&self.serving.front);
+        self.runtime.spawn(async move {
+            let Call { id, method, asks } = call;
+            let answer = crate::front::call_api(&front, &method, &body, asks).await;
+            let (parts, body) = answer.into_parts();
+            let status = parts.status.as_u16();
+            let Ok(body) = body.collect().await;
+            let file = sealed("throng", &[&body.to_bytes()]);
+            // If the old process is gone, so is who asked.
+            file.map(|file| {
+                let reply = FromNew::Reply { id, status };
+                channel.send(&reply, &[file.as_fd()], Deadline::after(ANSWER))
+            })
+            .ok();
+        });
     }
 }
 
