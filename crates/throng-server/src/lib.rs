@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 mod desk;
 mod front;
+mod handoff;
 pub mod log;
 mod notes;
 mod origin;

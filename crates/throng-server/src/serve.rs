@@ -2,11 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use throng_hub::broker::Broker;
 use throng_hub::event::Mailbox as HubMailbox;
 use throng_hub::memory::Memory;
 use throng_hub::node::{Node, NodeSetup};
@@ -24,12 +26,14 @@ use crate::desk::Desk;
 use crate::front::accept::{accept, address_of, listen, watched};
 use crate::front::gate::Gate;
 use crate::front::{Door, Front};
+use crate::handoff::pause::Pause;
 use crate::log::{Log, line};
 use crate::ring::Ring;
 use crate::rng::{Rng, system_seed};
 use crate::room::{Room, backlog};
+use crate::session::Open;
 use crate::sessions::{Common, HubDoor, Mail, Newest, Sessions, ShardMailbox, UserCounts};
-use crate::shard::{Bounds, Post, Shard, ShardSetup, event_loop};
+use crate::shard::{Bounds, EventLoop, Post, Shard, ShardSetup, event_loop};
 
 /// Locks over the channels of a node: more than threads, so that two seldom want the same.
 const PARTITIONS: usize = 64;
@@ -116,22 +120,9 @@ pub fn serve_until(
         .map_err(|error| ServeError::Start { what: "the front's threads", error })?;
     let room = Room::measure(limit, settings.limits.shards);
     let budget = room.budget(&settings, log).map_err(ServeError::Room)?;
-    let clock = Clock::start();
-    let (common, threads) = start_shards(&settings, log, clock, runtime.handle(), &budget)?;
-    let front = Arc::new(Front {
-        clock,
-        gate: Gate::new(budget.clone()),
-        clients: budget,
-        last_number: AtomicU64::new(0),
-        next_shard: AtomicUsize::new(0),
-        draining: AtomicBool::new(false),
-        arrivals: crate::front::arrivals(),
-        undeclared: crate::front::address::Undeclared::default(),
-        addresses: Addresses::new(settings.limits.per_address),
-        command: options.command,
-        uid: Rng::new(system_seed()).uuid().to_string(),
-        common,
-    });
+    let seats = Seats { log, clock: Clock::start(), budget };
+    let Parts { front, shards } = assemble(&settings, &seats, runtime.handle(), options.command)?;
+    let threads = start_shards(shards, log)?;
     started(&Started {
         address: listeners.address,
         internal: listeners.internal_address,
@@ -151,8 +142,8 @@ pub fn serve_until(
 
 /// The sockets that are listened on.
 struct Listeners {
-    public: std::net::TcpListener,
-    internal: Option<std::net::TcpListener>,
+    public: Arc<std::net::TcpListener>,
+    internal: Option<Arc<std::net::TcpListener>>,
     address: SocketAddr,
     internal_address: Option<SocketAddr>,
 }
@@ -193,6 +184,7 @@ impl Listeners {
         };
         let address = local(&public)?;
         let internal_address = internal.as_ref().map(local).transpose()?;
+        let (public, internal) = (Arc::new(public), internal.map(Arc::new));
         Ok((Self { public, internal, address, internal_address }, taken))
     }
 }
@@ -239,13 +231,66 @@ fn front_runtime() -> io::Result<Runtime> {
 
 type Threads = Vec<JoinHandle<io::Result<()>>>;
 
-fn start_shards(
+/// A server that has been put together, of which nothing runs yet.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) front: Arc<Front>,
+    pub(crate) shards: Vec<Shard<Sessions>>,
+}
+
+/// What a server is put into.
+#[derive(Debug)]
+pub(crate) struct Seats<'a> {
+    pub(crate) log: &'a Log,
+    pub(crate) clock: Clock,
+    pub(crate) budget: Budget,
+}
+
+/// Puts a server together.
+pub(crate) fn assemble(
     settings: &Arc<Settings>,
-    log: &Log,
-    clock: Clock,
+    seats: &Seats<'_>,
     runtime: &Handle,
-    budget: &Budget,
-) -> Result<(Arc<Common>, Threads), ServeError> {
+    command: String,
+) -> Result<Parts, ServeError> {
+    let (common, loops) = common(settings, seats, runtime)?;
+    let clock = seats.clock;
+    let shards = (0_u16..).zip(loops).map(|(number, event_loop)| {
+        let setup = ShardSetup {
+            bounds: bounds(settings),
+            allowance: Arc::clone(&common.allowance),
+            log: seats.log.clone(),
+            seed: system_seed(),
+        };
+        Shard::new(event_loop, setup, clock, Sessions::new(Arc::clone(&common), number))
+    });
+    let shards = shards.collect();
+    let front = Arc::new(Front {
+        clock,
+        gate: Gate::new(seats.budget.clone()),
+        clients: seats.budget.clone(),
+        last_number: AtomicU64::new(0),
+        next_shard: AtomicUsize::new(0),
+        draining: AtomicBool::new(false),
+        arrivals: crate::front::arrivals(),
+        undeclared: crate::front::address::Undeclared::default(),
+        addresses: Addresses::new(settings.limits.per_address),
+        command,
+        uid: Mutex::new(Rng::new(system_seed()).uuid().to_string().into()),
+        doors: OnceLock::new(),
+        common,
+    });
+    Ok(Parts { front, shards })
+}
+
+type Loops = Vec<EventLoop<Open, Mail>>;
+
+/// What the shards have in common, and the event loops that they will have.
+fn common(
+    settings: &Arc<Settings>,
+    Seats { log, clock, budget }: &Seats<'_>,
+    runtime: &Handle,
+) -> Result<(Arc<Common>, Loops), ServeError> {
     let start = |error| ServeError::Start { what: "a shard", error };
     let count = settings.limits.shards.clamp(1, usize::from(u16::MAX) - 1);
     let mut loops = Vec::with_capacity(count);
@@ -260,23 +305,28 @@ fn start_shards(
         mailboxes.push(Arc::new(HubDoor(Arc::clone(shard))));
     }
     mailboxes.push(Arc::clone(&desk) as Arc<dyn HubMailbox>);
-    let broker = Arc::new(Memory::new(PARTITIONS, system_seed()));
+    let memory = Arc::new(Memory::new(PARTITIONS, system_seed()));
+    let broker = Arc::clone(&memory) as Arc<dyn Broker>;
     let setup = NodeSetup { mailboxes, broker, partitions: PARTITIONS, seed: system_seed() };
+    let pause = Arc::<Pause>::default();
     let allowance = Allowance::new(settings.limits.buffer_bytes);
     let switchboard = Switchboard::start(
         &settings.backends,
-        shards.clone(),
+        (shards.clone(), Arc::clone(&pause)),
         runtime.clone(),
         budget,
-        (log.clone(), clock),
+        ((*log).clone(), *clock),
     );
     let common = Arc::new(Common {
         switchboard,
         node: Arc::new(Node::new(setup)),
+        memory,
+        pause,
+        awaited: Mutex::default(),
         settings: Arc::clone(settings),
-        allowance: Arc::clone(&allowance),
+        allowance,
         desk,
-        log: log.clone(),
+        log: (*log).clone(),
         user_counts: UserCounts::default(),
         newest: Newest::default(),
         shards,
@@ -284,32 +334,26 @@ fn start_shards(
         published: AtomicU64::new(0),
         ring: Ring::default(),
     });
-    let mut threads = Vec::with_capacity(count);
-    for (number, event_loop) in loops.into_iter().enumerate() {
-        let setup = ShardSetup {
-            bounds: bounds(settings),
-            allowance: Arc::clone(&allowance),
-            log: log.clone(),
-            seed: system_seed(),
-        };
-        let sessions =
-            Sessions::new(Arc::clone(&common), u16::try_from(number).unwrap_or(u16::MAX));
-        let shard = Shard::new(event_loop, setup, clock, sessions);
+    Ok((common, loops))
+}
+
+fn start_shards(shards: Vec<Shard<Sessions>>, log: &Log) -> Result<Threads, ServeError> {
+    let start = |error| ServeError::Start { what: "a shard", error };
+    let mut threads = Vec::with_capacity(shards.len());
+    for (number, shard) in shards.into_iter().enumerate() {
+        let log = log.clone();
         let thread = std::thread::Builder::new()
             .name(format!("shard-{number}"))
-            .spawn({
-                let log = log.clone();
-                move || alive(&log, || shard.run())
-            })
+            .spawn(move || alive(&log, || shard.run()))
             .map_err(start)?;
         threads.push(thread);
     }
-    Ok((common, threads))
+    Ok(threads)
 }
 
 /// Invariant ALIVE: a panic outside one connection's input ends the process, so that there is
 /// never a dead shard behind a healthy `/health`.
-fn alive<T>(log: &Log, f: impl FnOnce() -> T) -> T {
+pub(crate) fn alive<T>(log: &Log, f: impl FnOnce() -> T) -> T {
     struct Abort<'a>(&'a Log);
     impl Drop for Abort<'_> {
         fn drop(&mut self) {
@@ -350,6 +394,10 @@ async fn run(
     let mut terminate = Terminate::listen()?;
     let (no_more, stopping) = watch::channel(false);
     let door = if listeners.internal.is_some() { Door::Public } else { Door::Both };
+    let mut doors = vec![(door, Arc::clone(&listeners.public))];
+    doors.extend(listeners.internal.iter().map(|one| (Door::Internal, Arc::clone(one))));
+    // It runs once.
+    front.doors.set(doors).ok();
     let public = watched(listeners.public)?;
     tokio::spawn(accept(Arc::clone(front), public, door, stopping.clone()));
     if let Some(internal) = listeners.internal {
@@ -375,7 +423,10 @@ async fn sweep(front: Arc<Front>, mut room: Room) {
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         second.tick().await;
+        // Moved: what expires there is no affair of this process.
+        let Ok(pass) = front.common.pause.enter().await else { return };
         front.common.node.sweep(front.clock.now());
+        drop(pass);
         room.look(&front.clients, &front.common.log);
     }
 }

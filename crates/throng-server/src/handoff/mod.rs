@@ -19,7 +19,9 @@
 //!
 //! # The new process
 //!
-//! 1. [`Loading::prepare`]: shards, node and front, without listeners; nothing serves.
+//! 1. [`Loading::prepare`]: shards, node and front as `serve::assemble` makes them, with a clock
+//!    that counts on ([`Freezer::uptime_ms`], [`crate::clock::Clock::resume`]), without listeners;
+//!    nothing serves.
 //! 2. [`Loading::adopt`]: sockets, as they come; each has a place and is watched from then on, and
 //!    nothing is read. [`Loading::snapshot`]: the history.
 //! 3. [`Loading::load`]: checks and takes in everything, or says what is wrong; sockets that no
@@ -45,6 +47,11 @@
 //! * Which log lines were repeated how often.
 //! * Seats of those who are no clients yet (the old process serves them to their end).
 
+#![cfg_attr(
+    not(test),
+    allow(dead_code, unused_imports, reason = "called by whoever starts the other process")
+)]
+
 mod arrival;
 mod common;
 mod freezing;
@@ -59,6 +66,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use arrival::{put as put_arrival, put_answer};
 pub(crate) use freezing::{CannotFreeze, Freezer, Frozen, Parachute};
 pub(crate) use loading::{LoadError, Loaded, Loading, Serving};
 
@@ -112,4 +120,4 @@ pub(crate) struct Cargo {
 }
 
 /// The sockets that are listened on, by door.
-pub(crate) type Listeners = Vec<(Door, Arc<TcpListener>)>;
+pub(crate) type Doors = Vec<(Door, Arc<TcpListener>)>;

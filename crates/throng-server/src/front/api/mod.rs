@@ -65,6 +65,7 @@ pub(super) async fn answer(front: &Front, visit: Visit, method: &str) -> Answer 
         Ok(Err(_)) => return text(StatusCode::BAD_REQUEST, "the request's body broke off\n"),
         Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the request's body took over 30 s\n"),
     };
+    let Ok(_pass) = front.common.pause.enter().await else { return moved() };
     if method.is_empty() {
         legacy(front, &body).await
     } else {
@@ -185,6 +186,16 @@ async fn legacy(front: &Front, body: &[u8]) -> Answer {
         }
     }
     json(StatusCode::OK, out)
+}
+
+/// Another process serves now: nothing was done, and a new connection reaches it.
+fn moved() -> Answer {
+    let words = "the server was restarted just now; ask again on a new connection\n";
+    let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, words);
+    let headers = answer.headers_mut();
+    headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static("0"));
+    headers.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    answer
 }
 
 fn too_large() -> Answer {
