@@ -4,16 +4,25 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use throng_hub::request::Now;
 
-/// A clock that all threads of a process share; its zero is when it was made.
+/// A clock that all threads of a process share; its zero is when the
+/// server was started.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     zero: Instant,
+    /// What it showed then: a restarted server counts on from where the last process was, so that
+    /// nothing that it takes over happened before zero.
+    base_ms: u64,
 }
 
 impl Clock {
     /// A clock that starts now.
     pub fn start() -> Self {
-        Self { zero: Instant::now() }
+        Self::resume(0)
+    }
+
+    /// A clock that shows this now.
+    pub fn resume(base_ms: u64) -> Self {
+        Self { zero: Instant::now(), base_ms }
     }
 
     /// The time at `instant`.
@@ -22,7 +31,7 @@ impl Clock {
         let unix =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         Now {
-            mono_ms: u64::try_from(mono).unwrap_or(u64::MAX),
+            mono_ms: u64::try_from(mono).unwrap_or(u64::MAX).saturating_add(self.base_ms),
             unix_ms: i64::try_from(unix).unwrap_or(i64::MAX),
         }
     }

@@ -10,6 +10,8 @@ pub mod config;
 pub mod control;
 mod desk;
 mod front;
+mod handoff;
+mod listeners;
 pub mod log;
 mod notes;
 mod origin;
@@ -24,5 +26,6 @@ pub mod shard;
 mod shutdown;
 pub mod token;
 mod users;
+mod watch;
 
 pub use serve::{ServeError, ServeOptions, Started, serve, serve_until};

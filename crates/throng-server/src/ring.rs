@@ -8,9 +8,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use throng_hub::request::Now;
+use throng_hub::state::{Corrupt, Field, Fields, Part, Record, Since, Through, Within, Writer};
 use uuid::Uuid;
 
 use crate::clock::Clock;
+use crate::handoff::parts::Pair;
+use crate::shard::Address;
 
 /// Closes that are remembered.
 const CLOSES_MAX: usize = 8_000;
@@ -40,13 +43,13 @@ pub(crate) struct Close {
 const _: () = assert!(size_of::<Close>() <= 96);
 
 /// A visitor that did not become a client.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Refused {
     pub at_s: u32,
     pub address: Option<IpAddr>,
     /// The HTTP status.
     pub status: u16,
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
 }
 
 /// How often, in all and lately.
@@ -66,7 +69,7 @@ struct Kept {
     closes: VecDeque<Close>,
     refusals: VecDeque<Refused>,
     closed: BTreeMap<u16, Tally>,
-    refused: BTreeMap<&'static str, Tally>,
+    refused: BTreeMap<Cow<'static, str>, Tally>,
 }
 
 impl Ring {
@@ -87,7 +90,7 @@ impl Ring {
     /// A visitor was refused.
     pub(crate) fn refused(&self, refused: Refused) {
         let mut kept = self.0.lock();
-        kept.refused.entry(refused.reason).or_default().count(refused.at_s);
+        kept.refused.entry(refused.reason.clone()).or_default().count(refused.at_s);
         push(&mut kept.refusals, refused, REFUSALS_MAX);
     }
 
@@ -98,9 +101,10 @@ impl Ring {
     }
 
     /// How many were refused for each reason.
-    pub(crate) fn refused_by_reason(&self, now: Now) -> Vec<(&'static str, Often)> {
+    pub(crate) fn refused_by_reason(&self, now: Now) -> Vec<(Cow<'static, str>, Often)> {
         let second = Clock::second_of(now);
-        self.0.lock().refused.iter().map(|(why, tally)| (*why, tally.often(second))).collect()
+        let kept = self.0.lock();
+        kept.refused.iter().map(|(why, tally)| (why.clone(), tally.often(second))).collect()
     }
 
     /// The last closes that are meant, the newest first.
@@ -116,7 +120,108 @@ impl Ring {
         is_meant: impl Fn(&Refused) -> bool,
     ) -> Vec<Refused> {
         let kept = self.0.lock();
-        kept.refusals.iter().rev().filter(|one| is_meant(one)).take(limit).copied().collect()
+        kept.refusals.iter().rev().filter(|one| is_meant(one)).take(limit).cloned().collect()
+    }
+}
+
+impl Ring {
+    /// Writes down what is remembered.
+    pub(crate) fn put_fields(&self, out: &mut Writer) {
+        let kept = self.0.lock();
+        let Kept { closes, refusals, closed, refused } = &*kept;
+        for close in closes {
+            out.record(1, |out| close.put_fields(out));
+        }
+        for refusal in refusals {
+            out.record(2, |out| refusal.put_fields(out));
+        }
+        for (code, tally) in closed {
+            out.record(3, |out| {
+                code.put(1, out);
+                tally.put_fields(out);
+            });
+        }
+        for (why, tally) in refused {
+            out.record(4, |out| {
+                out.bytes(1, why.as_bytes());
+                tally.put_fields(out);
+            });
+        }
+    }
+
+    /// Remembers what another process did.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn take_fields(&self, mut fields: Fields<'_>) -> Result<(), Corrupt> {
+        let mut kept = self.0.lock();
+        while let Some(field) = fields.next()? {
+            match field.tag {
+                1 => push(&mut kept.closes, Within::take(None, &field)?, CLOSES_MAX),
+                2 => push(&mut kept.refusals, Within::take(None, &field)?, REFUSALS_MAX),
+                3 => {
+                    let (code, tally) = Tally::take_named(&field, |field| Part::take(None, field))?;
+                    kept.closed.insert(code, tally);
+                }
+                4 => {
+                    let (why, tally) = Tally::take_named(&field, |field| {
+                        Ok(Cow::Owned(field.text()?.to_owned()))
+                    })?;
+                    kept.refused.insert(why, tally);
+                }
+                _ => field.pass()?,
+            }
+        }
+        Ok(())
+    }
+}
+
+throng_hub::record!("a close", Close {
+    1 user,
+    2 client,
+    3 number,
+    4 at_s as Since,
+    5 since_s as Since,
+    6 address as MaybeAddress,
+    7 code,
+    8 reason as Words,
+});
+
+throng_hub::record!("a refusal", Refused {
+    1 at_s as Since,
+    2 address as MaybeAddress,
+    3 status,
+    4 reason as Words,
+});
+
+/// Words of this program, or of another version of it.
+struct Words;
+
+impl Through<Cow<'static, str>> for Words {
+    fn absent() -> Option<Cow<'static, str>> {
+        Some(Cow::Borrowed(""))
+    }
+    fn put(value: &Cow<'static, str>, tag: u8, out: &mut Writer) {
+        out.bytes(tag, value.as_bytes());
+    }
+    fn take(_: Option<Cow<'static, str>>, field: &Field<'_>) -> Result<Cow<'static, str>, Corrupt> {
+        Ok(Cow::Owned(field.text()?.to_owned()))
+    }
+}
+
+struct MaybeAddress;
+
+impl Through<Option<IpAddr>> for MaybeAddress {
+    fn absent() -> Option<Option<IpAddr>> {
+        Some(None)
+    }
+    fn put(value: &Option<IpAddr>, tag: u8, out: &mut Writer) {
+        if let Some(address) = value {
+            Address::put(address, tag, out);
+        }
+    }
+    fn take(_: Option<Option<IpAddr>>, field: &Field<'_>) -> Result<Option<IpAddr>, Corrupt> {
+        <Address as Through<IpAddr>>::take(None, field).map(Some)
     }
 }
 
@@ -144,6 +249,40 @@ impl Tally {
             *slot = (minute, 0);
         }
         slot.1 = slot.1.saturating_add(1);
+    }
+
+    /// Behind what is counted, which is field 1.
+    fn put_fields(&self, out: &mut Writer) {
+        let Self { total, minutes } = self;
+        total.put(2, out);
+        for (minute, count) in minutes.iter().filter(|(_, count)| *count > 0) {
+            out.record(3, |out| {
+                (out.second() / 60).saturating_sub(*minute).put(1, out);
+                count.put(2, out);
+            });
+        }
+    }
+
+    fn take_named<N>(
+        field: &Field<'_>,
+        name_of: impl Fn(&Field<'_>) -> Result<N, Corrupt>,
+    ) -> Result<(N, Self), Corrupt> {
+        let mut fields = field.fields("a tally")?;
+        let (mut name, mut tally) = (None, Self::default());
+        while let Some(field) = fields.next()? {
+            match field.tag {
+                1 => name = Some(name_of(&field)?),
+                2 => tally.total = Part::take(None, &field)?,
+                3 => {
+                    let pair: Option<(u32, u32)> = Pair::take(None, &field)?;
+                    let (age, count) = pair.unwrap_or_default();
+                    let minute = (field.second() / 60).saturating_sub(age);
+                    tally.minutes[minute as usize % MINUTES] = (minute, count);
+                }
+                _ => field.pass()?,
+            }
+        }
+        Ok((name.ok_or_else(|| fields.corrupt("it has no name"))?, tally))
     }
 
     fn often(&self, second: u32) -> Often {
@@ -202,12 +341,12 @@ mod tests {
         let ring = Ring::default();
         ring.closed(close(1, 3012, 1));
         for _ in 0..20_000 {
-            ring.refused(Refused { at_s: 2, address: None, status: 503, reason: "full" });
+            ring.refused(Refused { at_s: 2, address: None, status: 503, reason: "full".into() });
         }
         assert_eq!(ring.closes(9, |_| true).len(), 1);
         assert_eq!(ring.refusals(usize::MAX, |_| true).len(), REFUSALS_MAX);
         let often = Often { total: 20_000, lately: 20_000 };
-        assert_eq!(ring.refused_by_reason(at(2)), [("full", often)]);
+        assert_eq!(ring.refused_by_reason(at(2)), [("full".into(), often)]);
     }
 
     #[test]

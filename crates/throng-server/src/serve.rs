@@ -2,18 +2,20 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use throng_hub::broker::Broker;
 use throng_hub::event::Mailbox as HubMailbox;
 use throng_hub::memory::Memory;
 use throng_hub::node::{Node, NodeSetup};
 use throng_limits::Budget;
+use throng_limits::facts::OpenFiles;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::addresses::Addresses;
 use crate::allowance::Allowance;
@@ -21,20 +23,28 @@ use crate::backend::Switchboard;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::desk::Desk;
-use crate::front::accept::{accept, address_of, listen, watched};
+use crate::front::Front;
 use crate::front::gate::Gate;
-use crate::front::{Door, Front};
+use crate::handoff::pause::Pause;
+use crate::handoff::{Loading, Serving};
+use crate::listeners::Listeners;
 use crate::log::{Log, line};
+use crate::restart::channel::Channel;
+use crate::restart::heir::Program;
+use crate::restart::keeper;
+use crate::restart::manager::{Manager, notify};
+use crate::restart::succession::Succession;
+use crate::restart::take::{Inherited, Late, TakeError, Taken, Taking};
 use crate::ring::Ring;
 use crate::rng::{Rng, system_seed};
 use crate::room::{Room, backlog};
+use crate::session::Open;
 use crate::sessions::{Common, HubDoor, Mail, Newest, Sessions, ShardMailbox, UserCounts};
-use crate::shard::{Bounds, Post, Shard, ShardSetup, event_loop};
+use crate::shard::{Bounds, EventLoop, Post, Shard, ShardSetup, event_loop};
+use crate::watch::{End, run};
 
 /// Locks over the channels of a node: more than threads, so that two seldom want the same.
 const PARTITIONS: usize = 64;
-/// Steps of the paced close in a second.
-const SHED_STEPS_PER_S: u32 = 20;
 
 /// What to serve.
 #[derive(Debug)]
@@ -44,6 +54,10 @@ pub struct ServeOptions {
     pub any_port: bool,
     /// How this program is called from any directory; the playground shows it.
     pub command: String,
+    /// The program and its arguments, by which a restart starts it again; none: no restarts.
+    pub program: Option<Program>,
+    /// Who watches this process.
+    pub manager: Manager,
 }
 
 /// Why the server could not start, or did not end well.
@@ -57,6 +71,8 @@ pub enum ServeError {
     Room(String),
     #[error("the log {path}: {error}")]
     Log { path: String, error: io::Error },
+    #[error(transparent)]
+    Take(#[from] TakeError),
 }
 
 /// Who holds the port, and what to do about it.
@@ -73,6 +89,8 @@ pub struct Started {
     pub internal: Option<SocketAddr>,
     /// The port that was wanted and taken, and by whom, when another was used.
     pub taken: Option<(u16, String)>,
+    /// Connections that came from the process before this one, if there was one.
+    pub took_over: Option<u64>,
     /// Clients that fit.
     pub clients: u64,
     /// The descriptor limit.
@@ -105,120 +123,162 @@ pub fn serve_until(
     started: impl FnOnce(&Started),
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let mut settings = options.settings;
+    let inherited = if options.program.is_some() {
+        Inherited::claim().map_err(|error| ServeError::Start { what: "the channel", error })?
+    } else {
+        Inherited::default()
+    };
+    let mut succession = Succession::new(options.program.clone(), options.manager, log.clone());
+    succession.keeper = inherited.keeper.map(Arc::new);
+    match inherited.predecessor {
+        None => begin(options, succession, (log, started), stop),
+        Some(channel) => take_over(options, channel, succession, (log, started), stop),
+    }
+}
+
+/// A server that starts from nothing.
+fn begin(
+    options: ServeOptions,
+    succession: Succession,
+    (log, started): (&Log, impl FnOnce(&Started)),
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
     let limit = Room::raise(log);
-    let (listeners, taken) = Listeners::open(&settings, options.any_port)?;
-    if settings.node_name.is_empty() {
-        settings.node_name = format!("{}_{}", host_name(), listeners.address.port());
-    }
-    let settings = Arc::new(settings);
-    let runtime = front_runtime()
-        .map_err(|error| ServeError::Start { what: "the front's threads", error })?;
-    let room = Room::measure(limit, settings.limits.shards);
-    let budget = room.budget(&settings, log).map_err(ServeError::Room)?;
-    let clock = Clock::start();
-    let (common, threads) = start_shards(&settings, log, clock, runtime.handle(), &budget)?;
-    let front = Arc::new(Front {
-        clock,
-        gate: Gate::new(budget.clone()),
-        clients: budget,
-        last_number: AtomicU64::new(0),
-        next_shard: AtomicUsize::new(0),
-        draining: AtomicBool::new(false),
-        arrivals: crate::front::arrivals(),
-        undeclared: crate::front::address::Undeclared::default(),
-        addresses: Addresses::new(settings.limits.per_address),
-        command: options.command,
-        uid: Rng::new(system_seed()).uuid().to_string(),
-        common,
+    let (listeners, taken) = Listeners::open(&options.settings, options.any_port)?;
+    let built = Built::new(options, &listeners, limit, (log, Clock::start()))?;
+    let threads = start_shards(built.shards, log)?;
+    let told = Started { taken, ..built.told };
+    started(&told);
+    let end = Running { runtime: built.runtime, front: built.front, room: built.room, threads };
+    end.until_the_end(listeners, succession, stop)
+}
+
+/// A server that another process hands everything to.
+fn take_over(
+    options: ServeOptions,
+    channel: Channel,
+    mut succession: Succession,
+    (log, started): (&Log, impl FnOnce(&Started)),
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let limit = Room::raise(log);
+    let mut taking = Taking::begin(channel, limit.soft)?;
+    succession.keeper = taking.keeper.take().map(Arc::new);
+    let inherited = std::mem::take(&mut taking.listeners);
+    let clock = Clock::resume(taking.uptime_ms);
+    let built = Listeners::inherit(inherited, &options.settings, options.any_port).and_then(|own| {
+        let built = Built::new(options, &own, limit, (log, clock))?;
+        Ok((own, built))
     });
-    started(&Started {
-        address: listeners.address,
-        internal: listeners.internal_address,
-        taken,
-        clients: front.clients.ceiling(),
-        descriptors: room.descriptors(),
-        limit_from: room.origin.setter.to_string(),
-        backlog: backlog(),
-    });
-    runtime
-        .block_on(run(&front, listeners, room, stop))
-        .map_err(|error| ServeError::Start { what: "the front", error })?;
-    stop_shards(&front, threads);
-    log.finish(Duration::from_secs(2));
-    Ok(())
-}
-
-/// The sockets that are listened on.
-struct Listeners {
-    public: std::net::TcpListener,
-    internal: Option<std::net::TcpListener>,
-    address: SocketAddr,
-    internal_address: Option<SocketAddr>,
-}
-
-impl Listeners {
-    fn open(
-        settings: &Settings,
-        any_port: bool,
-    ) -> Result<(Self, Option<(u16, String)>), ServeError> {
-        let http = &settings.http;
-        let (public, taken) = match open(&http.address, http.port) {
-            Err(ServeError::Listen { error, holder, .. })
-                if any_port && error.kind() == io::ErrorKind::AddrInUse =>
-            {
-                let next = (1..=100)
-                    .find_map(|step| open(&http.address, http.port.checked_add(step)?).ok());
-                let other = match next {
-                    Some(listener) => listener,
-                    None => open(&http.address, 0)?,
-                };
-                (other, Some((http.port, holder.unwrap_or_default())))
-            }
-            other => (other?, None),
-        };
-        let internal = match http.internal_port {
-            Some(port) if port != http.port => {
-                let address = if http.internal_address.is_empty() {
-                    &http.address
-                } else {
-                    &http.internal_address
-                };
-                Some(open(address, port)?)
-            }
-            _ => None,
-        };
-        let local = |listener: &std::net::TcpListener| {
-            listener.local_addr().map_err(|error| ServeError::Start { what: "a listener", error })
-        };
-        let address = local(&public)?;
-        let internal_address = internal.as_ref().map(local).transpose()?;
-        Ok((Self { public, internal, address, internal_address }, taken))
+    let (listeners, built) = built.map_err(|error| taking.refuse(error.to_string()))?;
+    let Built { runtime, front, shards, room, told } = built;
+    let loading = Loading::prepare(Parts { front, shards });
+    let loading = loading.map_err(|error| taking.refuse(error.to_string()))?;
+    let loaded = match taking.receive(&loading)? {
+        Taken::Rehearsed => return Ok(()),
+        Taken::Everything(loaded) => loaded,
+    };
+    taking.acknowledge(loaded.connections)?;
+    let Serving { front, threads } = loading.serve(taking.touched.take());
+    if let Some(keeper) = &succession.keeper {
+        tell_keeper(keeper, log);
     }
+    let serving = Arc::new(Serving { front: Arc::clone(&front), threads: Vec::new() });
+    let late = Late { serving, log: log.clone(), runtime: runtime.handle().clone() };
+    taking.hear(late).map_err(|error| ServeError::Start { what: "a thread", error })?;
+    started(&Started { took_over: Some(loaded.connections), ..told });
+    Running { runtime, front, room, threads }.until_the_end(listeners, succession, stop)
 }
 
-fn open(address: &str, port: u16) -> Result<std::net::TcpListener, ServeError> {
-    let opened = address_of(address, port).and_then(|at| match listen(at) {
-        // A machine without IPv6 has no `::`.
-        Err(_) if address.is_empty() && at.is_ipv6() && !has_ipv6() => {
-            listen(SocketAddr::from(([0, 0, 0, 0], port)))
+/// A server that has been put together, and what to say of it.
+struct Built {
+    runtime: Runtime,
+    front: Arc<Front>,
+    shards: Vec<Shard<Sessions>>,
+    room: Room,
+    told: Started,
+}
+
+impl Built {
+    fn new(
+        options: ServeOptions,
+        listeners: &Listeners,
+        limit: OpenFiles,
+        (log, clock): (&Log, Clock),
+    ) -> Result<Self, ServeError> {
+        let mut settings = options.settings;
+        if settings.node_name.is_empty() {
+            settings.node_name = format!("{}_{}", host_name(), listeners.address.port());
         }
-        other => other,
-    });
-    opened.map_err(|error| {
-        let in_use = error.kind() == io::ErrorKind::AddrInUse;
-        let holder = in_use.then(|| {
-            throng_limits::facts::listener_holder(port)
-                .unwrap_or_else(|| "somebody who cannot be seen from here".to_owned())
-        });
-        let address =
-            if address.is_empty() { format!("*:{port}") } else { format!("{address}:{port}") };
-        ServeError::Listen { address, error, holder }
-    })
+        let settings = Arc::new(settings);
+        let runtime = front_runtime()
+            .map_err(|error| ServeError::Start { what: "the front's threads", error })?;
+        let room = Room::measure(limit, settings.limits.shards);
+        let budget = room.budget(&settings, log).map_err(ServeError::Room)?;
+        let seats = Seats { log, clock, budget };
+        let Parts { front, shards } =
+            assemble(&settings, &seats, runtime.handle(), options.command)?;
+        let told = Started {
+            address: listeners.address,
+            internal: listeners.internal_address,
+            taken: None,
+            took_over: None,
+            clients: front.clients.ceiling(),
+            descriptors: room.descriptors(),
+            limit_from: room.origin.setter.to_string(),
+            backlog: backlog(),
+        };
+        Ok(Self { runtime, front, shards, room, told })
+    }
 }
 
-fn has_ipv6() -> bool {
-    std::path::Path::new("/proc/net/if_inet6").exists()
+/// A server whose shards run.
+struct Running {
+    runtime: Runtime,
+    front: Arc<Front>,
+    room: Room,
+    threads: Threads,
+}
+
+impl Running {
+    fn until_the_end(
+        self,
+        listeners: Listeners,
+        succession: Succession,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), ServeError> {
+        let Self { runtime, front, room, threads } = self;
+        let log = front.common.log.clone();
+        let served = async {
+            if let Err(error) = notify("READY=1") {
+                line!(log, Warn, "notify", "systemd cannot be told that this is ready: {}", error);
+            }
+            run(&front, listeners, room, (succession, stop)).await
+        };
+        let end = runtime
+            .block_on(served)
+            .map_err(|error| ServeError::Start { what: "the front", error })?;
+        match end {
+            End::Stopped => stop_shards(&front, threads),
+            // The shards stand still, and end with the process.
+            End::HandedOver => line!(log, Info, "handed.over", "this process has ended its part"),
+        }
+        log.finish(Duration::from_secs(2));
+        Ok(())
+    }
+}
+
+fn tell_keeper(keeper: &Arc<OwnedFd>, log: &Log) {
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    if let Err(error) = keeper::tell(keeper, &keeper::News::Serving(own)) {
+        line!(
+            log,
+            Error,
+            "keeper",
+            "the parent that stays was not told that this process serves, and ends with the old one: {}",
+            error
+        );
+    }
 }
 
 /// The machine's name.
@@ -239,13 +299,66 @@ fn front_runtime() -> io::Result<Runtime> {
 
 type Threads = Vec<JoinHandle<io::Result<()>>>;
 
-fn start_shards(
+/// A server that has been put together, of which nothing runs yet.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) front: Arc<Front>,
+    pub(crate) shards: Vec<Shard<Sessions>>,
+}
+
+/// What a server is put into.
+#[derive(Debug)]
+pub(crate) struct Seats<'a> {
+    pub(crate) log: &'a Log,
+    pub(crate) clock: Clock,
+    pub(crate) budget: Budget,
+}
+
+/// Puts a server together.
+pub(crate) fn assemble(
     settings: &Arc<Settings>,
-    log: &Log,
-    clock: Clock,
+    seats: &Seats<'_>,
     runtime: &Handle,
-    budget: &Budget,
-) -> Result<(Arc<Common>, Threads), ServeError> {
+    command: String,
+) -> Result<Parts, ServeError> {
+    let (common, loops) = common(settings, seats, runtime)?;
+    let clock = seats.clock;
+    let shards = (0_u16..).zip(loops).map(|(number, event_loop)| {
+        let setup = ShardSetup {
+            bounds: bounds(settings),
+            allowance: Arc::clone(&common.allowance),
+            log: seats.log.clone(),
+            seed: system_seed(),
+        };
+        Shard::new(event_loop, setup, clock, Sessions::new(Arc::clone(&common), number))
+    });
+    let shards = shards.collect();
+    let front = Arc::new(Front {
+        clock,
+        gate: Gate::new(seats.budget.clone()),
+        clients: seats.budget.clone(),
+        last_number: AtomicU64::new(0),
+        next_shard: AtomicUsize::new(0),
+        draining: AtomicBool::new(false),
+        arrivals: crate::front::arrivals(),
+        undeclared: crate::front::address::Undeclared::default(),
+        addresses: Addresses::new(settings.limits.per_address),
+        command,
+        uid: Mutex::new(Rng::new(system_seed()).uuid().to_string().into()),
+        doors: OnceLock::new(),
+        common,
+    });
+    Ok(Parts { front, shards })
+}
+
+type Loops = Vec<EventLoop<Open, Mail>>;
+
+/// What the shards have in common, and the event loops that they will have.
+fn common(
+    settings: &Arc<Settings>,
+    Seats { log, clock, budget }: &Seats<'_>,
+    runtime: &Handle,
+) -> Result<(Arc<Common>, Loops), ServeError> {
     let start = |error| ServeError::Start { what: "a shard", error };
     let count = settings.limits.shards.clamp(1, usize::from(u16::MAX) - 1);
     let mut loops = Vec::with_capacity(count);
@@ -260,23 +373,28 @@ fn start_shards(
         mailboxes.push(Arc::new(HubDoor(Arc::clone(shard))));
     }
     mailboxes.push(Arc::clone(&desk) as Arc<dyn HubMailbox>);
-    let broker = Arc::new(Memory::new(PARTITIONS, system_seed()));
+    let memory = Arc::new(Memory::new(PARTITIONS, system_seed()));
+    let broker = Arc::clone(&memory) as Arc<dyn Broker>;
     let setup = NodeSetup { mailboxes, broker, partitions: PARTITIONS, seed: system_seed() };
+    let pause = Arc::<Pause>::default();
     let allowance = Allowance::new(settings.limits.buffer_bytes);
     let switchboard = Switchboard::start(
         &settings.backends,
-        shards.clone(),
+        (shards.clone(), Arc::clone(&pause)),
         runtime.clone(),
         budget,
-        (log.clone(), clock),
+        ((*log).clone(), *clock),
     );
     let common = Arc::new(Common {
         switchboard,
         node: Arc::new(Node::new(setup)),
+        memory,
+        pause,
+        awaited: Mutex::default(),
         settings: Arc::clone(settings),
-        allowance: Arc::clone(&allowance),
+        allowance,
         desk,
-        log: log.clone(),
+        log: (*log).clone(),
         user_counts: UserCounts::default(),
         newest: Newest::default(),
         shards,
@@ -284,32 +402,26 @@ fn start_shards(
         published: AtomicU64::new(0),
         ring: Ring::default(),
     });
-    let mut threads = Vec::with_capacity(count);
-    for (number, event_loop) in loops.into_iter().enumerate() {
-        let setup = ShardSetup {
-            bounds: bounds(settings),
-            allowance: Arc::clone(&allowance),
-            log: log.clone(),
-            seed: system_seed(),
-        };
-        let sessions =
-            Sessions::new(Arc::clone(&common), u16::try_from(number).unwrap_or(u16::MAX));
-        let shard = Shard::new(event_loop, setup, clock, sessions);
+    Ok((common, loops))
+}
+
+fn start_shards(shards: Vec<Shard<Sessions>>, log: &Log) -> Result<Threads, ServeError> {
+    let start = |error| ServeError::Start { what: "a shard", error };
+    let mut threads = Vec::with_capacity(shards.len());
+    for (number, shard) in shards.into_iter().enumerate() {
+        let log = log.clone();
         let thread = std::thread::Builder::new()
             .name(format!("shard-{number}"))
-            .spawn({
-                let log = log.clone();
-                move || alive(&log, || shard.run())
-            })
+            .spawn(move || alive(&log, || shard.run()))
             .map_err(start)?;
         threads.push(thread);
     }
-    Ok((common, threads))
+    Ok(threads)
 }
 
 /// Invariant ALIVE: a panic outside one connection's input ends the process, so that there is
 /// never a dead shard behind a healthy `/health`.
-fn alive<T>(log: &Log, f: impl FnOnce() -> T) -> T {
+pub(crate) fn alive<T>(log: &Log, f: impl FnOnce() -> T) -> T {
     struct Abort<'a>(&'a Log);
     impl Drop for Abort<'_> {
         fn drop(&mut self) {
@@ -337,96 +449,6 @@ fn bounds(settings: &Settings) -> Bounds {
         outbox_bytes_max: settings.client.queue_max_size,
         incomplete_message: settings.limits.incomplete_message_timeout,
         close: settings.limits.close_timeout,
-    }
-}
-
-/// How the serving of this process ended.
-enum End {
-    Stopped,
-    /// Another process serves; this one has nothing left.
-    HandedOver,
-}
-
-/// What a running server listens to, besides its clients.
-struct Watch {
-    terminate: Terminate,
-    restart: Signal,
-    orders: mpsc::Receiver<Order>,
-    control: Option<Control>,
-}
-
-/// Serves until the signal to stop, or until another process has taken over.
-async fn run(
-    front: &Arc<Front>,
-    listeners: Listeners,
-    room: Room,
-    (succession, stop): (Succession, impl Future<Output = ()>),
-) -> io::Result<End> {
-    let (no_more, stopping) = watch::channel(false);
-    listeners.accept(front, &stopping)?;
-    let (orders, given) = Orders::new();
-    let mut watch = Watch {
-        terminate: Terminate::listen()?,
-        restart: signal(SignalKind::user_defined2())?,
-        orders: given,
-        control: crate::control::open(front, orders),
-    };
-    let sweeper = tokio::spawn(sweep(Arc::clone(front), room));
-    let end = watch.until_the_end(front, succession, stop).await;
-    // Requests in progress are answered by their own tasks; the runtime ends them after this.
-    no_more.send_replace(true);
-    sweeper.abort();
-    Ok(end)
-}
-
-impl Watch {
-    async fn until_the_end(
-        &mut self,
-        front: &Arc<Front>,
-        mut succession: Succession,
-        stop: impl Future<Output = ()>,
-    ) -> End {
-        let mut stop = pin!(stop);
-        loop {
-            tokio::select! {
-                () = self.terminate.next() => break,
-                () = &mut stop => break,
-                _ = self.restart.recv() => succession.begin(front, Wish::default(), None),
-                Some(order) = self.orders.recv() => match order {
-                    Order::Restart { wish, steps, outcome } => {
-                        succession.begin(front, wish, Some((steps, outcome)));
-                    }
-                    Order::Drain { over, steps, drained } => {
-                        let done = shutdown::drain(front, over, &steps).await;
-                        drained.send(done).ok(); // who asked may be gone
-                    }
-                },
-                Some(given) = succession.given() => {
-                    // The new process opens its own; nobody is to find this one any more.
-                    self.control = None;
-                    if succession.leave(front, given).await == Left::ForGood {
-                        return End::HandedOver;
-                    }
-                    self.control = crate::control::open(front, succession.orders());
-                }
-            }
-        }
-        succession.call_off().await;
-        front.draining.store(true, Ordering::Relaxed);
-        crate::restart::manager::notify("STOPPING=1").ok(); // systemd learns it by our end, too
-        shutdown::close_crowd(front, &mut self.terminate).await;
-        End::Stopped
-    }
-}
-
-/// Once a second: what has expired in channels, and what room there is.
-async fn sweep(front: Arc<Front>, mut room: Room) {
-    let mut second = tokio::time::interval(Duration::from_secs(1));
-    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        second.tick().await;
-        front.common.node.sweep(front.clock.now());
-        room.look(&front.clients, &front.common.log);
     }
 }
 

@@ -2,6 +2,7 @@
 //! them.
 
 mod look;
+mod moving;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,10 +10,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use throng_hub::event::{Event, Mailbox as HubMailbox};
+use throng_hub::memory::Memory;
 use throng_hub::node::Node;
 use throng_hub::publication::ChannelName;
-use throng_hub::registry::{Audience, Batch, Member, Queued, Registry, Sink};
+use throng_hub::registry::{Audience, Batch, Member, Ours, Queued, Registry, Sink};
 use throng_hub::request::{Answer, Now, ReplyTo, Request, Unsubscribe};
+use throng_hub::state::{Corrupt, Fields, Writer};
 use throng_wire::dialect::{self, Encoding, Envelope, Push};
 use throng_wire::websocket::{Opcode, put_frame};
 
@@ -22,6 +25,8 @@ use crate::clock::Clock;
 use crate::codes::Disconnect;
 use crate::config::Settings;
 use crate::desk::{Desk, Part};
+use crate::handoff::pause::{Moved, Pause};
+use crate::handoff::put_answer;
 use crate::log::Log;
 use crate::ring::{Close, Ring};
 use crate::session::{
@@ -30,6 +35,7 @@ use crate::session::{
 use crate::shard::{ConnRef, Crowd, Farewell, Handler, Mailbox, Message, Out, Post, Taken, WakeAt};
 use crate::users::Users;
 
+use self::moving::Coming;
 pub(crate) use look::{Seen, Wish};
 
 /// What other threads tell a shard of sessions.
@@ -122,6 +128,13 @@ impl Newest {
 #[derive(Debug)]
 pub(crate) struct Common {
     pub node: Arc<Node>,
+    /// The broker behind it.
+    pub memory: Arc<Memory>,
+    /// Where everybody waits while everything is frozen.
+    pub pause: Arc<Pause>,
+    /// Who waits for answers to calls that another process made, by connection and ticket. Bounded
+    /// by the calls that were under way there.
+    pub awaited: Mutex<HashMap<(u64, u32), ReplyTo>>,
     pub settings: Arc<Settings>,
     pub allowance: Arc<Allowance>,
     pub desk: Arc<Desk>,
@@ -158,6 +171,10 @@ pub(crate) struct Sessions {
     starved: Vec<(ConnRef, usize)>,
     /// Where shedding goes on.
     shed_from: u32,
+    /// The numbers under which the channels were written down last.
+    ours: Ours,
+    /// What is known of the shard of another process whose sessions are coming.
+    coming: Coming,
 }
 
 impl Sessions {
@@ -173,6 +190,8 @@ impl Sessions {
             late: HashMap::new(),
             starved: Vec::new(),
             shed_from: 0,
+            ours: Ours::default(),
+            coming: Coming::default(),
         }
     }
 
@@ -247,6 +266,22 @@ impl Sessions {
             common.node.call(request, to, out.now);
         }
         result
+    }
+
+    /// Counts a connected client that has come from another process, as [`Sessions::attend`] counts
+    /// one that connects.
+    fn count_in(&mut self, conn: ConnRef, session: &Session) {
+        let common = &self.common;
+        self.users.add(conn.slot, session.user());
+        common.clients.fetch_add(1, Ordering::Relaxed);
+        if common.settings.client.user_connection_limit > 0 {
+            common.user_counts.add(session.user());
+        }
+        let personal = common.settings.client.personal_channel.as_ref();
+        if personal.is_some_and(|personal| personal.single_connection) && !session.user().is_empty()
+        {
+            common.newest.claim(session.user(), conn.number);
+        }
     }
 
     fn hub_event(&mut self, crowd: &mut Crowd<Session>, event: Event) {
@@ -364,6 +399,20 @@ impl Sessions {
 }
 
 impl Common {
+    /// An answer has come to a call that another process made.
+    pub(crate) async fn answered(&self, number: u64, ticket: u32, answer: Answered) {
+        let passed = self.pause.enter().await;
+        match passed {
+            Ok(_pass) => {
+                let Some(to) = self.awaited.lock().remove(&(number, ticket)) else { return };
+                if let Some(shard) = self.shards.get(usize::from(to.mailbox)) {
+                    shard.post(Post::Mail(Mail::Backend { to, answer }));
+                }
+            }
+            Err(Moved(outlet)) => outlet.backend_answer(put_answer(number, ticket, &answer)),
+        }
+    }
+
     /// Sends an order to every shard.
     pub(crate) fn order(&self, target: Target, order: Order, ask: u64) {
         let (target, order) = (Arc::new(target), Arc::new(order));
@@ -500,6 +549,31 @@ impl Handler for Sessions {
     }
 
     fn tick(&mut self, _crowd: &mut Crowd<Session>) {}
+
+    fn put_shared(&mut self, out: &mut Writer) {
+        self.put_all(out);
+    }
+
+    fn put_session(&mut self, conn: ConnRef, session: &Session, out: &mut Writer) {
+        self.put_one(conn, session, out);
+    }
+
+    fn take_shared(&mut self, fields: Fields<'_>) -> Result<(), Corrupt> {
+        self.take_all(fields)
+    }
+
+    fn take_session(&mut self, conn: ConnRef, fields: Fields<'_>) -> Result<Session, Corrupt> {
+        self.take_one(conn, fields)
+    }
+
+    fn settle_in(&mut self, _crowd: &mut Crowd<Session>) -> Result<(), Corrupt> {
+        self.seat();
+        Ok(())
+    }
+
+    fn begin_anew(&mut self, crowd: &mut Crowd<Session>) {
+        self.lose_all(crowd);
+    }
 }
 
 /// Why the shard closed a connection by itself, for the log; what a session refuses it says

@@ -21,7 +21,7 @@ use crate::config::BackendId;
 
 #[cfg(test)]
 pub(crate) use answer::read;
-pub(crate) use answer::{Answer, Said};
+pub(crate) use answer::{Answer, Said, SaidSub};
 pub(crate) use switchboard::Switchboard;
 
 /// What a backend is asked about.

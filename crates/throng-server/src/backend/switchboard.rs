@@ -12,6 +12,8 @@ use super::line::Line;
 use super::{Answer, Call, Kind};
 use crate::clock::Clock;
 use crate::config::{Backend, Backends, Level};
+use crate::handoff::pause::{Moved, Pause};
+use crate::handoff::put_answer;
 use crate::log::{Line as LogLine, Log};
 use crate::sessions::{Mail, ShardMailbox};
 use crate::shard::Post;
@@ -26,6 +28,7 @@ pub(crate) struct Switchboard {
     /// In the order of the backends' numbers.
     lines: Vec<Line>,
     shards: Vec<Arc<ShardMailbox>>,
+    pause: Arc<Pause>,
     log: Log,
     clock: Clock,
     /// Of the connect backend, where `cache_ttl` is set.
@@ -35,7 +38,7 @@ pub(crate) struct Switchboard {
 impl Switchboard {
     pub(crate) fn start(
         backends: &Backends,
-        shards: Vec<Arc<ShardMailbox>>,
+        (shards, pause): (Vec<Arc<ShardMailbox>>, Arc<Pause>),
         runtime: Handle,
         budget: &Budget,
         (log, clock): (Log, Clock),
@@ -47,7 +50,7 @@ impl Switchboard {
             .and_then(|connect| backends.get(connect))
             .filter(|connect| !connect.cache_ttl.is_zero())
             .map(|connect| Cache::new(connect.cache_ttl, connect.stale_if_error));
-        let switchboard = Arc::new(Self { runtime, lines, shards, log, clock, cache });
+        let switchboard = Arc::new(Self { runtime, lines, shards, pause, log, clock, cache });
         if !switchboard.lines.is_empty() {
             let weak = Arc::downgrade(&switchboard);
             switchboard.runtime.spawn(async move {
@@ -68,8 +71,15 @@ impl Switchboard {
         let switchboard = Arc::clone(self);
         self.runtime.spawn(async move {
             let answer = switchboard.answer(&call).await;
-            if let Some(shard) = switchboard.shards.get(usize::from(to.mailbox)) {
-                shard.post(Post::Mail(Mail::Backend { to, answer }));
+            match switchboard.pause.enter().await {
+                Ok(_pass) => {
+                    if let Some(shard) = switchboard.shards.get(usize::from(to.mailbox)) {
+                        shard.post(Post::Mail(Mail::Backend { to, answer }));
+                    }
+                }
+                Err(Moved(outlet)) => {
+                    outlet.backend_answer(put_answer(to.number, to.ticket, &answer));
+                }
             }
         });
     }

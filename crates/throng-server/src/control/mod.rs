@@ -14,4 +14,4 @@ pub use answer::{
 };
 pub use ask::{AskError, ask, find, follow};
 pub use place::Found;
-pub(crate) use serve::open;
+pub(crate) use serve::{Control, open};

@@ -221,7 +221,7 @@ async fn status(front: &Front, rate: &Rate) -> Status {
         since_start: often.total,
     });
     let refused = common.ring.refused_by_reason(now).into_iter().map(|(reason, often)| Turned {
-        reason: reason.to_owned(),
+        reason: reason.into_owned(),
         last_10_min: often.lately,
         since_start: often.total,
     });
@@ -324,7 +324,7 @@ fn turned_away(refused: &Refused, (second, unix_s): (u32, i64)) -> TurnedAway {
         at_unix_s: unix_s - i64::from(ago_s),
         ago_s,
         status: refused.status,
-        reason: refused.reason.to_owned(),
+        reason: refused.reason.to_string(),
         address: refused.address.map(|address| address.to_string()),
     }
 }
@@ -347,6 +347,7 @@ fn sentence(code: u16) -> String {
 async fn look(front: &Front, wish: Wish) -> Option<Seen> {
     let (limit, wish) = (wish.limit, Arc::new(wish));
     let shards = &front.common.shards;
+    let pass = front.common.pause.enter().await.ok()?;
     let (ask, parts) = front.common.desk.collect(shards.len());
     for shard in shards {
         shard.post(Post::Mail(Mail::Look { wish: Arc::clone(&wish), ask }));
@@ -355,6 +356,7 @@ async fn look(front: &Front, wish: Wish) -> Option<Seen> {
         front.common.desk.give_up(ask);
         return None;
     };
+    drop(pass);
     let mut all = Seen { newest: vec![0; wish.back.len()], ..Seen::default() };
     for part in parts {
         let Part::Seen(seen) = part else { continue };

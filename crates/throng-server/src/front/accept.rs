@@ -68,7 +68,7 @@ pub(crate) fn address_of(address: &str, port: u16) -> io::Result<SocketAddr> {
 }
 
 /// A listener that is waited on without accepting: a place is made only for who is there.
-pub(crate) type Listener = AsyncFd<std::net::TcpListener>;
+pub(crate) type Listener = AsyncFd<Arc<std::net::TcpListener>>;
 
 /// Makes a listener one that can be waited on.
 ///
@@ -79,7 +79,7 @@ pub(crate) type Listener = AsyncFd<std::net::TcpListener>;
     reason = "the constructors that replace it are unsafe, for types that do not keep their \
               descriptor; std's listener does, and is owned here until it is taken off the queue"
 )]
-pub(crate) fn watched(listener: std::net::TcpListener) -> io::Result<Listener> {
+pub(crate) fn watched(listener: Arc<std::net::TcpListener>) -> io::Result<Listener> {
     Listener::with_interest(listener, Interest::READABLE)
 }
 
@@ -97,6 +97,11 @@ pub(crate) async fn accept(
             ready = listener.readable() => match ready { Ok(ready) => ready, Err(_) => return },
             _ = stop.wait_for(|stop| *stop) => return,
         };
+        // While everything is frozen, who comes waits with the kernel; afterwards it is the other
+        // process that accepts, if there is one.
+        if front.common.pause.enter().await.is_err() {
+            return;
+        }
         for _ in 0..IN_A_ROW_MAX {
             let visitor = match front.gate.try_enter() {
                 Some(visitor) => Some(visitor),

@@ -18,6 +18,7 @@ use super::address::{ClientAddress, introduce};
 use super::gate::{Gate, Seat, Visitor, reset};
 use super::upgrade::Move;
 use super::{Answer, Door, Front, Outcome, Visit};
+use crate::handoff::pause::Moved;
 use crate::shard::{Adopt, Post};
 
 /// Bytes of a request's head, and of what hyper reads ahead.
@@ -93,7 +94,7 @@ pub(crate) async fn drive(
     };
     let parts = connection.into_parts();
     if let Some(to) = moved {
-        hand_over(&front, parts.io.into_inner(), parts.read_buf, *to);
+        hand_over(&front, parts.io.into_inner(), parts.read_buf, *to).await;
     } else if goes {
         reset(parts.io.inner());
     } else if !word.arrived.load(Ordering::Relaxed) {
@@ -103,10 +104,18 @@ pub(crate) async fn drive(
 }
 
 /// Gives the socket to the shard that was chosen for it.
-fn hand_over(front: &Front, socket: TcpStream, read_ahead: bytes::Bytes, to: Move) {
+async fn hand_over(front: &Front, socket: TcpStream, read_ahead: bytes::Bytes, to: Move) {
     // Leaving tokio's event queue fails only with the queue itself; the client reconnects.
     let Ok(socket) = socket.into_std() else { return };
     let Move { shard, head, open, permit, address } = to;
+    // What comes while everything is frozen waits, and goes to whoever serves then.
+    let _pass = match front.common.pause.enter().await {
+        Ok(pass) => pass,
+        Err(Moved(outlet)) => {
+            outlet.arrival(crate::handoff::put_arrival(head, read_ahead, open), socket.into());
+            return;
+        }
+    };
     let number = front.number();
     let adopt = Adopt { socket, permit, address, head, read_ahead, number, open };
     if let Some(mailbox) = front.common.shards.get(shard) {

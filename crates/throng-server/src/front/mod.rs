@@ -14,23 +14,26 @@ mod refuse;
 mod upgrade;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use throng_limits::Budget;
 
 use self::address::{ClientAddress, Undeclared};
 use crate::addresses::Addresses;
 use crate::clock::Clock;
 use crate::config::{Level, Settings};
+use crate::handoff::Doors;
 use crate::log::line;
 use crate::origin;
 use crate::sessions::Common;
 
+pub(crate) use api::{Asks, call_api};
 pub(crate) use connection::drive;
 
 /// A meter of arrivals that has seen none.
@@ -62,8 +65,10 @@ pub(crate) struct Front {
     pub(crate) addresses: Addresses,
     /// How this program is called from any directory, for the playground.
     pub(crate) command: String,
-    /// This process's id among nodes, for `info`.
-    pub(crate) uid: String,
+    /// This node's id among nodes, for `info`; a restart keeps it.
+    pub(crate) uid: Mutex<Box<str>>,
+    /// What is listened on, once it is.
+    pub(crate) doors: OnceLock<Doors>,
 }
 
 /// Which of the two ports a request came in by.

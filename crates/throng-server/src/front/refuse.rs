@@ -208,7 +208,7 @@ fn remember(front: &Front, peer: SocketAddr, status: u16) {
         at_s: Clock::second_of(front.clock.now()),
         address: Some(peer.ip().to_canonical()),
         status,
-        reason: FULL,
+        reason: FULL.into(),
     });
 }
 

@@ -58,7 +58,7 @@ pub(super) fn remember(front: &Front, visit: &Visit, answer: &Answer) {
         at_s: Clock::second_of(front.clock.now()),
         address: Some(visit.address.ip),
         status: answer.status().as_u16(),
-        reason,
+        reason: reason.into(),
     });
 }
 
@@ -292,6 +292,22 @@ pub(super) fn percent_decoded(text: &str) -> Vec<u8> {
 /// `client.connection_rate_limit`: a token bucket over all arrivals of the node.
 #[derive(Debug, Default)]
 pub(crate) struct Arrivals(Mutex<Option<Bucket>>);
+
+impl Arrivals {
+    /// Arrivals that may still come at once, and how many milliseconds ago that was so.
+    pub(crate) fn left(&self, now: Instant) -> Option<(f64, u64)> {
+        let bucket = self.0.lock();
+        let Bucket { tokens, at } = bucket.as_ref()?;
+        let age = now.saturating_duration_since(*at).as_millis();
+        Some((*tokens, u64::try_from(age).unwrap_or(u64::MAX)))
+    }
+
+    /// What [`Arrivals::left`] told in another process.
+    pub(crate) fn leave(&self, tokens: f64, age_ms: u64, now: Instant) {
+        let at = now.checked_sub(std::time::Duration::from_millis(age_ms)).unwrap_or(now);
+        *self.0.lock() = Some(Bucket { tokens: tokens.max(0.0), at });
+    }
+}
 
 #[derive(Debug)]
 struct Bucket {

@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Cargo, Courier, Outlet, Patience, common};
+use super::{Cargo, Courier, Doors, Outlet, Patience, common};
 use crate::front::Front;
 use crate::shard::{CopyOrder, Post, Stop, StopOrder, Tally};
 
@@ -59,6 +59,11 @@ impl Freezer {
     /// How many shards there are.
     pub(crate) fn shards(&self) -> usize {
         self.front.common.shards.len()
+    }
+
+    /// What is listened on.
+    pub(crate) fn listeners(&self) -> Doors {
+        self.front.doors.get().cloned().unwrap_or_default()
     }
 
     /// Hands copies of all sockets to the courier that were not handed to one yet, while everything

@@ -17,9 +17,7 @@ use super::{Cargo, Incoming, arrival, common};
 use crate::front::Front;
 use crate::serve::Parts;
 use crate::sessions::Mail;
-use crate::shard::{
-    Boarded, Boarding, LoadOrder, Manifest, NotAboard, Post, Reserved, Unloadable,
-};
+use crate::shard::{Boarded, Boarding, LoadOrder, Manifest, NotAboard, Post, Reserved, Unloadable};
 
 /// A server on its way to take over. Dropped before [`Loading::serve`], it closes what it was given
 /// without a word to any peer.
@@ -54,12 +52,23 @@ pub(crate) enum LoadError {
     /// What was written down cannot be read.
     Unreadable(Unreadable),
     /// A descriptor more than this process may have.
-    NoDescriptor { clients: u64 },
+    NoDescriptor {
+        clients: u64,
+    },
     /// A descriptor is another socket than it was said to be.
-    MixedUp { number: u64, expected: u64, found: u64 },
+    MixedUp {
+        number: u64,
+        expected: u64,
+        found: u64,
+    },
     /// A connection's socket has not come.
-    NoSocket { number: u64 },
-    Io { what: &'static str, error: io::Error },
+    NoSocket {
+        number: u64,
+    },
+    Io {
+        what: &'static str,
+        error: io::Error,
+    },
 }
 
 impl fmt::Display for LoadError {
@@ -114,8 +123,9 @@ impl Loading {
         let mut lists: Vec<Vec<Reserved>> = self.shards.iter().map(|_| Vec::new()).collect();
         let mut placed = self.placed.lock();
         for Incoming { number, cookie, shard, socket } in incoming {
-            let found = rustix::net::sockopt::socket_cookie(&socket)
-                .map_err(|error| LoadError::Io { what: "a socket has no cookie", error: error.into() })?;
+            let found = rustix::net::sockopt::socket_cookie(&socket).map_err(|error| {
+                LoadError::Io { what: "a socket has no cookie", error: error.into() }
+            })?;
             if found != cookie {
                 return Err(LoadError::MixedUp { number, expected: cookie, found });
             }
@@ -248,9 +258,9 @@ impl Serving {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(crate) fn backend_answer(&self, state: &[u8]) -> Result<(), LoadError> {
-        let (number, ticket, answer) = arrival::take_answer(&self.front, state)?;
-        self.front.common.answered(number, ticket, answer);
+    pub(crate) async fn backend_answer(&self, state: &[u8]) -> Result<(), LoadError> {
+        let (number, ticket, answer) = arrival::take_answer(state)?;
+        self.front.common.answered(number, ticket, answer).await;
         Ok(())
     }
 

@@ -19,7 +19,9 @@
 //!
 //! # The new process
 //!
-//! 1. [`Loading::prepare`]: shards, node and front, without listeners; nothing serves.
+//! 1. [`Loading::prepare`]: shards, node and front as `serve::assemble` makes them, with a clock
+//!    that counts on ([`Freezer::uptime_ms`], [`crate::clock::Clock::resume`]), without listeners;
+//!    nothing serves.
 //! 2. [`Loading::adopt`]: sockets, as they come; each has a place and is watched from then on, and
 //!    nothing is read. [`Loading::snapshot`]: the history.
 //! 3. [`Loading::load`]: checks and takes in everything, or says what is wrong; sockets that no
@@ -45,6 +47,11 @@
 //! * Which log lines were repeated how often.
 //! * Seats of those who are no clients yet (the old process serves them to their end).
 
+#![cfg_attr(
+    not(test),
+    allow(dead_code, unused_imports, reason = "called by whoever starts the other process")
+)]
+
 mod arrival;
 mod common;
 mod freezing;
@@ -59,10 +66,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use arrival::{put as put_arrival, put_answer};
 pub(crate) use freezing::{CannotFreeze, Freezer, Frozen, Parachute};
 pub(crate) use loading::{LoadError, Loaded, Loading, Serving};
 
-use crate::front::Door;
+use tokio::sync::oneshot;
+
+use crate::front::{Asks, Door};
 pub(crate) use crate::shard::{BATCH_MAX, Courier, Parcel};
 
 /// A socket as it came from the other process.
@@ -81,6 +91,9 @@ pub(crate) trait Outlet: Send + Sync {
 
     /// A backend's answer, to be given to [`Serving::backend_answer`].
     fn backend_answer(&self, answer: Vec<u8>);
+
+    /// A request of the API, to be answered by [`crate::front::call_api`] there: its status and body.
+    fn call(&self, method: &str, asks: Asks, body: &[u8]) -> oneshot::Receiver<(u16, Vec<u8>)>;
 }
 
 /// How long the parts of a freeze may take.
@@ -112,4 +125,4 @@ pub(crate) struct Cargo {
 }
 
 /// The sockets that are listened on, by door.
-pub(crate) type Listeners = Vec<(Door, Arc<TcpListener>)>;
+pub(crate) type Doors = Vec<(Door, Arc<TcpListener>)>;

@@ -127,6 +127,14 @@ mod tests {
     impl Outlet for Nowhere {
         fn arrival(&self, _: Vec<u8>, _: std::os::fd::OwnedFd) {}
         fn backend_answer(&self, _: Vec<u8>) {}
+        fn call(
+            &self,
+            _: &str,
+            _: crate::front::Asks,
+            _: &[u8],
+        ) -> tokio::sync::oneshot::Receiver<(u16, Vec<u8>)> {
+            tokio::sync::oneshot::channel().1
+        }
     }
 
     #[tokio::test]

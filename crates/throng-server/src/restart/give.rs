@@ -12,7 +12,7 @@ use throng_hub::state::Version;
 use tokio::sync::oneshot;
 
 use crate::front::Asks;
-use crate::handoff::{Cargo, Courier, Freezer, Frozen, Listeners, Outlet, Parcel, Patience};
+use crate::handoff::{Cargo, Courier, Freezer, Frozen, Outlet, Parcel, Patience};
 
 use super::channel::{Deadline, sealed};
 use super::heir::{Heir, Line, Program, Proof, Reply};
@@ -61,7 +61,6 @@ pub(crate) struct Given {
 /// A restart under way, in a thread of its own.
 pub(crate) struct Giving {
     pub(crate) freezer: Freezer,
-    pub(crate) listeners: Listeners,
     pub(crate) program: Program,
     pub(crate) wish: Wish,
     /// The way to the keeper, if there is one.
@@ -139,7 +138,7 @@ impl Giving {
             has_keeper: !keeper.is_empty(),
         };
         line.say(&welcome, &keeper, Deadline::after(BATCH))?;
-        let listeners = self.listeners.clone();
+        let listeners = self.freezer.listeners();
         let doors = listeners.iter().map(|(door, _)| (*door).into()).collect();
         let sockets: Vec<_> = listeners.iter().map(|(_, listener)| listener.as_fd()).collect();
         line.say(&FromOld::Listeners(doors), &sockets, Deadline::after(BATCH))?;

@@ -37,6 +37,12 @@ pub(crate) enum News {
     Serving(i32),
 }
 
+/// Tells the keeper something, on its channel.
+pub(crate) fn tell(keeper: &OwnedFd, news: &News) -> io::Result<()> {
+    let channel = Channel::new(keeper.try_clone()?);
+    channel.send(news, &[], Deadline::after(NEWS_LAG)).map_err(io::Error::other)
+}
+
 /// The signals that are passed on.
 const PASSED: [(SignalKind, Signal); 6] = [
     (SignalKind::terminate(), Signal::TERM),

@@ -14,7 +14,7 @@ use super::touched::Touched;
 use super::manager::{Manager, notify};
 use super::outcome::{Outcome, Process, Step, Wish};
 use crate::front::Front;
-use crate::handoff::{Freezer, Listeners, Parachute};
+use crate::handoff::{Freezer, Parachute};
 use crate::log::{Log, line};
 
 /// How long the old process holds the sockets of connections that live in the new one.
@@ -33,7 +33,6 @@ pub(crate) struct Succession {
     pub(crate) manager: Manager,
     /// The way to the keeper.
     pub(crate) keeper: Option<Arc<OwnedFd>>,
-    pub(crate) listeners: Listeners,
     pub(crate) log: Log,
     running: Option<Running>,
 }
@@ -56,8 +55,7 @@ pub(crate) enum Left {
 
 impl Succession {
     pub(crate) fn new(program: Option<Program>, manager: Manager, log: Log) -> Self {
-        let listeners = Listeners::default();
-        Self { program, manager, keeper: None, listeners, log, running: None }
+        Self { program, manager, keeper: None, log, running: None }
     }
 
     /// Begins a restart, unless there is a reason not to.
@@ -74,7 +72,6 @@ impl Succession {
         let line = Arc::<Mutex<Option<Arc<Line>>>>::default();
         let giving = Giving {
             freezer: Freezer::new(Arc::clone(front)),
-            listeners: self.listeners.clone(),
             program,
             wish,
             keeper: self.keeper.clone(),
@@ -154,23 +151,24 @@ impl Succession {
     }
 
     /// Ends a restart that is under way, if it can still be ended.
-    pub(crate) async fn call_off(&mut self) {
-        let Some(running) = self.running.take() else { return };
+    pub(crate) async fn call_off(&mut self) -> Left {
+        let Some(running) = self.running.take() else { return Left::CameBack };
         if let Some(line) = running.line.lock().take() {
             line.hang_up("the server was told to stop");
         }
         // It ends within its own deadlines; most often at once.
-        let Ok((outcome, given)) = running.done.await else { return };
+        let Ok((outcome, given)) = running.done.await else { return Left::CameBack };
+        self.say(&outcome);
         running.asker.map(|asker| asker.send(outcome)); // who asked may be gone
-        if let Some(given) = given {
-            // Too late: the other serves, and is what was told to stop.
-            given.heir.stop();
-            let _parachute = given.frozen.give_up(given.outlet);
-        }
+        let Some(given) = given else { return Left::CameBack };
+        // Too late: the other serves, and is what was told to stop.
+        given.heir.stop();
+        drop(given.frozen.give_up(given.outlet));
+        Left::ForGood
     }
 
     /// Leaves what was handed over alone, answers what is left, and ends; or takes it back.
-    pub(crate) async fn leave(&mut self, front: &Arc<Front>, given: Given) -> Left {
+    pub(crate) async fn leave(&mut self, front: &Front, given: Given) -> Left {
         let Given { mut heir, frozen, outlet, touched } = given;
         let parachute = frozen.give_up(outlet);
         if self.manager == Manager::Notified
@@ -201,7 +199,7 @@ impl Succession {
         Left::ForGood
     }
 
-    fn take_back(&mut self, front: &Arc<Front>, parachute: Parachute, touched: Touched) {
+    fn take_back(&self, front: &Front, parachute: Parachute, touched: Touched) {
         let before = front.clients.open();
         let touched = touched.numbers().unwrap_or_default();
         let gone = touched.len();

@@ -300,8 +300,11 @@ impl Session {
             return self.deny(cx, id, ErrorCode::EXPIRED, &because);
         }
         let settings = cx.settings;
-        // It was there when the backend was asked, and settings stay.
-        let Ok(resolved) = settings.channel.resolve(channel) else { return };
+        // It was there when the backend was asked, but the settings may be a newer process's.
+        let Ok(resolved) = settings.channel.resolve(channel) else {
+            let because = format!("{}: its namespace is no more", Shown(channel));
+            return self.deny(cx, id, ErrorCode::UNKNOWN_CHANNEL, &because);
+        };
         wish.expire_at = said.expire_at;
         wish.grant = said.grant;
         let (mut plan, request) = self.plan(cx, channel, resolved.options, wish);

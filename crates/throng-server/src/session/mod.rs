@@ -9,6 +9,7 @@ mod answer;
 mod ask;
 mod backend;
 mod connect;
+mod moving;
 mod order;
 mod publish;
 mod refresh;
@@ -184,7 +185,8 @@ impl Awaited {
 struct Backlog {
     frame: Vec<u8>,
     at: usize,
-    _drawn: Drawn,
+    /// None only on its way from another process.
+    _drawn: Option<Drawn>,
 }
 
 /// A subscription that was asked of the node for a client that has gone: undone when answered.
@@ -340,7 +342,7 @@ impl Session {
             self.backlog = Some(Box::new(Backlog {
                 frame: frame[at..].to_vec(),
                 at: 0,
-                _drawn: cx.allowance.hold(frame.len() - at),
+                _drawn: Some(cx.allowance.hold(frame.len() - at)),
             }));
         }
         taken

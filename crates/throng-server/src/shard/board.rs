@@ -19,7 +19,7 @@ use throng_wire::websocket::Decoder;
 
 use super::conn::{Conn, Flags, Link, State};
 use super::crowd::make_ready;
-use super::record::{COUNTERS, CONNECTION, FRAMES, NUMBER, SESSION, SHARED, Written};
+use super::record::{CONNECTION, COUNTERS, FRAMES, NUMBER, SESSION, SHARED, Written};
 use super::turn::{Shard, slot_of};
 use super::{ConnRef, Handler, NEVER};
 use crate::addresses::Addresses;
@@ -111,8 +111,8 @@ impl Manifest {
                     FRAMES => manifest.frames.push(Bytes::copy_from_slice(field.bytes()?)),
                     CONNECTION => {
                         let number = number(&mut field.fields("a connection")?)?;
-                        let place = shard_of(number)
-                            .and_then(|shard| manifest.connections.get_mut(shard));
+                        let place =
+                            shard_of(number).and_then(|shard| manifest.connections.get_mut(shard));
                         match place {
                             Some(place) => place.push(field.range()),
                             None => missing = missing.or(Some(number)),
@@ -197,11 +197,7 @@ impl<H: Handler> Shard<H> {
 
     /// Gives a socket its slot and watches it. Nothing is read, and no event is taken, before the
     /// shard serves.
-    pub(super) fn reserve(
-        &mut self,
-        reserved: Reserved,
-        waiting: &mut Waiting,
-    ) -> io::Result<()> {
+    pub(super) fn reserve(&mut self, reserved: Reserved, waiting: &mut Waiting) -> io::Result<()> {
         let Reserved { number, socket, permit } = reserved;
         let mut socket = TcpStream::from_std(socket);
         let entry = self.crowd.conns.vacant_entry();

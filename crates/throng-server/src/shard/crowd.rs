@@ -482,9 +482,9 @@ impl<S> Crowd<S> {
 
 /// Whether more waits for a connection than may.
 pub(super) fn is_full(link: &Link, bounds: &Bounds) -> bool {
-    link.outbox.as_ref().is_some_and(|outbox| {
-        outbox.bytes() > bounds.outbox_bytes_max || outbox.overcrowded()
-    })
+    link.outbox
+        .as_ref()
+        .is_some_and(|outbox| outbox.bytes() > bounds.outbox_bytes_max || outbox.overcrowded())
 }
 
 /// What an [`Out`] gathered, beside the frames.

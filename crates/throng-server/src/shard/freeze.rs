@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use throng_hub::state::Part;
 use throng_hub::state::sealed::{self, Piece};
 
 use super::conn::{Flags, Manner, State};
@@ -232,10 +231,7 @@ impl Stop {
 
     /// The shards go on after another process served their connections for a while, with those that
     /// `keeps` says; the others are cut off.
-    pub fn take_back(
-        &self,
-        keeps: impl Fn(u64, BorrowedFd<'_>) -> bool + Send + Sync + 'static,
-    ) {
+    pub fn take_back(&self, keeps: impl Fn(u64, BorrowedFd<'_>) -> bool + Send + Sync + 'static) {
         self.conclude(Verdict::TakeBack(Arc::new(keeps)));
     }
 
@@ -484,7 +480,8 @@ impl<H: Handler> Shard<H> {
         self.crowd.manner = Manner::Write;
         for slot in std::mem::take(&mut self.crowd.unsent) {
             self.crowd.flush(slot);
-            let full = |conn: &super::conn::Conn<H::Session>| is_full(&conn.link, &self.crowd.bounds);
+            let full =
+                |conn: &super::conn::Conn<H::Session>| is_full(&conn.link, &self.crowd.bounds);
             if self.crowd.conns.get(slot as usize).is_some_and(full) {
                 self.crowd.fall(slot, Disconnect::SLOW);
             }

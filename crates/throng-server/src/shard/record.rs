@@ -4,9 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 
 use bytes::Bytes;
-use throng_hub::state::{
-    Corrupt, Field, Fields, Part, Raw, Record, Through, Until, Writer,
-};
+use throng_hub::state::{Corrupt, Field, Fields, Part, Raw, Record, Through, Until, Writer};
 use throng_wire::websocket::{Decoder, Half, HalfFrame, Opcode, Role};
 
 use super::conn::{Flags, Link, State};
@@ -37,10 +35,7 @@ pub(super) struct Frames {
 impl Frames {
     fn place(&mut self, frames: &Bytes) -> u64 {
         let next = self.list.len() as u64;
-        let place = *self
-            .places
-            .entry((frames.as_ptr().addr(), frames.len()))
-            .or_insert(next);
+        let place = *self.places.entry((frames.as_ptr().addr(), frames.len())).or_insert(next);
         if place == next {
             self.list.push(frames.clone());
         }
@@ -178,7 +173,9 @@ impl<'a> Written<'a> {
                     let place = usize::take(None, &field)?;
                     let shared = frames.get(place);
                     waiting.push_back(
-                        shared.ok_or_else(|| field.corrupt("names frames that are not there"))?.clone(),
+                        shared
+                            .ok_or_else(|| field.corrupt("names frames that are not there"))?
+                            .clone(),
                     );
                 }
                 9 => written.stash = Some(Box::new(field.bytes()?.to_vec())),
@@ -344,4 +341,3 @@ impl Through<Ipv6Addr> for Address {
         Ok(octets.into())
     }
 }
-

@@ -6,11 +6,13 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use http::HeaderMap;
 use parking_lot::Mutex;
+use throng_hub::state::{Corrupt, Field, Record, Through, Within, Writer};
 
 use super::forwarded;
 use super::{ClientAddress, ToldBy};
 use crate::config::{AddressHeader, Network, Proxies};
 use crate::log::{Log, line, thousands};
+use crate::shard::Address;
 
 /// Connections from one address before it is called a proxy. A developer with a forged header in
 /// hand does not reach it.
@@ -32,6 +34,12 @@ struct Peer {
     /// Say it when there are so many.
     next: u64,
 }
+
+throng_hub::record!("a proxy that nobody declared", Peer {
+    1 ip as Address,
+    2 connections,
+    3 next,
+});
 
 impl Undeclared {
     /// Takes note of a connection by its first request, and says it when it is time.
@@ -55,6 +63,23 @@ impl Undeclared {
             let advice = Advice { ip: from.ip, connections, header, proxies };
             line!(log, Warn, "proxy.undeclared", "{}", advice);
         }
+    }
+
+    /// Writes down who was seen.
+    pub(crate) fn put(&self, tag: u8, out: &mut Writer) {
+        for peer in &*self.0.lock() {
+            out.record(tag, |out| peer.put_fields(out));
+        }
+    }
+
+    /// Takes in one who was seen by another process.
+    pub(crate) fn take(&self, field: &Field<'_>) -> Result<(), Corrupt> {
+        let peer = Within::take(None, field)?;
+        let mut peers = self.0.lock();
+        if peers.len() < PEERS_MAX {
+            peers.push(peer);
+        }
+        Ok(())
     }
 
     /// How many there are, when that is to be said.

@@ -9,12 +9,14 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Body;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::address::ClientAddress;
 use super::upgrade::percent_decoded;
 use super::{Answer, Front, Visit, json, text};
 use crate::codes::ErrorCode;
+use crate::handoff::pause::Moved;
 use crate::log::line;
 
 pub(super) use call::{ApiError, Call};
@@ -65,16 +67,35 @@ pub(super) async fn answer(front: &Front, visit: Visit, method: &str) -> Answer 
         Ok(Err(_)) => return text(StatusCode::BAD_REQUEST, "the request's body broke off\n"),
         Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the request's body took over 30 s\n"),
     };
-    if method.is_empty() {
-        legacy(front, &body).await
-    } else {
-        one(front, method, &body, asks).await
+    match front.common.pause.enter().await {
+        Ok(_pass) => call_api(front, method, &body, asks).await,
+        Err(Moved(outlet)) => passed_on(outlet.call(method, asks, &body).await.ok()),
     }
 }
 
+/// Does what a request whose sender has the right to it asks for.
+pub(crate) async fn call_api(front: &Front, method: &str, body: &[u8], asks: Asks) -> Answer {
+    if method.is_empty() { legacy(front, body).await } else { one(front, method, body, asks).await }
+}
+
+/// The answer of the process that serves now; the next request is to go there by itself.
+fn passed_on(reply: Option<(u16, Vec<u8>)>) -> Answer {
+    let mut answer = match reply {
+        Some((status, body)) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+            json(status, body)
+        }
+        // It may have been done, and may not.
+        None => text(StatusCode::BAD_GATEWAY, "the server that this was passed to is gone\n"),
+    };
+    let close = header::HeaderValue::from_static("close");
+    answer.headers_mut().insert(header::CONNECTION, close);
+    answer
+}
+
 /// What a request wants of its answer beside the result.
-#[derive(Debug, Clone, Copy)]
-struct Asks {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Asks {
     /// Errors as HTTP statuses.
     transport_errors: bool,
     /// Who a publication reached.

@@ -1,0 +1,140 @@
+//! What a running server listens to besides its clients: signals, orders, and the end of a restart.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::control::Control;
+use crate::front::accept::{accept, watched};
+use crate::front::Front;
+use crate::listeners::Listeners;
+use crate::restart::Wish;
+use crate::restart::manager::notify;
+use crate::restart::orders::{Order, Orders};
+use crate::restart::succession::{Left, Succession};
+use crate::room::Room;
+use crate::shutdown::{self, Terminate};
+
+/// How the serving of this process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Stopped,
+    /// Another process serves; this one has nothing left.
+    HandedOver,
+}
+
+struct Watch {
+    terminate: Terminate,
+    restart: Signal,
+    orders: Orders,
+    given: mpsc::Receiver<Order>,
+    control: Option<Control>,
+    /// Tells those who accept to stop.
+    no_more: watch::Sender<bool>,
+}
+
+/// Serves until the signal to stop, or until another process has taken over.
+pub(crate) async fn run(
+    front: &Arc<Front>,
+    listeners: Listeners,
+    room: Room,
+    (succession, stop): (Succession, impl Future<Output = ()>),
+) -> io::Result<End> {
+    // It runs once.
+    front.doors.set(listeners.doors()).ok();
+    drop(listeners);
+    let (orders, given) = Orders::new();
+    let mut watch = Watch {
+        terminate: Terminate::listen()?,
+        restart: signal(SignalKind::user_defined2())?,
+        control: crate::control::open(front, orders.clone()),
+        orders,
+        given,
+        no_more: watch::channel(false).0,
+    };
+    watch.accept(front)?;
+    let sweeper = tokio::spawn(sweep(Arc::clone(front), room));
+    let end = watch.until_the_end(front, succession, stop).await;
+    // Requests in progress are answered by their own tasks; the runtime ends them after this.
+    watch.no_more.send_replace(true);
+    sweeper.abort();
+    end
+}
+
+impl Watch {
+    /// Begins to accept at every door.
+    fn accept(&self, front: &Arc<Front>) -> io::Result<()> {
+        for (door, listener) in front.doors.get().into_iter().flatten() {
+            let listener = watched(Arc::clone(listener))?;
+            tokio::spawn(accept(Arc::clone(front), listener, *door, self.no_more.subscribe()));
+        }
+        Ok(())
+    }
+
+    async fn until_the_end(
+        &mut self,
+        front: &Arc<Front>,
+        mut succession: Succession,
+        stop: impl Future<Output = ()>,
+    ) -> io::Result<End> {
+        let mut stop = pin!(stop);
+        loop {
+            tokio::select! {
+                () = self.terminate.next() => break,
+                () = &mut stop => break,
+                _ = self.restart.recv() => succession.begin(front, Wish::default(), None),
+                Some(order) = self.given.recv() => obey(front, &mut succession, order),
+                Some(given) = succession.given() => {
+                    // The new process opens its own; nobody is to find this one any more.
+                    self.control = None;
+                    if succession.leave(front, given).await == Left::ForGood {
+                        return Ok(End::HandedOver);
+                    }
+                    self.control = crate::control::open(front, self.orders.clone());
+                    self.accept(front)?;
+                }
+            }
+        }
+        if succession.call_off().await == Left::ForGood {
+            return Ok(End::HandedOver);
+        }
+        // systemd learns it by our end, too.
+        notify("STOPPING=1").ok();
+        shutdown::close_crowd(front, &mut self.terminate).await;
+        Ok(End::Stopped)
+    }
+}
+
+fn obey(front: &Arc<Front>, succession: &mut Succession, order: Order) {
+    match order {
+        Order::Restart { wish, steps, outcome } => {
+            succession.begin(front, wish, Some((steps, outcome)));
+        }
+        Order::Drain { over, steps, drained } => {
+            let front = Arc::clone(front);
+            tokio::spawn(async move {
+                let done = shutdown::drain(&front, over, &steps).await;
+                drained.send(done).ok(); // who asked may be gone
+            });
+        }
+    }
+}
+
+/// Once a second: what has expired in channels, and what room there is.
+async fn sweep(front: Arc<Front>, mut room: Room) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        second.tick().await;
+        // Moved: what expires there is no affair of this process, unless it comes back.
+        let Ok(pass) = front.common.pause.enter().await else { continue };
+        front.common.node.sweep(front.clock.now());
+        drop(pass);
+        room.look(&front.clients, &front.common.log);
+    }
+}
