@@ -179,7 +179,7 @@ fn take_over(
         Taken::Everything(loaded) => loaded,
     };
     taking.acknowledge(loaded.connections)?;
-    let Serving { front, threads } = loading.serve(taking.touched.take());
+    let Serving { front, threads } = loading.serve();
     if let Some(keeper) = &succession.keeper {
         tell_keeper(keeper, log);
     }

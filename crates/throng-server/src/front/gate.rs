@@ -77,6 +77,12 @@ pub(crate) struct Visitor {
 }
 
 impl Gate {
+    /// How many of those who are no clients are being answered, or read for the first time.
+    pub(crate) fn busy(&self) -> usize {
+        let seats = self.seats.lock();
+        seats.iter().filter(|(_, seat)| *seat.state.lock() == Sitting::Busy).count()
+    }
+
     pub(crate) fn new(budget: Budget) -> Arc<Self> {
         Arc::new(Self {
             budget,

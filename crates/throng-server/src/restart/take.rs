@@ -258,7 +258,8 @@ impl Late {
                 self.serving.arrive(&state, socket).map_err(|error| error.to_string())
             }
             (FromOld::BackendAnswer, Some(Ok(answer)), None) => {
-                self.serving.backend_answer(&answer).map_err(|error| error.to_string())
+                let answered = self.serving.backend_answer(&answer);
+                self.runtime.block_on(answered).map_err(|error| error.to_string())
             }
             (FromOld::Call(call), Some(Ok(body)), None) => {
                 self.answer(Arc::clone(channel), call, body);
