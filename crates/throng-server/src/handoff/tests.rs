@@ -1,1 +1,8 @@
+//! Everything stops, is written down, and goes on elsewhere or here.
 
+mod damage;
+mod golden;
+mod property;
+mod speed;
+mod threads;
+mod world;

@@ -443,7 +443,7 @@ impl<H: Handler> Shard<H> {
     }
 
     /// Sends the sockets that came since the copying.
-    fn copy_rest(&mut self, courier: &dyn Courier, shard: u16) -> io::Result<()> {
+    pub(super) fn copy_rest(&mut self, courier: &dyn Courier, shard: u16) -> io::Result<()> {
         let mut next = 0;
         while next < self.crowd.due.len() {
             (next, _) = self.copy_batch(courier, shard, next)?;
