@@ -36,7 +36,7 @@ impl<H: Handler> Shard<H> {
     }
 
     /// As [`Shard::hold`] does when it may go on.
-    pub(crate) fn go_on(&mut self) {
+    pub(crate) fn resume_turns(&mut self) {
         self.thaw();
     }
 

@@ -2,6 +2,7 @@
 //! stopping and going on changes nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -19,7 +20,7 @@ const CHANNELS: [&str; 4] = ["plain", "kept:one", "kept:two", "seen:room"];
 /// Clients of one trace.
 const CLIENTS_MAX: usize = 6;
 /// Steps of one trace.
-const STEPS: usize = 36;
+const STEPS: usize = 48;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -115,14 +116,19 @@ fn moments() -> impl Strategy<Value = Vec<Moment>> {
         2 => (client.clone(), cut()).prop_map(|(client, cut)| Step::Ping { client, cut }),
         6 => (channel.clone(), 1_usize..3000, prop::option::of(0_u8..3))
             .prop_map(|(channel, bytes, key)| Step::Api { channel, bytes, key }),
-        2 => (client.clone(), channel, 0_usize..4)
+        3 => (client.clone(), channel, 0_usize..12)
             .prop_map(|(client, channel, what)| Step::Order { client, channel, what }),
         2 => client.clone().prop_map(|client| Step::Stall { client }),
         3 => (1_u32..12).prop_map(|seconds| Step::Pass { seconds }),
         1 => (client, any::<bool>())
             .prop_map(|(client, politely)| Step::Close { client, politely }),
     ];
-    prop::collection::vec((step, 0_usize..5), STEPS)
+    let come = (Step::Join { uni: false }, 1);
+    prop::collection::vec((step, 0_usize..5), STEPS).prop_map(move |steps| {
+        let mut all = vec![come.clone(); 3];
+        all.extend(steps);
+        all
+    })
 }
 
 pub(super) fn settings() -> Arc<Settings> {
@@ -131,7 +137,7 @@ client.allow_anonymous_connect_without_token = true
 client.insecure_skip_token_signature_verify = true
 client.token.hmac_secret_key = "x"
 client.ping_interval = "2s"
-client.pong_timeout = "600s"
+client.pong_timeout = "1s"
 client.queue_max_size = 10_000_000
 channel.without_namespace.allow_subscribe_for_client = true
 channel.without_namespace.allow_subscribe_for_anonymous = true
@@ -156,10 +162,18 @@ allow_subscribe_for_client = true
 allow_publish_for_client = true
 allow_presence_for_client = true
 "#;
-    let file = std::env::temp_dir().join(format!("throng-handoff-{}.toml", std::process::id()));
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let file =
+        std::env::temp_dir().join(format!("throng-handoff-{}-{number}.toml", std::process::id()));
     std::fs::write(&file, toml).unwrap();
-    let loaded = load(Sources { file: Some(file), ..Sources::default() });
-    Arc::new(loaded.settings.unwrap_or_else(|| panic!("{:?}", loaded.problems)))
+    let loaded = load(Sources { file: Some(file.clone()), ..Sources::default() });
+    std::fs::remove_file(file).unwrap();
+    let mut settings = loaded.settings.unwrap_or_else(|| panic!("{:?}", loaded.problems));
+    // Who does not read is not closed for that: how much of what waits for it the kernel has taken
+    // by then is not for us to say.
+    settings.client.pong_timeout = std::time::Duration::from_secs(600);
+    Arc::new(settings)
 }
 
 /// A token for the user of this name whose signature nobody looks at.
@@ -180,7 +194,8 @@ fn payload(bytes: usize) -> String {
 
 impl World {
     fn take(&mut self, step: &Step) {
-        let here = |client: &usize| (*client < self.clients.len()).then_some(*client);
+        let count = self.clients.len();
+        let here = |client: &usize| (count > 0).then(|| *client % count);
         match step {
             Step::Join { uni } if self.clients.len() < CLIENTS_MAX => {
                 self.join(if *uni { Kind::Unidirectional } else { Kind::Bidirectional });
@@ -202,9 +217,15 @@ impl World {
             | Step::Order { client, .. }
             | Step::Stall { client }
             | Step::Close { client, .. } => {
-                if let Some(client) = here(client) {
-                    self.take_of(client, step);
+                let Some(client) = here(client) else { return };
+                // Mostly it is polite and says first who it is.
+                let is_first = !self.clients[client].is_introduced;
+                self.clients[client].is_introduced = true;
+                if !is_first && matches!(step, Step::Connect { .. }) {
+                    return;
                 }
+                let connect = Step::Connect { client, cut: Some(client * 9) };
+                self.take_of(client, if is_first { &connect } else { step });
             }
         }
     }
@@ -282,7 +303,7 @@ impl World {
                         recover_since: None,
                     },
                     1 => Order::Unsubscribe { channel },
-                    2 => Order::Refresh {
+                    2..11 => Order::Refresh {
                         expired: false,
                         expire_at: Some(1_767_230_000),
                         info: None,
@@ -386,6 +407,12 @@ fn check(trace: &[Moment], place: (&Arc<Settings>, &Arc<Runtime>)) -> Result<(),
             Some(where_) => Err(TestCaseError::fail(format!("{between:?}: {where_}"))),
         }
     };
+    if std::env::var_os("SHOW").is_some() {
+        for line in &plain {
+            println!("---- {}", line.chars().take(1500).collect::<String>());
+        }
+        println!("{trace:?}");
+    }
     same(Between::Nothing)?;
     for at in 0..trace.len() {
         same(Between::Resume(at))?;

@@ -23,7 +23,7 @@ use crate::config::Settings;
 use crate::front::Front;
 use crate::front::address::{ClientAddress, ToldBy};
 use crate::handoff::{
-    Courier, Freezer, Frozen, LoadError, Loaded, Loading, Outlet, Parachute, Patience,
+    Courier, Freezer, Frozen, LoadError, Loaded, Loading, Outlet, Patience, Serving,
 };
 use crate::log::Log;
 use crate::serve::{Parts, Seats, assemble, start_shards};
@@ -45,7 +45,7 @@ pub(super) struct Server {
 }
 
 /// What is left after a commit goes to the next server.
-struct ToNext(Mutex<Option<crate::handoff::Serving>>, Arc<Runtime>);
+struct ToNext(Mutex<Option<Serving>>);
 
 impl Outlet for ToNext {
     fn arrival(&self, state: Vec<u8>, socket: OwnedFd) {
@@ -75,7 +75,7 @@ impl Server {
     }
 
     /// Takes a socket in that needs no upgrade.
-    pub(super) fn receive(&self, socket: std::net::TcpStream, read_ahead: Bytes, shard: usize) {
+    pub(super) fn receive(&self, socket: TcpStream, read_ahead: Bytes, shard: usize) {
         let open = Open {
             kind: Kind::Bidirectional,
             native_ping: false,
@@ -122,8 +122,8 @@ impl Server {
         let (loading, mut frozen, sockets) = self.prepare(settings, shards, runtime);
         loading.adopt(std::mem::take(&mut *sockets.0.lock())).unwrap();
         let loaded = loading.load(frozen.take_cargo()).unwrap();
-        let outlet = Arc::new(ToNext(Mutex::new(None), Arc::clone(runtime)));
-        let parachute: Parachute = frozen.give_up(Arc::clone(&outlet) as Arc<dyn Outlet>);
+        let outlet = Arc::new(ToNext(Mutex::new(None)));
+        let parachute = frozen.give_up(Arc::clone(&outlet) as Arc<dyn Outlet>);
         let serving = loading.serve();
         let front = Arc::clone(&serving.front);
         let threads = {

@@ -25,7 +25,7 @@ use crate::handoff::{Cargo, Courier, Incoming, Parcel, common};
 use crate::log::Log;
 use crate::serve::{Parts, Seats, assemble};
 use crate::session::{Kind, Open, Order, Target, retention};
-use crate::sessions::{Mail, Sessions};
+use crate::sessions::Sessions;
 use crate::shard::{Adopt, Manifest, Post, Reserved, Shard};
 
 const HEAD: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
@@ -43,6 +43,8 @@ pub(super) struct Client {
     rest: Vec<u8>,
     /// Up to where it has looked for pings.
     looked: usize,
+    /// It has said who it is.
+    pub(super) is_introduced: bool,
     pub(super) number: u64,
 }
 
@@ -152,6 +154,7 @@ impl World {
             is_stalled: false,
             rest: Vec::new(),
             looked: 0,
+            is_introduced: false,
             number,
         };
         self.clients.push(client);
@@ -245,11 +248,10 @@ impl World {
     /// Time passes, second by second.
     pub(super) fn pass(&mut self, seconds: u32) {
         // Who is in the middle of a frame cannot answer a ping.
-        for client in &mut self.clients {
-            let rest = std::mem::take(&mut client.rest);
-            client.write(&rest);
+        for at in 0..self.clients.len() {
+            self.say_bytes(at, Vec::new(), None);
+            self.settle();
         }
-        self.settle();
         for _ in 0..seconds {
             self.hand.fetch_add(1000, Ordering::Relaxed);
             self.front.common.node.sweep(self.front.clock.now());
@@ -310,7 +312,7 @@ impl World {
     /// After a load: everything goes on.
     pub(super) fn begin(&mut self) {
         for shard in &mut self.shards {
-            shard.go_on();
+            shard.resume_turns();
         }
     }
 
