@@ -1,5 +1,6 @@
 //! Everything stops, is written down, and goes on elsewhere or here.
 
+mod aftermath;
 mod damage;
 mod golden;
 mod property;

@@ -1,5 +1,6 @@
 //! A shard whose turns are taken by a test, one at a time.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use mio::Events;
@@ -38,6 +39,14 @@ impl<H: Handler> Shard<H> {
     /// As [`Shard::hold`] does when it may go on.
     pub(crate) fn resume_turns(&mut self) {
         self.thaw();
+    }
+
+    /// As [`Shard::hold`] does when the other process has died.
+    pub(crate) fn take_back_by_hand(
+        &mut self,
+        keeps: &(dyn Fn(u64, BorrowedFd<'_>) -> bool + Send + Sync),
+    ) {
+        self.take_back(keeps);
     }
 
     /// As [`Shard::board`] does.

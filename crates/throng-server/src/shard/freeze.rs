@@ -401,7 +401,10 @@ impl<H: Handler> Shard<H> {
     }
 
     /// Cuts off who may not go on, and tells the others to recover.
-    fn take_back(&mut self, keeps: &(dyn Fn(u64, BorrowedFd<'_>) -> bool + Send + Sync)) {
+    pub(super) fn take_back(
+        &mut self,
+        keeps: &(dyn Fn(u64, BorrowedFd<'_>) -> bool + Send + Sync),
+    ) {
         let mut over = Vec::new();
         for (key, conn) in &mut self.crowd.conns {
             conn.link.flags.clear(Flags::COPIED);

@@ -69,7 +69,7 @@ fn damaged_state_never_panics() {
                 change(piece);
             }
             let mut next = World::new(&settings, 2, &runtime);
-            if next.load(&[], cargo, copies(&sockets)).is_ok() {
+            if next.load(&Default::default(), cargo, copies(&sockets)).is_ok() {
                 next.begin();
                 next.turns(4);
             }
@@ -88,13 +88,13 @@ fn state_that_is_cut_is_refused_with_its_name() {
         let cut = &mut *pieces(&mut cargo)[which];
         cut.truncate(cut.len() - 1);
         let mut next = World::new(&settings, 2, &runtime);
-        let error = next.load(&[], cargo, copies(&sockets)).unwrap_err();
+        let error = next.load(&Default::default(), cargo, copies(&sockets)).unwrap_err();
         let name = ["changes of the streams", "state of the node", "state of a shard"][which];
         assert!(error.contains(name) && error.contains("add up"), "{error}");
     }
     // A connection whose socket has not come.
     let mut next = World::new(&settings, 2, &runtime);
-    let error = next.load(&[], cargo, copies(&sockets[1..])).unwrap_err();
+    let error = next.load(&Default::default(), cargo, copies(&sockets[1..])).unwrap_err();
     assert!(error.contains("NoSocket"), "{error}");
     assert!(Arc::strong_count(&settings) >= 1);
 }

@@ -88,7 +88,7 @@ fn facts_of(change: impl Fn(&mut Cargo)) -> Result<String, String> {
     let (mut cargo, sockets) = read("1.0", &mut same);
     change(&mut cargo);
     let mut world = World::new(&settings, 3, &runtime);
-    world.load(&[], cargo, sockets)?;
+    world.load(&Default::default(), cargo, sockets)?;
     world.begin();
     world.settle();
     Ok(world.facts())
@@ -139,7 +139,7 @@ fn writes_the_golden_state() {
         std::fs::write(folder.join(format!("shard{at}")), shard).unwrap();
     }
     let mut next = World::new(&settings, 3, &runtime);
-    next.load(&[], cargo, sockets).unwrap();
+    next.load(&Default::default(), cargo, sockets).unwrap();
     next.begin();
     next.settle();
     std::fs::write(folder.join("facts.txt"), next.facts() + "\n").unwrap();

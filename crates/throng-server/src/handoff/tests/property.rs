@@ -131,8 +131,7 @@ fn moments() -> impl Strategy<Value = Vec<Moment>> {
     })
 }
 
-pub(super) fn settings() -> Arc<Settings> {
-    let toml = r#"
+const TOML: &str = r#"
 client.allow_anonymous_connect_without_token = true
 client.insecure_skip_token_signature_verify = true
 client.token.hmac_secret_key = "x"
@@ -162,6 +161,13 @@ allow_subscribe_for_client = true
 allow_publish_for_client = true
 allow_presence_for_client = true
 "#;
+
+pub(super) fn settings() -> Arc<Settings> {
+    settings_of(TOML)
+}
+
+/// The settings of a configuration in TOML.
+pub(super) fn settings_of(toml: &str) -> Arc<Settings> {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let file =
@@ -407,12 +413,6 @@ fn check(trace: &[Moment], place: (&Arc<Settings>, &Arc<Runtime>)) -> Result<(),
             Some(where_) => Err(TestCaseError::fail(format!("{between:?}: {where_}"))),
         }
     };
-    if std::env::var_os("SHOW").is_some() {
-        for line in &plain {
-            println!("---- {}", line.chars().take(1500).collect::<String>());
-        }
-        println!("{trace:?}");
-    }
     same(Between::Nothing)?;
     for at in 0..trace.len() {
         same(Between::Resume(at))?;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use throng_hub::request::{Answer, Publish, Request};
+use throng_hub::request::{Answer, Now, Publish, Request};
 use throng_hub::state::sealed::Piece;
 use throng_limits::Budget;
 use throng_wire::websocket::{Opcode, put_client_frame};
@@ -21,7 +21,8 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::front::Front;
 use crate::front::address::{ClientAddress, ToldBy};
-use crate::handoff::{Cargo, Courier, Incoming, Parcel, common};
+use crate::handoff::loading::give_up_calls;
+use crate::handoff::{Cargo, Courier, Incoming, Parcel, arrival, common};
 use crate::log::Log;
 use crate::serve::{Parts, Seats, assemble};
 use crate::session::{Kind, Open, Order, Target, retention};
@@ -56,10 +57,13 @@ pub(super) struct World {
     runtime: Arc<Runtime>,
     settings: Arc<Settings>,
     budget: Budget,
-    /// A snapshot that was taken before.
-    ahead: Vec<Vec<u8>>,
+    /// A snapshot that was taken before, and when.
+    ahead: Ahead,
     next_shard: usize,
 }
+
+/// Chunks of a snapshot, which are loaded when they were written.
+type Ahead = (Vec<Vec<u8>>, Now);
 
 /// Keeps copies of sockets.
 #[derive(Default)]
@@ -113,7 +117,7 @@ impl World {
             runtime: Arc::clone(runtime),
             settings: Arc::clone(settings),
             budget,
-            ahead: Vec::new(),
+            ahead: Ahead::default(),
             next_shard: 0,
         }
     }
@@ -148,16 +152,7 @@ impl World {
         self.next_shard += 1;
         let shard = self.next_shard % self.shards.len();
         self.front.common.shards[shard].post(Post::Adopt(Box::new(adopt)));
-        let client = Client {
-            socket: Some(far),
-            heard: Vec::new(),
-            is_stalled: false,
-            rest: Vec::new(),
-            looked: 0,
-            is_introduced: false,
-            number,
-        };
-        self.clients.push(client);
+        self.clients.push(Client::at(far, number));
         self.clients.len() - 1
     }
 
@@ -267,7 +262,7 @@ impl World {
     pub(super) fn snapshot(&mut self) {
         let mut snapshot = self.front.common.memory.snapshot();
         let now = self.front.clock.now();
-        self.ahead = std::iter::from_fn(|| snapshot.next_at(now)).collect();
+        self.ahead = (std::iter::from_fn(|| snapshot.next_at(now)).collect(), now);
     }
 
     /// Everything stops. Returns what is written down, and copies of all sockets.
@@ -309,6 +304,37 @@ impl World {
         next
     }
 
+    /// A connection that another world has upgraded.
+    pub(super) fn arrive(&mut self, state: &[u8]) -> usize {
+        let (near, far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        far.set_nonblocking(true).unwrap();
+        arrival::take(&self.front, state, near.into()).unwrap();
+        self.clients.push(Client::at(far, 0));
+        self.clients.len() - 1
+    }
+
+    /// No more answers come from the other world.
+    pub(super) fn give_up_calls(&self) {
+        give_up_calls(&self.front.common);
+    }
+
+    /// The world that took over is dead.
+    pub(super) fn take_back(&mut self, keeps: impl Fn(u64) -> bool + Send + Sync + 'static) {
+        self.front.common.memory.begin_anew(self.front.clock.now());
+        let keeps = move |number, _: std::os::fd::BorrowedFd<'_>| keeps(number);
+        for shard in &mut self.shards {
+            shard.take_back_by_hand(&keeps);
+        }
+        self.begin();
+    }
+
+    /// Open connections, and bytes that wait for them.
+    pub(super) fn crowd_size(&self) -> (usize, usize) {
+        let sizes = self.shards.iter().map(Shard::crowd_size);
+        sizes.fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1))
+    }
+
     /// After a load: everything goes on.
     pub(super) fn begin(&mut self) {
         for shard in &mut self.shards {
@@ -319,14 +345,14 @@ impl World {
     /// Takes in what another world wrote down.
     pub(super) fn load(
         &mut self,
-        ahead: &[Vec<u8>],
+        (ahead, ahead_at): &Ahead,
         cargo: Cargo,
         sockets: Vec<Incoming>,
     ) -> Result<(), String> {
         let now = self.front.clock.now();
         let memory = &self.front.common.memory;
         for chunk in ahead {
-            memory.load(chunk, Piece::Snapshot, now).map_err(|error| error.to_string())?;
+            memory.load(chunk, Piece::Snapshot, *ahead_at).map_err(|error| error.to_string())?;
         }
         memory.load(&cargo.changes, Piece::Changes, now).map_err(|error| error.to_string())?;
         common::take(&self.front, &cargo.common, now).map_err(|error| error.to_string())?;
@@ -357,8 +383,7 @@ impl World {
     /// All that can be seen of the world from inside, but names that are drawn by lot.
     pub(super) fn facts(&self) -> String {
         let common = &self.front.common;
-        let sizes = self.shards.iter().map(Shard::crowd_size);
-        let (open, held) = sizes.fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1));
+        let (open, held) = self.crowd_size();
         let clients = common.clients.load(Ordering::Relaxed);
         let published = common.published.load(Ordering::Relaxed);
         let Answer::Channels(channels) = self.ask(Request::Channels { pattern: None }) else {
@@ -384,6 +409,18 @@ impl World {
 }
 
 impl Client {
+    fn at(socket: UnixStream, number: u64) -> Self {
+        Self {
+            socket: Some(socket),
+            heard: Vec::new(),
+            is_stalled: false,
+            rest: Vec::new(),
+            looked: 0,
+            is_introduced: false,
+            number,
+        }
+    }
+
     fn write(&mut self, mut bytes: &[u8]) {
         let Some(socket) = &mut self.socket else { return };
         while !bytes.is_empty() {
