@@ -127,13 +127,19 @@ impl Stream {
         while kept.front().is_some_and(|(publication, _)| publication.offset < first) {
             kept.pop_front();
         }
-        // Offsets lead without a gap to the top.
+        // Offsets lead without a gap from the first to the top.
         let len = kept.len() as u64;
         let from = top.checked_add(1)?.checked_sub(len)?;
         let unbroken =
             kept.iter().zip(from..).all(|((publication, _), offset)| publication.offset == offset);
-        let offsets = unbroken && from >= 1;
-        offsets.then_some(Self { epoch, top, kept, used_ms, meta_ttl_ms, followed })
+        (unbroken && from >= 1 && from == first).then_some(Self {
+            epoch,
+            top,
+            kept,
+            used_ms,
+            meta_ttl_ms,
+            followed,
+        })
     }
 
     /// Drops the publications; position and epoch stay.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use throng_hub::request::Now;
+use throng_hub::state::{Corrupt, Fields};
 use throng_limits::Budget;
 use throng_server::allowance::Allowance;
 use throng_server::clock::Clock;
@@ -64,6 +65,11 @@ impl Handler for Echo {
     fn closed(&mut self, _: ConnRef, (): (), _: &Disconnect, _: Now) {}
 
     fn tick(&mut self, _: &mut Crowd<()>) {}
+
+    fn take_session(&mut self, _: ConnRef, _: Fields<'_>) -> Result<(), Corrupt> {
+        // A session is nothing, here and anywhere.
+        Ok(())
+    }
 }
 
 fn main() -> io::Result<()> {

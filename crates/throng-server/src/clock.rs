@@ -12,6 +12,9 @@ pub struct Clock {
     /// What it showed then: a restarted server counts on from where the last process was, so that
     /// nothing that it takes over happened before zero.
     base_ms: u64,
+    /// What it shows instead, in tests.
+    #[cfg(test)]
+    hand: Option<&'static std::sync::atomic::AtomicU64>,
 }
 
 impl Clock {
@@ -22,11 +25,34 @@ impl Clock {
 
     /// A clock that shows this now.
     pub fn resume(base_ms: u64) -> Self {
-        Self { zero: Instant::now(), base_ms }
+        Self {
+            zero: Instant::now(),
+            base_ms,
+            #[cfg(test)]
+            hand: None,
+        }
+    }
+
+    /// A clock that shows these milliseconds, turned by hand.
+    #[cfg(test)]
+    pub(crate) fn by_hand(hand: &'static std::sync::atomic::AtomicU64) -> Self {
+        Self { hand: Some(hand), ..Self::resume(0) }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_by_hand(&self) -> bool {
+        self.hand.is_some()
     }
 
     /// The time at `instant`.
     pub fn at(&self, instant: Instant) -> Now {
+        #[cfg(test)]
+        if let Some(hand) = self.hand {
+            let mono_ms = hand.load(std::sync::atomic::Ordering::Relaxed);
+            // 2026-01-01 and so many milliseconds.
+            let unix_ms = 1_767_225_600_000 + i64::try_from(mono_ms).unwrap_or(0);
+            return Now { mono_ms, unix_ms };
+        }
         let mono = instant.saturating_duration_since(self.zero).as_millis();
         let unix =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());

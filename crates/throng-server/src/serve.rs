@@ -405,7 +405,7 @@ fn common(
     Ok((common, loops))
 }
 
-fn start_shards(shards: Vec<Shard<Sessions>>, log: &Log) -> Result<Threads, ServeError> {
+pub(crate) fn start_shards(shards: Vec<Shard<Sessions>>, log: &Log) -> Result<Threads, ServeError> {
     let start = |error| ServeError::Start { what: "a shard", error };
     let mut threads = Vec::with_capacity(shards.len());
     for (number, shard) in shards.into_iter().enumerate() {

@@ -14,9 +14,10 @@ use parking_lot::Mutex;
 use throng_hub::state::sealed::{Piece, Unreadable};
 
 use super::{Cargo, Incoming, arrival, common};
+use crate::backend::Answer;
 use crate::front::Front;
 use crate::serve::Parts;
-use crate::sessions::Mail;
+use crate::sessions::{Common, Mail};
 use crate::shard::{Boarded, Boarding, LoadOrder, Manifest, NotAboard, Post, Reserved, Unloadable};
 
 /// A server on its way to take over. Dropped before [`Loading::serve`], it closes what it was given
@@ -147,7 +148,7 @@ impl Loading {
         Ok(())
     }
 
-    /// A chunk of the history has come.
+    /// A chunk of the history has come. It is loaded as it comes: times count from now.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -267,12 +268,17 @@ impl Serving {
     /// No more answers come from the old process: who still waits for one is told that it failed,
     /// with an error that is temporary. A call is never made twice.
     pub(crate) fn give_up_calls(&self) {
-        let awaited: Vec<_> = self.front.common.awaited.lock().drain().collect();
-        for ((_, _), to) in awaited {
-            let answer = crate::backend::Answer::Failed;
-            if let Some(shard) = self.front.common.shards.get(usize::from(to.mailbox)) {
-                shard.post(Post::Mail(Mail::Backend { to, answer }));
-            }
+        give_up_calls(&self.front.common);
+    }
+}
+
+/// See [`Serving::give_up_calls`].
+pub(super) fn give_up_calls(common: &Common) {
+    let awaited: Vec<_> = common.awaited.lock().drain().collect();
+    for (_, to) in awaited {
+        let answer = Answer::Failed;
+        if let Some(shard) = common.shards.get(usize::from(to.mailbox)) {
+            shard.post(Post::Mail(Mail::Backend { to, answer }));
         }
     }
 }

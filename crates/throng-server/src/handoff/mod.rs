@@ -47,10 +47,7 @@
 //! * Which log lines were repeated how often.
 //! * Seats of those who are no clients yet (the old process serves them to their end).
 
-#![cfg_attr(
-    not(test),
-    allow(dead_code, unused_imports, reason = "called by whoever starts the other process")
-)]
+#![allow(dead_code, unused_imports, reason = "called by whoever starts the other process")]
 
 mod arrival;
 mod common;

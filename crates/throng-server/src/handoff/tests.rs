@@ -1,1 +1,9 @@
+//! Everything stops, is written down, and goes on elsewhere or here.
 
+mod aftermath;
+mod damage;
+mod golden;
+mod property;
+mod speed;
+mod threads;
+mod world;

@@ -401,7 +401,10 @@ impl<H: Handler> Shard<H> {
     }
 
     /// Cuts off who may not go on, and tells the others to recover.
-    fn take_back(&mut self, keeps: &(dyn Fn(u64, BorrowedFd<'_>) -> bool + Send + Sync)) {
+    pub(super) fn take_back(
+        &mut self,
+        keeps: &(dyn Fn(u64, BorrowedFd<'_>) -> bool + Send + Sync),
+    ) {
         let mut over = Vec::new();
         for (key, conn) in &mut self.crowd.conns {
             conn.link.flags.clear(Flags::COPIED);
@@ -443,7 +446,7 @@ impl<H: Handler> Shard<H> {
     }
 
     /// Sends the sockets that came since the copying.
-    fn copy_rest(&mut self, courier: &dyn Courier, shard: u16) -> io::Result<()> {
+    pub(super) fn copy_rest(&mut self, courier: &dyn Courier, shard: u16) -> io::Result<()> {
         let mut next = 0;
         while next < self.crowd.due.len() {
             (next, _) = self.copy_batch(courier, shard, next)?;

@@ -5,6 +5,8 @@
 //! deadlines, and gives every part of its work a bounded slice of a turn.
 
 mod board;
+#[cfg(test)]
+pub(crate) mod by_hand;
 mod closing;
 mod conn;
 mod crowd;

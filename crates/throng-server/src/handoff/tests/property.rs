@@ -1,0 +1,432 @@
+//! Serving a trace is serving its beginning, moving, and serving the rest, wherever it is cut; and
+//! stopping and going on changes nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use throng_wire::websocket::{Opcode, put_client_close, put_client_frame};
+use tokio::runtime::Runtime;
+
+use super::world::{World, runtime};
+use crate::codes::Disconnect;
+use crate::config::{Settings, Sources, load};
+use crate::session::{Kind, Order};
+use crate::token::Grant;
+
+/// Channels: without a stream, with one, and with joins, leaves and presence.
+const CHANNELS: [&str; 4] = ["plain", "kept:one", "kept:two", "seen:room"];
+/// Clients of one trace.
+const CLIENTS_MAX: usize = 6;
+/// Steps of one trace.
+const STEPS: usize = 48;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Join {
+        uni: bool,
+    },
+    Connect {
+        client: usize,
+        cut: Option<usize>,
+    },
+    Subscribe {
+        client: usize,
+        channel: usize,
+        recover: bool,
+        cut: Option<usize>,
+    },
+    Unsubscribe {
+        client: usize,
+        channel: usize,
+    },
+    Publish {
+        client: usize,
+        channel: usize,
+        bytes: usize,
+        cut: Option<usize>,
+    },
+    Ask {
+        client: usize,
+        channel: usize,
+        what: usize,
+    },
+    /// A frame of many commands: more than a turn takes.
+    Pipeline {
+        client: usize,
+        count: usize,
+        cut: Option<usize>,
+    },
+    /// A text in two frames, with a ping between them.
+    Fragments {
+        client: usize,
+        cut: usize,
+    },
+    Ping {
+        client: usize,
+        cut: Option<usize>,
+    },
+    Api {
+        channel: usize,
+        bytes: usize,
+        key: Option<u8>,
+    },
+    Order {
+        client: usize,
+        channel: usize,
+        what: usize,
+    },
+    Stall {
+        client: usize,
+    },
+    Pass {
+        seconds: u32,
+    },
+    Close {
+        client: usize,
+        politely: bool,
+    },
+}
+
+/// A step, and how many turns are taken before the moment at which everything may move.
+type Moment = (Step, usize);
+
+fn moments() -> impl Strategy<Value = Vec<Moment>> {
+    let client = 0..CLIENTS_MAX;
+    let channel = 0..CHANNELS.len();
+    let cut = || prop_oneof![3 => Just(None), 2 => (0_usize..60).prop_map(Some)];
+    let step = prop_oneof![
+        4 => prop::bool::weighted(0.2).prop_map(|uni| Step::Join { uni }),
+        5 => (client.clone(), cut()).prop_map(|(client, cut)| Step::Connect { client, cut }),
+        8 => (client.clone(), channel.clone(), any::<bool>(), cut()).prop_map(
+            |(client, channel, recover, cut)| Step::Subscribe { client, channel, recover, cut }
+        ),
+        2 => (client.clone(), channel.clone())
+            .prop_map(|(client, channel)| Step::Unsubscribe { client, channel }),
+        6 => (client.clone(), channel.clone(), 1_usize..3000, cut()).prop_map(
+            |(client, channel, bytes, cut)| Step::Publish { client, channel, bytes, cut }
+        ),
+        3 => (client.clone(), channel.clone(), 0_usize..3)
+            .prop_map(|(client, channel, what)| Step::Ask { client, channel, what }),
+        2 => (client.clone(), 1_usize..150, cut())
+            .prop_map(|(client, count, cut)| Step::Pipeline { client, count, cut }),
+        2 => (client.clone(), 0_usize..80)
+            .prop_map(|(client, cut)| Step::Fragments { client, cut }),
+        2 => (client.clone(), cut()).prop_map(|(client, cut)| Step::Ping { client, cut }),
+        6 => (channel.clone(), 1_usize..3000, prop::option::of(0_u8..3))
+            .prop_map(|(channel, bytes, key)| Step::Api { channel, bytes, key }),
+        3 => (client.clone(), channel, 0_usize..12)
+            .prop_map(|(client, channel, what)| Step::Order { client, channel, what }),
+        2 => client.clone().prop_map(|client| Step::Stall { client }),
+        3 => (1_u32..12).prop_map(|seconds| Step::Pass { seconds }),
+        1 => (client, any::<bool>())
+            .prop_map(|(client, politely)| Step::Close { client, politely }),
+    ];
+    let come = (Step::Join { uni: false }, 1);
+    prop::collection::vec((step, 0_usize..5), STEPS).prop_map(move |steps| {
+        let mut all = vec![come.clone(); 3];
+        all.extend(steps);
+        all
+    })
+}
+
+const TOML: &str = r#"
+client.allow_anonymous_connect_without_token = true
+client.insecure_skip_token_signature_verify = true
+client.token.hmac_secret_key = "x"
+client.ping_interval = "2s"
+client.pong_timeout = "1s"
+client.queue_max_size = 10_000_000
+channel.without_namespace.allow_subscribe_for_client = true
+channel.without_namespace.allow_subscribe_for_anonymous = true
+channel.without_namespace.allow_publish_for_client = true
+channel.without_namespace.allow_publish_for_anonymous = true
+
+[[channel.namespaces]]
+name = "kept"
+history_size = 8
+history_ttl = "40s"
+force_recovery = true
+allow_subscribe_for_client = true
+allow_publish_for_client = true
+allow_history_for_client = true
+
+[[channel.namespaces]]
+name = "seen"
+presence = true
+join_leave = true
+force_push_join_leave = true
+allow_subscribe_for_client = true
+allow_publish_for_client = true
+allow_presence_for_client = true
+"#;
+
+pub(super) fn settings() -> Arc<Settings> {
+    settings_of(TOML)
+}
+
+/// The settings of a configuration in TOML.
+pub(super) fn settings_of(toml: &str) -> Arc<Settings> {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let file =
+        std::env::temp_dir().join(format!("throng-handoff-{}-{number}.toml", std::process::id()));
+    std::fs::write(&file, toml).unwrap();
+    let loaded = load(Sources { file: Some(file.clone()), ..Sources::default() });
+    std::fs::remove_file(file).unwrap();
+    let mut settings = loaded.settings.unwrap_or_else(|| panic!("{:?}", loaded.problems));
+    // Who does not read is not closed for that: how much of what waits for it the kernel has taken
+    // by then is not for us to say.
+    settings.client.pong_timeout = std::time::Duration::from_secs(600);
+    Arc::new(settings)
+}
+
+/// A token for the user of this name whose signature nobody looks at.
+pub(super) fn token(user: &str) -> String {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    format!(
+        "{}.{}.c2ln",
+        part(r#"{"alg":"HS256","typ":"JWT"}"#),
+        part(&format!(r#"{{"sub":"{user}"}}"#))
+    )
+}
+
+fn payload(bytes: usize) -> String {
+    format!("\"{}\"", "p".repeat(bytes))
+}
+
+impl World {
+    fn take(&mut self, step: &Step) {
+        let count = self.clients.len();
+        let here = |client: &usize| (count > 0).then(|| *client % count);
+        match step {
+            Step::Join { uni } if self.clients.len() < CLIENTS_MAX => {
+                self.join(if *uni { Kind::Unidirectional } else { Kind::Bidirectional });
+            }
+            Step::Join { .. } => {}
+            Step::Api { channel, bytes, key } => {
+                let key = key.map(|key| format!("key{key}"));
+                self.publish(CHANNELS[*channel], &payload(*bytes), key.as_deref());
+            }
+            Step::Pass { seconds } => self.pass(*seconds),
+            Step::Connect { client, .. }
+            | Step::Subscribe { client, .. }
+            | Step::Unsubscribe { client, .. }
+            | Step::Publish { client, .. }
+            | Step::Ask { client, .. }
+            | Step::Pipeline { client, .. }
+            | Step::Fragments { client, .. }
+            | Step::Ping { client, .. }
+            | Step::Order { client, .. }
+            | Step::Stall { client }
+            | Step::Close { client, .. } => {
+                let Some(client) = here(client) else { return };
+                // Mostly it is polite and says first who it is.
+                let is_first = !self.clients[client].is_introduced;
+                self.clients[client].is_introduced = true;
+                if !is_first && matches!(step, Step::Connect { .. }) {
+                    return;
+                }
+                let connect = Step::Connect { client, cut: Some(client * 9) };
+                self.take_of(client, if is_first { &connect } else { step });
+            }
+        }
+    }
+
+    fn take_of(&mut self, client: usize, step: &Step) {
+        let name = |channel: &usize| CHANNELS[*channel];
+        match step {
+            Step::Connect { cut, .. } => {
+                let token = token(&format!("user{client}"));
+                self.say(client, &format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#), *cut);
+            }
+            Step::Subscribe { channel, recover, cut, .. } => {
+                let epoch = self.clients[client].epoch().filter(|_| *recover);
+                let recover = epoch.map_or_else(String::new, |epoch| {
+                    format!(r#","recover":true,"offset":1,"epoch":"{epoch}""#)
+                });
+                let channel = name(channel);
+                let text = format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"{recover}}}}}"#);
+                self.say(client, &text, *cut);
+            }
+            Step::Unsubscribe { channel, .. } => {
+                let channel = name(channel);
+                let text = format!(r#"{{"id":3,"unsubscribe":{{"channel":"{channel}"}}}}"#);
+                self.say(client, &text, None);
+            }
+            Step::Publish { channel, bytes, cut, .. } => {
+                let (channel, data) = (name(channel), payload(*bytes));
+                let text =
+                    format!(r#"{{"id":4,"publish":{{"channel":"{channel}","data":{data}}}}}"#);
+                self.say(client, &text, *cut);
+            }
+            Step::Ask { channel, what, .. } => {
+                let what = ["presence_stats", "history", "presence_stats"][*what];
+                let limit = if what == "history" { r#","limit":5"# } else { "" };
+                let channel = name(channel);
+                let text = format!(r#"{{"id":5,"{what}":{{"channel":"{channel}"{limit}}}}}"#);
+                self.say(client, &text, None);
+            }
+            Step::Pipeline { count, cut, .. } => {
+                let commands: Vec<String> = (0..*count)
+                    .map(|at| {
+                        let data = payload(at % 30);
+                        let id = at + 10;
+                        format!(r#"{{"id":{id},"publish":{{"channel":"plain","data":{data}}}}}"#)
+                    })
+                    .collect();
+                self.say(client, &commands.join("\n"), *cut);
+            }
+            Step::Fragments { cut, .. } => {
+                let mut bytes = Vec::new();
+                let text = r#"{"id":6,"publish":{"channel":"kept:one","data":"frägmented"}}"#;
+                let (first, last) = text.as_bytes().split_at(text.find("gm").unwrap() - 1);
+                put_client_frame(Opcode::Text, [1, 2, 3, 4], first, &mut bytes);
+                bytes[0] &= 0x7f;
+                put_client_frame(Opcode::Ping, [9, 9, 9, 9], b"are you there", &mut bytes);
+                put_client_frame(Opcode::Continuation, [4, 3, 2, 1], last, &mut bytes);
+                self.say_bytes(client, bytes, Some(*cut));
+            }
+            Step::Ping { cut, .. } => {
+                let mut bytes = Vec::new();
+                put_client_frame(Opcode::Ping, [1, 2, 3, 4], b"ping", &mut bytes);
+                self.say_bytes(client, bytes, *cut);
+            }
+            Step::Order { channel, what, .. } => {
+                // What waits for who is closed in the end may be lost, and how much of it the
+                // kernel had taken is not for us to say.
+                self.clients[client].is_stalled = false;
+                self.settle();
+                let channel: Arc<str> = name(channel).into();
+                let order = match what {
+                    0 => Order::Subscribe {
+                        channel,
+                        grant: Grant::default(),
+                        expire_at: None,
+                        recover_since: None,
+                    },
+                    1 => Order::Unsubscribe { channel },
+                    2..11 => Order::Refresh {
+                        expired: false,
+                        expire_at: Some(1_767_230_000),
+                        info: None,
+                    },
+                    _ => Order::Disconnect(Disconnect::FORCE_DISCONNECT),
+                };
+                self.order(&format!("user{client}"), order);
+            }
+            Step::Stall { .. } => {
+                // One at a time: of two that are closed in one second, nobody says which is first.
+                let stalled = self.clients.iter().position(|client| client.is_stalled);
+                if let Some(stalled) = stalled {
+                    self.clients[stalled].is_stalled = false;
+                }
+                self.clients[client].is_stalled = stalled != Some(client);
+            }
+            Step::Close { politely, .. } => {
+                self.clients[client].is_stalled = false;
+                self.settle();
+                if *politely {
+                    let mut bytes = Vec::new();
+                    put_client_close([1, 2, 3, 4], 1000, "bye", &mut bytes);
+                    self.say_bytes(client, bytes, None);
+                } else {
+                    self.hang_up(client);
+                }
+            }
+            Step::Join { .. } | Step::Api { .. } | Step::Pass { .. } => {}
+        }
+    }
+
+    /// Everybody reads to the end, and what they were told, and what is known of them.
+    fn end(mut self) -> Vec<String> {
+        for client in &mut self.clients {
+            client.is_stalled = false;
+        }
+        self.settle();
+        let mut told: Vec<String> = self.clients.iter().map(super::world::Client::told).collect();
+        told.push(self.facts());
+        told
+    }
+}
+
+/// What is done between the turns of a step and its settling.
+#[derive(Debug, Clone, Copy)]
+enum Between {
+    Nothing,
+    /// At this step, a freeze that comes to nothing.
+    Resume(usize),
+    /// At this step, everything moves to so many shards.
+    Move(usize, usize),
+    /// Everything moves at every step.
+    MoveAlways,
+}
+
+fn run(
+    trace: &[Moment],
+    between: Between,
+    (settings, runtime): (&Arc<Settings>, &Arc<Runtime>),
+) -> Vec<String> {
+    let mut world = World::new(settings, 2, runtime);
+    for (at, (step, turns)) in trace.iter().enumerate() {
+        // The history goes ahead some steps before.
+        match between {
+            Between::Resume(when) | Between::Move(when, _) if at + 3 == when => world.snapshot(),
+            Between::MoveAlways if at % 2 == 0 => world.snapshot(),
+            _ => {}
+        }
+        world.take(step);
+        world.turns(*turns);
+        match between {
+            Between::Resume(when) if at == when => {
+                world.freeze();
+                world.resume();
+            }
+            Between::Move(when, shards) if at == when => world = world.move_to(shards),
+            Between::MoveAlways => world = world.move_to(1 + at % 3),
+            _ => {}
+        }
+        world.settle();
+    }
+    world.end()
+}
+
+/// The first place where two lists of texts differ.
+fn difference(one: &[String], other: &[String]) -> Option<String> {
+    let (at, (one, other)) =
+        one.iter().zip(other).enumerate().find(|(_, (one, other))| one != other)?;
+    let same = one.chars().zip(other.chars()).take_while(|(one, other)| one == other).count();
+    let around =
+        |text: &str| -> String { text.chars().skip(same.saturating_sub(80)).take(300).collect() };
+    Some(format!("of {at}, from {same} on:\n  {}\n  {}", around(one), around(other)))
+}
+
+fn check(trace: &[Moment], place: (&Arc<Settings>, &Arc<Runtime>)) -> Result<(), TestCaseError> {
+    let plain = run(trace, Between::Nothing, place);
+    let same = |between: Between| {
+        let moved = run(trace, between, place);
+        match difference(&plain, &moved) {
+            None => Ok(()),
+            Some(where_) => Err(TestCaseError::fail(format!("{between:?}: {where_}"))),
+        }
+    };
+    same(Between::Nothing)?;
+    for at in 0..trace.len() {
+        same(Between::Resume(at))?;
+        same(Between::Move(at, 1 + at % 3))?;
+    }
+    same(Between::MoveAlways)
+}
+
+#[test]
+fn serving_a_trace_is_serving_its_beginning_moving_and_serving_the_rest() {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    let config =
+        Config { cases: cases.unwrap_or(6), failure_persistence: None, ..Config::default() };
+    let (settings, runtime) = (settings(), runtime());
+    let mut runner = TestRunner::new(config);
+    runner.run(&moments(), |trace| check(&trace, (&settings, &runtime))).unwrap();
+}

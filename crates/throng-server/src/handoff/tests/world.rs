@@ -1,0 +1,485 @@
+//! A whole server but for its listeners, whose shards take their turns one after the other under a
+//! clock that is turned by hand; clients sit at the other ends of socket pairs, where what is
+//! written is there at once.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use throng_hub::request::{Answer, Now, Publish, Request};
+use throng_hub::state::sealed::Piece;
+use throng_limits::Budget;
+use throng_wire::websocket::{Opcode, put_client_frame};
+use tokio::runtime::Runtime;
+
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::front::Front;
+use crate::front::address::{ClientAddress, ToldBy};
+use crate::handoff::loading::give_up_calls;
+use crate::handoff::{Cargo, Courier, Incoming, Parcel, arrival, common};
+use crate::log::Log;
+use crate::serve::{Parts, Seats, assemble};
+use crate::session::{Kind, Open, Order, Target, retention};
+use crate::sessions::Sessions;
+use crate::shard::{Adopt, Manifest, Post, Reserved, Shard};
+
+const HEAD: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+const MASK: [u8; 4] = [7, 0, 99, 200];
+/// Turns until a world must be still.
+const TURNS_MAX: usize = 10_000;
+
+/// A client, and all that it has ever heard.
+pub(super) struct Client {
+    socket: Option<UnixStream>,
+    pub(super) heard: Vec<u8>,
+    /// It does not read.
+    pub(super) is_stalled: bool,
+    /// The rest of what it is in the middle of saying.
+    rest: Vec<u8>,
+    /// Up to where it has looked for pings.
+    looked: usize,
+    /// It has said who it is.
+    pub(super) is_introduced: bool,
+    pub(super) number: u64,
+}
+
+pub(super) struct World {
+    pub(super) front: Arc<Front>,
+    shards: Vec<Shard<Sessions>>,
+    hand: &'static AtomicU64,
+    pub(super) clients: Vec<Client>,
+    runtime: Arc<Runtime>,
+    settings: Arc<Settings>,
+    budget: Budget,
+    /// A snapshot that was taken before, and when.
+    ahead: Ahead,
+    next_shard: usize,
+}
+
+/// Chunks of a snapshot, which are loaded when they were written.
+type Ahead = (Vec<Vec<u8>>, Now);
+
+/// Keeps copies of sockets.
+#[derive(Default)]
+pub(super) struct Crate(pub(super) Mutex<Vec<Incoming>>);
+
+impl Courier for Crate {
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn send(&self, batch: &[Parcel<'_>]) -> io::Result<()> {
+        assert!(batch.len() <= super::super::BATCH_MAX);
+        for Parcel { number, cookie, shard, socket } in batch {
+            let (number, cookie, shard) = (*number, *cookie, *shard);
+            let socket = socket.try_clone_to_owned()?;
+            self.0.lock().push(Incoming { number, cookie, shard, socket });
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn runtime() -> Arc<Runtime> {
+    Arc::new(tokio::runtime::Builder::new_current_thread().build().unwrap())
+}
+
+impl World {
+    pub(super) fn new(settings: &Arc<Settings>, shards: usize, runtime: &Arc<Runtime>) -> Self {
+        let hand: &AtomicU64 = Box::leak(Box::new(AtomicU64::new(1_000_500)));
+        Self::at(settings, shards, runtime, hand)
+    }
+
+    fn at(
+        settings: &Arc<Settings>,
+        shards: usize,
+        runtime: &Arc<Runtime>,
+        hand: &'static AtomicU64,
+    ) -> Self {
+        let mut own = Settings::clone(settings);
+        own.limits.shards = shards;
+        let own = Arc::new(own);
+        let budget = Budget::new(100_000);
+        let log = Log::silent();
+        let seats = Seats { log: &log, clock: Clock::by_hand(hand), budget: budget.clone() };
+        let parts = assemble(&own, &seats, runtime.handle(), String::new()).unwrap();
+        let Parts { front, shards } = parts;
+        Self {
+            front,
+            shards,
+            hand,
+            clients: Vec::new(),
+            runtime: Arc::clone(runtime),
+            settings: Arc::clone(settings),
+            budget,
+            ahead: Ahead::default(),
+            next_shard: 0,
+        }
+    }
+
+    /// A client comes.
+    pub(super) fn join(&mut self, kind: Kind) -> usize {
+        let (near, far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        far.set_nonblocking(true).unwrap();
+        // So small that a client who does not read is noticed.
+        socket2::SockRef::from(&near).set_send_buffer_size(4608).unwrap();
+        let number = self.front.number();
+        let adopt = Adopt {
+            socket: OwnedFd::from(near).into(),
+            permit: self.budget.try_client().unwrap(),
+            address: None,
+            head: Bytes::from_static(HEAD),
+            read_ahead: Bytes::new(),
+            number,
+            open: Open {
+                kind,
+                native_ping: false,
+                user: None,
+                connect: None,
+                address: ClientAddress {
+                    ip: "192.0.2.1".parse().unwrap(),
+                    told_by: ToldBy::Socket,
+                },
+                headers: Box::default(),
+            },
+        };
+        self.next_shard += 1;
+        let shard = self.next_shard % self.shards.len();
+        self.front.common.shards[shard].post(Post::Adopt(Box::new(adopt)));
+        self.clients.push(Client::at(far, number));
+        self.clients.len() - 1
+    }
+
+    /// A client says a text, or, with `cut`, only so many bytes of its frame for now.
+    pub(super) fn say(&mut self, at: usize, text: &str, cut: Option<usize>) {
+        let mut frame = Vec::new();
+        put_client_frame(Opcode::Text, MASK, text.as_bytes(), &mut frame);
+        self.say_bytes(at, frame, cut);
+    }
+
+    pub(super) fn say_bytes(&mut self, at: usize, bytes: Vec<u8>, cut: Option<usize>) {
+        let client = &mut self.clients[at];
+        let mut all = std::mem::take(&mut client.rest);
+        let first = all.len();
+        all.extend(bytes);
+        if let Some(cut) = cut {
+            client.rest = all.split_off((first + cut).min(all.len()));
+        }
+        client.write(&all);
+    }
+
+    /// A client goes without a word.
+    pub(super) fn hang_up(&mut self, at: usize) {
+        self.clients[at].socket = None;
+    }
+
+    /// Publishes as the API does.
+    pub(super) fn publish(&self, channel: &str, data: &str, key: Option<&str>) -> String {
+        let Ok(resolved) = self.settings.channel.resolve(channel) else { return String::new() };
+        let request = Request::Publish(Publish {
+            channel: channel.into(),
+            data: Bytes::copy_from_slice(data.as_bytes()),
+            info: None,
+            tags: Box::default(),
+            draw: None,
+            skip_history: false,
+            idempotency_key: key.map(Box::from),
+            version: 0,
+            version_epoch: Box::default(),
+            retention: retention(resolved.options),
+        });
+        match self.ask(request) {
+            Answer::Published(Ok(published)) => {
+                format!("{:?}", published.position.map(|position| position.offset))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Asks the node, which answers at once.
+    pub(super) fn ask(&self, request: Request) -> Answer {
+        let (to, mut answer) = self.front.common.desk.ask();
+        self.front.common.node.call(request, to, self.front.clock.now());
+        answer.try_recv().unwrap()
+    }
+
+    /// Gives a user's connections an order.
+    pub(super) fn order(&self, user: &str, order: Order) {
+        let target = Target { user: user.into(), ..Target::default() };
+        self.front.common.order(target, order, 0);
+    }
+
+    /// Some turns, after which much may be in the middle.
+    pub(super) fn turns(&mut self, count: usize) {
+        for turn in 0..count {
+            let shard = turn % self.shards.len();
+            self.shards[shard].step();
+        }
+    }
+
+    /// Takes turns, and lets clients read, until nothing happens any more.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..TURNS_MAX {
+            let mut moves = false;
+            for shard in &mut self.shards {
+                moves |= shard.step();
+            }
+            for client in &mut self.clients {
+                moves |= client.read();
+            }
+            if !moves {
+                return;
+            }
+        }
+        panic!("the world does not come to rest");
+    }
+
+    /// Time passes, second by second.
+    pub(super) fn pass(&mut self, seconds: u32) {
+        // Who is in the middle of a frame cannot answer a ping.
+        for at in 0..self.clients.len() {
+            self.say_bytes(at, Vec::new(), None);
+            self.settle();
+        }
+        for _ in 0..seconds {
+            self.hand.fetch_add(1000, Ordering::Relaxed);
+            self.front.common.node.sweep(self.front.clock.now());
+            self.settle();
+            for client in &mut self.clients {
+                client.answer_pings();
+            }
+            self.settle();
+        }
+    }
+
+    /// What is in the streams goes ahead.
+    pub(super) fn snapshot(&mut self) {
+        let mut snapshot = self.front.common.memory.snapshot();
+        let now = self.front.clock.now();
+        self.ahead = (std::iter::from_fn(|| snapshot.next_at(now)).collect(), now);
+    }
+
+    /// Everything stops. Returns what is written down, and copies of all sockets.
+    pub(super) fn freeze(&mut self) -> (Cargo, Vec<Incoming>) {
+        loop {
+            for shard in &mut self.shards {
+                shard.empty();
+            }
+            let quiet = self.front.common.shards.iter().all(|mailbox| mailbox.is_empty());
+            if quiet && !self.front.common.node.is_waiting() {
+                break;
+            }
+        }
+        let now = self.front.clock.now();
+        let courier = Crate::default();
+        let shards =
+            (0..).zip(&mut self.shards).map(|(at, shard)| shard.dump(&courier, at)).collect();
+        let changes = self.front.common.memory.changes(now);
+        let common = common::put(&self.front, now);
+        (Cargo { changes, common, shards }, courier.0.into_inner())
+    }
+
+    /// It was for nothing.
+    pub(super) fn resume(&mut self) {
+        self.begin();
+        self.front.common.memory.forget_snapshot();
+    }
+
+    /// Another world with so many shards goes on from here.
+    pub(super) fn move_to(mut self, shards: usize) -> Self {
+        let (cargo, sockets) = self.freeze();
+        let ahead = std::mem::take(&mut self.ahead);
+        let mut next = Self::at(&self.settings, shards, &self.runtime, self.hand);
+        next.load(&ahead, cargo, sockets).unwrap();
+        next.clients = std::mem::take(&mut self.clients);
+        // The old world ends: its descriptors are closed, which nobody must notice.
+        drop(self);
+        next.begin();
+        next
+    }
+
+    /// A connection that another world has upgraded.
+    pub(super) fn arrive(&mut self, state: &[u8]) -> usize {
+        let (near, far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        far.set_nonblocking(true).unwrap();
+        arrival::take(&self.front, state, near.into()).unwrap();
+        self.clients.push(Client::at(far, 0));
+        self.clients.len() - 1
+    }
+
+    /// No more answers come from the other world.
+    pub(super) fn give_up_calls(&self) {
+        give_up_calls(&self.front.common);
+    }
+
+    /// The world that took over is dead.
+    pub(super) fn take_back(&mut self, keeps: impl Fn(u64) -> bool + Send + Sync + 'static) {
+        self.front.common.memory.begin_anew(self.front.clock.now());
+        let keeps = move |number, _: std::os::fd::BorrowedFd<'_>| keeps(number);
+        for shard in &mut self.shards {
+            shard.take_back_by_hand(&keeps);
+        }
+        self.begin();
+    }
+
+    /// Open connections, and bytes that wait for them.
+    pub(super) fn crowd_size(&self) -> (usize, usize) {
+        let sizes = self.shards.iter().map(Shard::crowd_size);
+        sizes.fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1))
+    }
+
+    /// After a load: everything goes on.
+    pub(super) fn begin(&mut self) {
+        for shard in &mut self.shards {
+            shard.resume_turns();
+        }
+    }
+
+    /// Takes in what another world wrote down.
+    pub(super) fn load(
+        &mut self,
+        (ahead, ahead_at): &Ahead,
+        cargo: Cargo,
+        sockets: Vec<Incoming>,
+    ) -> Result<(), String> {
+        let now = self.front.clock.now();
+        let memory = &self.front.common.memory;
+        for chunk in ahead {
+            memory.load(chunk, Piece::Snapshot, *ahead_at).map_err(|error| error.to_string())?;
+        }
+        memory.load(&cargo.changes, Piece::Changes, now).map_err(|error| error.to_string())?;
+        common::take(&self.front, &cargo.common, now).map_err(|error| error.to_string())?;
+        let count = self.shards.len();
+        let mut placed = HashMap::new();
+        let mut lists: Vec<Vec<Reserved>> = (0..count).map(|_| Vec::new()).collect();
+        for Incoming { number, socket, .. } in sockets {
+            let shard = usize::try_from(number).unwrap() % count;
+            placed.insert(number, shard);
+            let permit = self.budget.try_client().unwrap();
+            lists[shard].push(Reserved { number, socket: socket.into(), permit });
+        }
+        let mut manifests = Vec::new();
+        for piece in cargo.shards {
+            let read =
+                Manifest::read(Arc::new(piece), count, now, &|number| placed.get(&number).copied());
+            manifests.push(read.map_err(|error| format!("{error:?}"))?);
+        }
+        let manifests = Arc::new(manifests);
+        for (at, (shard, list)) in self.shards.iter_mut().zip(lists).enumerate() {
+            shard
+                .take_over(list, &manifests, (at, &self.front.addresses))
+                .map_err(|error| format!("{error:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// All that can be seen of the world from inside, but names that are drawn by lot.
+    pub(super) fn facts(&self) -> String {
+        let common = &self.front.common;
+        let (open, held) = self.crowd_size();
+        let clients = common.clients.load(Ordering::Relaxed);
+        let published = common.published.load(Ordering::Relaxed);
+        let Answer::Channels(channels) = self.ask(Request::Channels { pattern: None }) else {
+            panic!("another answer")
+        };
+        let mut presences = Vec::new();
+        for (channel, _) in &channels {
+            let request = Request::Presence { channel: Arc::clone(channel) };
+            let Answer::Presence(Ok(list)) = self.ask(request) else { panic!("another answer") };
+            let mut users: Vec<_> = list.iter().map(|info| info.user.to_string()).collect();
+            users.sort();
+            presences.push(users);
+        }
+        let counts = common.node.counts();
+        let closes = common.ring.closed_by_code(self.front.clock.now());
+        let used = common.allowance.used();
+        format!(
+            "{open} open, {held} held, {used} used, {clients} connected, {published} published, \
+             {channels:?}, {presences:?}, {counts:?}, {closes:?}, {} permits",
+            self.budget.open()
+        )
+    }
+}
+
+impl Client {
+    fn at(socket: UnixStream, number: u64) -> Self {
+        Self {
+            socket: Some(socket),
+            heard: Vec::new(),
+            is_stalled: false,
+            rest: Vec::new(),
+            looked: 0,
+            is_introduced: false,
+            number,
+        }
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) {
+        let Some(socket) = &mut self.socket else { return };
+        while !bytes.is_empty() {
+            match socket.write(bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                // The server has closed, or does not read now: what does not fit is left out, in
+                // every run alike.
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Reads what is there. Returns whether that was anything.
+    fn read(&mut self) -> bool {
+        if self.is_stalled {
+            return false;
+        }
+        let Some(socket) = &mut self.socket else { return false };
+        let before = self.heard.len();
+        let mut buffer = [0; 4096];
+        while let Ok(got @ 1..) = socket.read(&mut buffer) {
+            self.heard.extend_from_slice(&buffer[..got]);
+        }
+        self.heard.len() > before
+    }
+
+    fn answer_pings(&mut self) {
+        let new = &self.heard[self.looked..];
+        if new.windows(4).any(|window| window == b"\x81\x02{}") {
+            let mut frame = Vec::new();
+            put_client_frame(Opcode::Text, MASK, b"{}", &mut frame);
+            self.write(&frame);
+        }
+        self.looked = self.heard.len();
+    }
+
+    /// The epoch that it heard last.
+    pub(super) fn epoch(&self) -> Option<String> {
+        let mark = b"\"epoch\":\"";
+        let at = self.heard.windows(mark.len()).rposition(|window| window == mark)? + mark.len();
+        Some(String::from_utf8_lossy(self.heard.get(at..at + 8)?).into_owned())
+    }
+
+    /// All that it heard, with numbers for names that are drawn by lot.
+    pub(super) fn told(&self) -> String {
+        let text: String = self.heard.iter().map(|byte| char::from(*byte)).collect();
+        let lots = regex_lite::Regex::new(
+            "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\"epoch\":\"[A-Za-z]{8}\"",
+        )
+        .unwrap();
+        let mut names: Vec<String> = Vec::new();
+        lots.replace_all(&text, |found: &regex_lite::Captures<'_>| {
+            let found = found[0].to_owned();
+            let at = names.iter().position(|name| *name == found).unwrap_or_else(|| {
+                names.push(found);
+                names.len() - 1
+            });
+            format!("<{at}>")
+        })
+        .into_owned()
+    }
+}
