@@ -40,6 +40,18 @@ struct State {
     last_number: u64,
     /// How often users were forgotten: what was asked before that is not kept after it.
     forgotten: u64,
+    hits: u64,
+    misses: u64,
+}
+
+/// What the cache did, and holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cached {
+    /// Answered from it, or with the answer of a call that was under way.
+    pub(crate) hits: u64,
+    pub(crate) misses: u64,
+    pub(crate) kept: usize,
+    pub(crate) bytes: usize,
 }
 
 struct Entry {
@@ -97,14 +109,18 @@ impl Cache {
     pub(super) fn find(&self, key: &Key, now: Now) -> Found {
         let mut state = self.state.lock();
         if let Some(said) = state.usable(key, self.ttl_ms, now) {
+            state.hits += 1;
             return Found::Kept(Answer::Said(Box::new((*said).clone())));
         }
         if let Some((_, flight)) = state.flights.get(key) {
             // One whose task has ended without an answer is none.
             if flight.has_changed().is_ok() {
-                return Found::Asked(flight.clone());
+                let flight = flight.clone();
+                state.hits += 1;
+                return Found::Asked(flight);
             }
         }
+        state.misses += 1;
         let (sender, receiver) = watch::channel(None);
         state.last_number += 1;
         let number = state.last_number;
@@ -141,6 +157,12 @@ impl Cache {
         drop(state);
         sender.send_replace(Some(answer.clone()));
         answer
+    }
+
+    pub(super) fn counted(&self) -> Cached {
+        let state = self.state.lock();
+        let State { hits, misses, bytes, .. } = *state;
+        Cached { hits, misses, kept: state.kept.len(), bytes }
     }
 
     /// Forgets what is known of a user, and what is being asked: the answer may be about it.

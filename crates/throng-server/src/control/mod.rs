@@ -9,7 +9,7 @@ mod place;
 mod serve;
 
 pub use answer::{
-    Client, Clients, Closed, Closes, Left, Published, Question, Search, Shard, Slow, Status,
+    Backend, BackendFailure, Cache, Client, Clients, Closed, Closes, Left, Published, Question, Search, Shard, Slow, Status,
     Transport, Turned, TurnedAway, Who,
 };
 pub use ask::{AskError, ask, find};

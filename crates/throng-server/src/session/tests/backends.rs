@@ -22,6 +22,7 @@ fn open() -> Open {
         connect: None,
         address: super::bench::NEAR,
         headers: Box::new([cookie]),
+        no_cookie: None,
     }
 }
 
