@@ -162,7 +162,10 @@ mod tests {
         }
         let read = meter.read(&backend, (0, 0));
         let reason = read.reason().unwrap();
-        assert!(reason.contains("its last 3 calls did, the last because it answered 502"), "{reason}");
+        assert!(
+            reason.contains("its last 3 calls did, the last because it answered 502"),
+            "{reason}"
+        );
         // Somebody it says no to is an answer like any other.
         let no = Ok(Answer::Error { code: 1000, message: "no".into(), temporary: false });
         meter.note(Duration::from_millis(1), &no);

@@ -177,7 +177,10 @@ fn chosen(settings: &Settings, trying: &Trying) -> Result<BackendId, NoTrial> {
             backend.ok_or_else(|| {
                 let switch = format!("{question}_proxy_enabled");
                 let (place, sample) = match resolved.namespace {
-                    "" => ("channel.without_namespace".to_owned(), "[channel.without_namespace]".to_owned()),
+                    "" => (
+                        "channel.without_namespace".to_owned(),
+                        "[channel.without_namespace]".to_owned(),
+                    ),
                     name => (
                         format!("the namespace {name}"),
                         format!("[[channel.namespaces]]\nname = \"{name}\""),

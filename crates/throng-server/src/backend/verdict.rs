@@ -104,7 +104,8 @@ impl Asked<'_> {
         if limit > 0 && channels.len() > limit {
             let code = Disconnect::CHANNEL_LIMIT.code.into();
             let count = channels.len();
-            let text = format!("the client is closed with {code}: {count} subscriptions come along");
+            let text =
+                format!("the client is closed with {code}: {count} subscriptions come along");
             return refused(code, text).with(&format!("client.channel_limit is {limit}"));
         }
         let who = match said.user.as_str() {
@@ -130,7 +131,8 @@ impl Asked<'_> {
         let Some(data) = &said.grant.data else {
             return accepted("it is published as it is".to_owned());
         };
-        let format = self.settings.channel.resolve(channel).map(|it| it.options.publication_data_format);
+        let format =
+            self.settings.channel.resolve(channel).map(|it| it.options.publication_data_format);
         match format.map(|format| format.check(data)) {
             Ok(Err(because)) => {
                 let ErrorCode { code, message, .. } = ErrorCode::INTERNAL;
@@ -182,7 +184,8 @@ impl Asked<'_> {
             )
             .with("to end it: {\"result\":{\"expired\":true}}"),
             _ => {
-                let then = if temporary { "tries again later" } else { "does not try again by itself" };
+                let then =
+                    if temporary { "tries again later" } else { "does not try again by itself" };
                 refused(code, format!("the client gets error {code} {message:?} and {then}"))
             }
         }
@@ -190,7 +193,11 @@ impl Asked<'_> {
 
     fn close(&self, close: &Disconnect) -> Verdict {
         let Disconnect { code, reason } = close;
-        let then = if close.reconnects() { "comes back by itself" } else { "does not come back by itself" };
+        let then = if close.reconnects() {
+            "comes back by itself"
+        } else {
+            "does not come back by itself"
+        };
         refused((*code).into(), format!("the client is closed with {code} {reason:?} and {then}"))
     }
 
@@ -207,7 +214,9 @@ impl Asked<'_> {
     fn broken(&self, why: &str, came: Option<&Came>) -> Verdict {
         let ErrorCode { code, message, .. } = ErrorCode::INTERNAL;
         let what = match self.trying.kind {
-            Kind::Refresh | Kind::SubRefresh => "it goes on, and is asked about again in 60 s".to_owned(),
+            Kind::Refresh | Kind::SubRefresh => {
+                "it goes on, and is asked about again in 60 s".to_owned()
+            }
             _ => format!("the client gets error {code} {message} and tries again later"),
         };
         let mut verdict = broken(code, format!("the backend {why}: {what}"));
@@ -224,9 +233,9 @@ impl Asked<'_> {
         );
         let Some(came) = came else {
             return match why {
-                _ if why.starts_with("did not answer within") => Some(format!(
-                    "make it faster, or give it more time: {option}.timeout"
-                )),
+                _ if why.starts_with("did not answer within") => {
+                    Some(format!("make it faster, or give it more time: {option}.timeout"))
+                }
                 _ if why.starts_with("cannot be connected to") || why.starts_with("has a name") => {
                     Some(format!("start the application, or correct {option}.endpoint"))
                 }

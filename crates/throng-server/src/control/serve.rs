@@ -17,8 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 use super::answer::{
-    Backend, BackendFailure, Cache, Clients, Closed, Closes, Left, Published, Question, Search, Shard, Slow, Status, Turned,
-    TurnedAway, Who,
+    Backend, BackendFailure, Cache, Clients, Closed, Closes, Left, Published, Question, Search,
+    Shard, Slow, Status, Turned, TurnedAway, Who,
 };
 use super::place;
 use crate::backend::Metered;

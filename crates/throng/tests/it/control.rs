@@ -217,7 +217,8 @@ fn a_probe_walks_through_every_step_and_names_the_first_that_fails() {
     let ran = probe(&[&good[..], &["--hold", "1"]].concat());
     assert_eq!((ran.status, ran.err.as_str()), (0, ""), "{}", ran.out);
     let steps: Vec<&str> = ran.out.lines().filter_map(|l| l.strip_prefix("✓ ")).collect();
-    assert_eq!(steps.len(), 6, "{}", ran.out);
+    assert_eq!(steps.len(), 7, "{}", ran.out);
+    assert!(ran.out.contains("  throng sees this client at 127.0.0.1\n"), "{}", ran.out);
     assert!(ran.out.ends_with("\nA client can connect, and stays connected.\n"), "{}", ran.out);
 
     let ran = probe(&["--origin", "https://evil.example"]);
@@ -239,5 +240,5 @@ fn a_probe_walks_through_every_step_and_names_the_first_that_fails() {
     let ran = server.dir.throng(&["probe", &elsewhere]);
     assert_eq!(ran.status, 1);
     assert!(ran.out.contains("Nothing is at /elsewhere"), "{}", ran.out);
-    assert_eq!(server.dir.throng(&["probe", "wss://example.com"]).status, 2);
+    assert_eq!(server.dir.throng(&["probe", "gopher://example.com"]).status, 2);
 }
