@@ -162,6 +162,31 @@ fn remote_calls_are_answered_by_the_backend() {
 }
 
 #[test]
+fn a_namespace_of_remote_calls_is_unknown_or_off_or_answered() {
+    let mut bench = Bench::new(
+        "rpc.proxy.endpoint = \"http://app/rpc\"\n\
+         [[rpc.namespaces]]\nname = \"math\"\nproxy_enabled = true\n\
+         [[rpc.namespaces]]\nname = \"off\"\n",
+    );
+    let at = bench.connected(&token(&json!({"sub": "ann"})));
+    bench.say(at, r#"{"id":2,"rpc":{"method":"math:sum","data":[1]}}"#);
+    let call = bench.backend_says(r#"{"result":{"data":1}}"#);
+    assert_eq!(call.ask.method.as_deref(), Some("math:sum"));
+    assert_eq!(bench.heard(at), [r#"{"id":2,"rpc":{"data":1}}"#]);
+    for method in ["none:x", "off:x", "x"] {
+        let heard = bench.ask(at, &format!(r#"{{"id":3,"rpc":{{"method":"{method}"}}}}"#));
+        assert_eq!(heard, [r#"{"id":3,"error":{"code":104,"message":"method not found"}}"#]);
+    }
+    // Where nothing at all can answer, it is not available.
+    let mut bench = Bench::new("[[rpc.namespaces]]\nname = \"off\"\n");
+    let at = bench.connected(&token(&json!({"sub": "ann"})));
+    for method in ["none:x", "off:x", "x"] {
+        let heard = bench.ask(at, &format!(r#"{{"id":3,"rpc":{{"method":"{method}"}}}}"#));
+        assert_eq!(heard, [r#"{"id":3,"error":{"code":108,"message":"not available"}}"#]);
+    }
+}
+
+#[test]
 fn a_publication_is_what_the_backend_makes_of_it() {
     let mut bench = Bench::new(COMMANDS);
     let at = bench.connected(&token(&json!({"sub": "ann", "channels": ["a"]})));
