@@ -164,10 +164,11 @@ fn walk(url: &str, headers: &str, report: &mut Report<'_>) -> Result<Result<(), 
     report.pass(Step::Origin, origin, Duration::ZERO)?;
     let seen = advice::seen(client.header(&SEEN_HEADER.to_ascii_lowercase()));
     report.pass(Step::Address, seen, Duration::ZERO)?;
-    greet_and_hold(&mut client, report).map(|done| {
+    let done = greet_and_hold(&mut client, report)?;
+    if done.is_ok() {
         client.close();
-        done
-    })
+    }
+    Ok(done)
 }
 
 /// The connection, within TLS where the URL wants it.

@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use throng_hub::request::Now;
 use tokio::sync::watch;
@@ -80,7 +81,7 @@ pub(super) struct Flight {
 
 /// What the answer of a call is kept under; none where no credential came with it.
 pub(super) fn key(call: &Call) -> Option<Key> {
-    if call.headers.is_empty() && call.ask.data.is_none() {
+    if call.ask.data.is_none() && !call.headers.iter().any(may_hold_a_credential) {
         return None;
     }
     let mut ask = call.ask.clone();
@@ -98,6 +99,27 @@ pub(super) fn key(call: &Call) -> Option<Key> {
         key.extend_from_slice(value.as_bytes());
     }
     Some(key.into())
+}
+
+/// Whether a header may say who somebody is. Of visitors who only have the same browser, each may be
+/// given a name of its own by the backend, and must be asked about.
+fn may_hold_a_credential((name, value): &(HeaderName, HeaderValue)) -> bool {
+    const NEVER: [&str; 9] = [
+        "accept",
+        "accept-charset",
+        "accept-language",
+        "cache-control",
+        "dnt",
+        "origin",
+        "pragma",
+        "referer",
+        "user-agent",
+    ];
+    let name = name.as_str();
+    !value.as_bytes().trim_ascii().is_empty()
+        && !NEVER.contains(&name)
+        // Sec-WebSocket-Key is another for every connection anyway.
+        && !name.starts_with("sec-")
 }
 
 impl Cache {
@@ -244,8 +266,6 @@ impl std::fmt::Debug for Cache {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
-
     use super::super::{Ask, Kind};
     use super::*;
     use crate::config::BackendId;
@@ -296,6 +316,16 @@ mod tests {
         assert_ne!(one, key(&named).unwrap());
         named.headers = Box::default();
         assert_eq!(key(&named), None, "without a credential nothing is kept");
+        let with = |name: &'static str, value: &'static str| Call {
+            headers: Box::new([(HeaderName::from_static(name), HeaderValue::from_static(value))]),
+            ..call("a", "", "1.2.3.4")
+        };
+        for (name, value) in
+            [("user-agent", "x"), ("origin", "x"), ("sec-gpc", "1"), ("cookie", "")]
+        {
+            assert_eq!(key(&with(name, value)), None, "{name}");
+        }
+        assert!(key(&with("authorization", "x")).is_some());
     }
 
     #[test]

@@ -142,34 +142,9 @@ fn the_backend_says_who_a_client_is_over_one_connection() {
     assert!(!log.contains("SECRET"), "{log}");
 }
 
-#[test]
-fn a_backend_that_fails_is_a_temporary_error_and_one_line_each() {
-    let temporary =
-        r#"{"id":1,"error":{"code":100,"message":"internal server error","temporary":true}}"#;
-    let (_keep, forever) = mpsc::channel::<()>();
-    let forever = Mutex::new(forever);
-    let answers: Vec<(&str, Box<Answering>)> = vec![
-        ("answered 502", Box::new(|_, stream| answer(stream, 502, "bad gateway SECRET"))),
-        ("answered what is not JSON", Box::new(|_, stream| answer(stream, 200, "<html>SECRET"))),
-        (
-            "hung up in the middle of its answer",
-            Box::new(|_, stream| {
-                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"resu").unwrap();
-                stream.shutdown(std::net::Shutdown::Both).unwrap();
-            }),
-        ),
-        (
-            "hung up without an answer",
-            Box::new(|_, stream| stream.shutdown(std::net::Shutdown::Both).unwrap()),
-        ),
-        (
-            "answered what is not HTTP",
-            Box::new(|_, stream| stream.write_all(b"SSH-2.0-SECRET\r\n\r\n").unwrap()),
-        ),
-        (
-            "answered more than 1048576 bytes",
-            Box::new(|_, stream| answer(stream, 200, &"x".repeat(2 << 20))),
-        ),
+/// Answers that lead elsewhere, are too large, or do not end, and what the log says of each.
+fn endless_answers() -> Vec<(&'static str, Box<Answering>)> {
+    vec![
         (
             "answered 302, a redirect, which is not followed",
             Box::new(|_, stream| {
@@ -208,6 +183,37 @@ fn a_backend_that_fails_is_a_temporary_error_and_one_line_each() {
                 }
             }),
         ),
+    ]
+}
+
+#[test]
+fn a_backend_that_fails_is_a_temporary_error_and_one_line_each() {
+    let temporary =
+        r#"{"id":1,"error":{"code":100,"message":"internal server error","temporary":true}}"#;
+    let (_keep, forever) = mpsc::channel::<()>();
+    let forever = Mutex::new(forever);
+    let mut answers: Vec<(&str, Box<Answering>)> = vec![
+        ("answered 502", Box::new(|_, stream| answer(stream, 502, "bad gateway SECRET"))),
+        ("answered what is not JSON", Box::new(|_, stream| answer(stream, 200, "<html>SECRET"))),
+        (
+            "hung up in the middle of its answer",
+            Box::new(|_, stream| {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"resu").unwrap();
+                stream.shutdown(std::net::Shutdown::Both).unwrap();
+            }),
+        ),
+        (
+            "hung up without an answer",
+            Box::new(|_, stream| stream.shutdown(std::net::Shutdown::Both).unwrap()),
+        ),
+        (
+            "answered what is not HTTP",
+            Box::new(|_, stream| stream.write_all(b"SSH-2.0-SECRET\r\n\r\n").unwrap()),
+        ),
+        (
+            "answered more than 1048576 bytes",
+            Box::new(|_, stream| answer(stream, 200, &"x".repeat(2 << 20))),
+        ),
         (
             "did not answer within 300ms",
             Box::new(move |_, _| {
@@ -215,6 +221,7 @@ fn a_backend_that_fails_is_a_temporary_error_and_one_line_each() {
             }),
         ),
     ];
+    answers.extend(endless_answers());
     for (line, answering) in answers {
         let backend = Backend::start(answering);
         let mut server = Server::without_witness(
@@ -258,18 +265,20 @@ fn a_status_becomes_what_the_configuration_says() {
 }
 
 #[test]
-fn a_connection_that_the_backend_had_closed_is_no_failure() {
-    // Every answer is its connection's last, and does not say so.
-    let backend = Backend::start(|_, stream| {
-        answer(stream, 200, r#"{"result":{"user":"ann"}}"#);
-        stream.shutdown(std::net::Shutdown::Both).unwrap();
-    });
-    let server = Server::without_witness(&backend.connect_options(""));
-    for _ in 0..20 {
-        let (_, heard) = hello(&server, &[]);
-        assert!(heard.contains("\"connect\""), "{heard}");
+fn a_connection_that_the_backend_had_closed_or_half_of_it_is_no_failure() {
+    for closed in [std::net::Shutdown::Both, std::net::Shutdown::Write] {
+        // Every answer is its connection's last, and does not say so.
+        let backend = Backend::start(move |_, stream| {
+            answer(stream, 200, r#"{"result":{"user":"ann"}}"#);
+            stream.shutdown(closed).unwrap();
+        });
+        let server = Server::without_witness(&backend.connect_options(""));
+        for _ in 0..20 {
+            let (_, heard) = hello(&server, &[]);
+            assert!(heard.contains("\"connect\""), "{heard}");
+        }
+        assert!(!server.stop().contains("hung up"));
     }
-    server.stop();
 }
 
 #[test]

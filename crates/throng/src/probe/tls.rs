@@ -237,12 +237,12 @@ fn of_certificate(why: &CertificateError, host: &str) -> (String, String) {
                 advise(&of_name(&host), &[]),
             )
         }
-        // A certificate that says that it is an authority's, as openssl makes them unless told
-        // otherwise, is signed by itself.
-        CertificateError::UnknownIssuer => (
+        // A signature that is another's, where an authority of that name is known, is the same.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => (
             "the certificate's authority is unknown".to_owned(),
             advise(authority, &["throng probe URL --ca FILE"]),
         ),
+        // As openssl makes them unless told otherwise.
         CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => (
             "the certificate is signed by itself, and is that of an authority".to_owned(),
             advise(authority, &["throng probe URL --ca FILE"]),
@@ -296,6 +296,7 @@ mod tests {
         };
         check(wrong(name), "for www.example.com, not for push.example.com", "server_name");
         check(wrong(CertificateError::NotValidYet), "not valid yet", "clocks");
+        check(wrong(CertificateError::BadSignature), "authority is unknown", "--ca FILE");
     }
 
     #[test]
