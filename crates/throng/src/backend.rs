@@ -96,13 +96,14 @@ fn untried(why: NoTrial, kind: Kind) -> Failure {
             let lines = sample.lines().map(|line| {
                 if line.is_empty() { "\n".to_owned() } else { format!("    {line}\n") }
             });
-            format!(
+            let what = format!(
                 "there is nobody to ask: {} is off, so a server with this configuration asks no {} \
-                 backend. To switch it on, with your application's address:\n\n{}",
+                 backend. To switch it on, with your application's address:",
                 visible(&option),
-                kind.name(),
-                lines.collect::<String>().trim_end_matches('\n')
-            )
+                kind.name()
+            );
+            let lines = lines.collect::<String>();
+            format!("{}\n\n{}", paragraph(&what, ""), lines.trim_end_matches('\n'))
         }
     })
 }
