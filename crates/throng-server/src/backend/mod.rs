@@ -22,13 +22,13 @@ use serde_json::value::RawValue;
 
 use crate::config::{Backend, BackendId};
 
-#[cfg(test)]
-pub(crate) use answer::understand;
 pub(crate) use answer::{Answer, Said};
 pub(crate) use meter::Metered;
 pub(crate) use switchboard::Switchboard;
 pub use trial::{Came, NoTrial, Sent, Tried, Trying, attempt};
 pub use verdict::{Outcome, Verdict};
+#[cfg(test)]
+pub(crate) use {answer::understand, trial::judged};
 
 /// What a backend is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -128,6 +128,16 @@ pub fn attempt(settings: &Settings, trying: &Trying) -> Result<Tried, NoTrial> {
     })
 }
 
+/// What is said of an answer with this body; sessions are compared with it.
+#[cfg(test)]
+pub(crate) fn judged(settings: &Settings, trying: &Trying, body: &str, now_s: i64) -> Verdict {
+    let id = chosen(settings, trying).unwrap();
+    let backend = settings.backends.get(id).unwrap();
+    let asked = verdict::Asked { settings, backend, trying, has_cookie: true, now_s };
+    let came = Came { status: 200, headers: Vec::new(), body: body.to_owned() };
+    asked.verdict(&super::understand(body.as_bytes()), Some(&came))
+}
+
 /// Who is asked.
 fn chosen(settings: &Settings, trying: &Trying) -> Result<BackendId, NoTrial> {
     let backends = &settings.backends;
