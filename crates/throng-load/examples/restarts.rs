@@ -176,20 +176,20 @@ impl Listener {
 
     /// Looks at every whole frame that has come.
     fn take(&mut self, count: &Count) {
-        let mut at = 0;
+        let (mut at, mut offsets, mut pings) = (0, Vec::new(), 0);
         while let Some((text, end)) = frame(&self.seen, at) {
             at = end;
-            for line in text.split(|byte| *byte == b'\n') {
-                if line == b"{}" {
-                    let mut pong = Vec::new();
-                    put_client_frame(Opcode::Text, [9, 8, 7, 6], b"{}", &mut pong);
-                    self.socket.write_all(&pong).unwrap();
-                } else if let Some(offset) = offset_of(line) {
-                    self.note(offset, count);
-                }
-            }
+            let lines = text.split(|byte| *byte == b'\n');
+            pings += lines.clone().filter(|line| *line == b"{}").count();
+            offsets.extend(lines.filter_map(offset_of));
         }
         self.seen.drain(..at);
+        for _ in 0..pings {
+            let mut pong = Vec::new();
+            put_client_frame(Opcode::Text, [9, 8, 7, 6], b"{}", &mut pong);
+            self.socket.write_all(&pong).unwrap();
+        }
+        offsets.into_iter().for_each(|offset| self.note(offset, count));
     }
 
     fn note(&mut self, offset: u64, count: &Count) {

@@ -13,8 +13,7 @@ use throng_hub::broker::Broker;
 use throng_hub::event::Mailbox as HubMailbox;
 use throng_hub::memory::Memory;
 use throng_hub::node::{Node, NodeSetup};
-use throng_limits::Budget;
-use throng_limits::facts::OpenFiles;
+use throng_limits::{Budget, Raised};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::addresses::Addresses;
@@ -95,8 +94,10 @@ pub struct Started {
     pub clients: u64,
     /// The descriptor limit.
     pub descriptors: u64,
-    /// Who set the limit, as far as can be seen: `set by supervisord, pid 71`.
+    /// What became of the limit, and who had it first, as far as can be seen.
     pub limit_from: String,
+    /// How to have more, where there are few.
+    pub more: Option<String>,
     /// Connections that the kernel keeps until they are accepted.
     pub backlog: u64,
 }
@@ -162,7 +163,7 @@ fn take_over(
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let limit = Room::raise(log);
-    let mut taking = Taking::begin(channel, limit.soft)?;
+    let mut taking = Taking::begin(channel, limit.is.soft)?;
     succession.keeper = taking.keeper.take().map(Arc::new);
     let inherited = std::mem::take(&mut taking.listeners);
     let clock = Clock::resume(taking.uptime_ms);
@@ -203,7 +204,7 @@ impl Built {
     fn new(
         options: ServeOptions,
         listeners: &Listeners,
-        limit: OpenFiles,
+        limit: Raised,
         (log, clock): (&Log, Clock),
     ) -> Result<Self, ServeError> {
         let mut settings = options.settings;
@@ -225,7 +226,8 @@ impl Built {
             took_over: None,
             clients: front.clients.ceiling(),
             descriptors: room.descriptors(),
-            limit_from: room.origin.setter.to_string(),
+            limit_from: room.story(),
+            more: room.more(),
             backlog: backlog(),
         };
         Ok(Self { runtime, front, shards, room, told })

@@ -47,7 +47,7 @@ impl Inherited {
             return Ok(Self::default());
         }
         // Above the three that every program has, and not for our own children.
-        let channel = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?;
+        let channel = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
         rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
         Ok(if handed {
             Self { predecessor: Some(Channel::new(channel)), keeper: None }
