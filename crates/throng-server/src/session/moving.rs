@@ -44,6 +44,8 @@ throng_hub::record!("what few sessions have", Extra {
     6 headers as HeaderList,
     7 emulated as HeaderList,
     8 meta,
+    9 no_cookie as Within,
+    10 afterword,
 });
 
 // What is done with is left out: only the rest is ever looked at again.
@@ -240,6 +242,7 @@ throng_hub::record!("a new session", Open {
     4 connect,
     5 address as Within,
     6 headers as HeaderList,
+    7 no_cookie as Within,
 });
 
 throng_hub::record!("a client's address", ClientAddress { 1 ip as Address, 2 told_by });

@@ -149,6 +149,7 @@ impl World {
                     told_by: ToldBy::Socket,
                 },
                 headers: Box::default(),
+                no_cookie: None,
             },
         };
         self.next_shard += 1;
