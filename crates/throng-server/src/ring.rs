@@ -157,7 +157,7 @@ impl Ring {
     /// When it cannot be read.
     pub(crate) fn take_fields(&self, mut fields: Fields<'_>) -> Result<(), Corrupt> {
         let mut kept = self.0.lock();
-        while let Some(field) = fields.next()? {
+        while let Some(field) = fields.field()? {
             match field.tag {
                 1 => push(&mut kept.closes, Within::take(None, &field)?, CLOSES_MAX),
                 2 => push(&mut kept.refusals, Within::take(None, &field)?, REFUSALS_MAX),
@@ -272,7 +272,7 @@ impl Tally {
     ) -> Result<(N, Self), Corrupt> {
         let mut fields = field.fields("a tally")?;
         let (mut name, mut tally) = (None, Self::default());
-        while let Some(field) = fields.next()? {
+        while let Some(field) = fields.field()? {
             match field.tag {
                 1 => name = Some(name_of(&field)?),
                 2 => tally.total = Part::take(None, &field)?,

@@ -89,7 +89,7 @@ impl Registry {
         let (mut number, mut expires_s, mut flags) = (0, 0, SubFlags::default());
         let mut info: Option<ClientInfo> = None;
         let mut fields = field.fields("a subscription")?;
-        while let Some(field) = fields.next()? {
+        while let Some(field) = fields.field()? {
             match field.tag {
                 1 => number = u32::take(None, &field)?,
                 2 => expires_s = UntilUnlessZero::take(None, &field)?,

@@ -94,7 +94,7 @@ pub(crate) fn take(
 ) -> Result<(Arc<Publication>, u64), Corrupt> {
     let mut publication = Publication::new(bytes::Bytes::new(), None, 0);
     let mut end_ms = fields.now().mono_ms;
-    while let Some(field) = fields.next()? {
+    while let Some(field) = fields.field()? {
         match field.tag {
             1 => publication.offset = field.number()?,
             2 => publication.data = Part::take(None, &field)?,

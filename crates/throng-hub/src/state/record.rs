@@ -179,7 +179,7 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// When it is none, or ends beyond its record.
-    pub fn next(&mut self) -> Result<Option<Field<'a>>, Corrupt> {
+    pub fn field(&mut self) -> Result<Option<Field<'a>>, Corrupt> {
         let Some((&key, rest)) = self.rest.split_first() else { return Ok(None) };
         self.skip_to(rest);
         let tag = key >> 2;
@@ -804,7 +804,7 @@ macro_rules! record {
                 mut fields: $crate::state::Fields<'_>,
             ) -> Result<Self, $crate::state::Corrupt> {
                 $(let mut $field = None;)*
-                while let Some(field) = fields.next()? {
+                while let Some(field) = fields.field()? {
                     match field.tag {
                         $($tag => $field = Some(
                             <$crate::record!(@how $($how)?) as $crate::state::Through<_>>::take(

@@ -201,7 +201,7 @@ impl Memory {
     pub fn load(&self, bytes: &[u8], piece: Piece, now: Now) -> Result<(), Unreadable> {
         let is_last = sealed::open(bytes, piece, now, |mut fields| {
             let mut is_last = piece == Piece::Changes;
-            while let Some(field) = fields.next()? {
+            while let Some(field) = fields.field()? {
                 match field.tag {
                     CHANNEL => self.load_channel(&field)?,
                     KEY => self.load_key(&field)?,
@@ -233,7 +233,7 @@ impl Memory {
         let mut version = None;
         let mut head: Option<Head> = None;
         let mut kept = Vec::new();
-        while let Some(field) = fields.next()? {
+        while let Some(field) = fields.field()? {
             match field.tag {
                 1 => name = Some(Part::take(None, &field)?),
                 2 => version = Within::take(None, &field)?,

@@ -103,7 +103,7 @@ fn put_record(tag: u8, record: &impl Record, out: &mut Writer) {
 /// Takes in what another process wrote down.
 pub(super) fn take(front: &Front, bytes: &[u8], now: Now) -> Result<(), Unreadable> {
     sealed::open(bytes, Piece::Common, now, |mut fields| {
-        while let Some(field) = fields.next()? {
+        while let Some(field) = fields.field()? {
             take_field(front, &field)?;
         }
         Ok(())

@@ -44,7 +44,7 @@
 //! * Generators of ids, epochs and jitter are seeded anew.
 //! * The connect backend's cached answers: the backend is asked again.
 //! * Where a sweep or a shedding stood: it begins again.
-//! * Which log lines were repeated how often.
+//! * Which log lines were repeated how often, and how the calls of each backend went.
 //! * Seats of those who are no clients yet (the old process serves them to their end).
 
 #![allow(dead_code, unused_imports, reason = "called by whoever starts the other process")]

@@ -70,7 +70,7 @@ impl Through<Headers> for HeaderList {
         let mut list = old.unwrap_or_default().into_vec();
         let mut fields = field.fields("a header")?;
         let (mut name, mut value) = (None, None);
-        while let Some(field) = fields.next()? {
+        while let Some(field) = fields.field()? {
             match field.tag {
                 1 => {
                     let read = HeaderName::from_bytes(field.bytes()?);
@@ -107,7 +107,7 @@ impl<A: Part, B: Part> Through<Option<(A, B)>> for Pair {
     fn take(_: Option<Option<(A, B)>>, field: &Field<'_>) -> Result<Option<(A, B)>, Corrupt> {
         let mut fields = field.fields("a pair")?;
         let (mut one, mut other) = (A::absent(), B::absent());
-        while let Some(field) = fields.next()? {
+        while let Some(field) = fields.field()? {
             match field.tag {
                 1 => one = Some(A::take(None, &field)?),
                 2 => other = Some(B::take(None, &field)?),
@@ -139,7 +139,7 @@ impl<N: Part, T: Record> Through<Vec<(N, T)>> for Named {
         let mut list = old.unwrap_or_default();
         let mut fields = field.fields("something named")?;
         let (mut name, mut thing) = (N::absent(), None);
-        while let Some(field) = fields.next()? {
+        while let Some(field) = fields.field()? {
             match field.tag {
                 1 => name = Some(N::take(None, &field)?),
                 2 => thing = Some(T::take_fields(field.fields(T::WHAT)?)?),
@@ -215,7 +215,7 @@ impl Through<Disconnect> for Why {
     fn take(_: Option<Disconnect>, field: &Field<'_>) -> Result<Disconnect, Corrupt> {
         let mut fields = field.fields("a close")?;
         let (mut code, mut reason) = (0, "");
-        while let Some(field) = fields.next()? {
+        while let Some(field) = fields.field()? {
             match field.tag {
                 1 => code = u16::take(None, &field)?,
                 2 => reason = field.text()?,
@@ -253,7 +253,7 @@ impl Record for Answer {
 
     fn take_fields(mut fields: throng_hub::state::Fields<'_>) -> Result<Self, Corrupt> {
         let mut answer = None;
-        while let Some(field) = fields.next()? {
+        while let Some(field) = fields.field()? {
             match field.tag {
                 1 => answer = Some(Self::Said(Within::take(None, &field)?)),
                 2 => answer = Some(Self::Nothing),

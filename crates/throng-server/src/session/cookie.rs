@@ -17,7 +17,7 @@ pub(crate) struct NoCookie {
     server: Box<str>,
 }
 
-throng_hub::record!("a cookie that never came", NoCookie { 1 page, 2 server });
+throng_hub::record!("a cookie that did not arrive", NoCookie { 1 page, 2 server });
 
 impl NoCookie {
     /// By the values of `Origin` and `Host`.

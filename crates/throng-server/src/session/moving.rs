@@ -59,7 +59,7 @@ impl Record for Backlog {
 
     fn take_fields(mut fields: Fields<'_>) -> Result<Self, Corrupt> {
         let mut frame = Vec::new();
-        while let Some(field) = fields.next()? {
+        while let Some(field) = fields.field()? {
             match field.tag {
                 1 => frame = Raw::take(None, &field)?,
                 _ => field.pass()?,
@@ -105,7 +105,7 @@ impl Record for Pending {
     fn take_fields(mut fields: Fields<'_>) -> Result<Self, Corrupt> {
         let mut pending = Self::default();
         let mut list: Vec<(u32, Asked)> = Vec::new();
-        while let Some(field) = fields.next()? {
+        while let Some(field) = fields.field()? {
             match field.tag {
                 1 => pending.last_ticket = Part::take(None, &field)?,
                 2 => list = Named::take(Some(list), &field)?,

@@ -69,7 +69,7 @@ impl Sessions {
 
     pub(super) fn take_all(&mut self, mut fields: Fields<'_>) -> Result<(), Corrupt> {
         self.coming = Coming::default();
-        while let Some(field) = fields.next()? {
+        while let Some(field) = fields.field()? {
             match field.tag {
                 CHANNEL => self.coming.channels.take(&field)?,
                 STARVED => {
@@ -90,7 +90,7 @@ impl Sessions {
     ) -> Result<Session, Corrupt> {
         let now = fields.now();
         let mut session: Option<Session> = None;
-        while let Some(field) = fields.next()? {
+        while let Some(field) = fields.field()? {
             match field.tag {
                 SESSION => session = Some(Session::take_fields(field.fields(Session::WHAT)?)?),
                 SUBSCRIPTION => {

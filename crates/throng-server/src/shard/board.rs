@@ -104,7 +104,7 @@ impl Manifest {
         };
         let mut missing = None;
         sealed::open(&bytes, Piece::Shard, now, |mut fields| {
-            while let Some(field) = fields.next()? {
+            while let Some(field) = fields.field()? {
                 match field.tag {
                     SHARED => manifest.shared = field.range(),
                     COUNTERS => manifest.counters = field.range(),
@@ -152,7 +152,7 @@ pub enum Unloadable {
 
 /// A connection's number, which comes first.
 fn number(fields: &mut Fields<'_>) -> Result<u64, Corrupt> {
-    match fields.next()? {
+    match fields.field()? {
         Some(field) if field.tag == NUMBER => field.number(),
         _ => Err(fields.corrupt("it does not begin with its number")),
     }

@@ -132,7 +132,7 @@ pub trait Handler: 'static {
     /// Once a second, after the sweep was begun.
     fn tick(&mut self, crowd: &mut Crowd<Self::Session>);
 
-    /// Writes down what the sessions share; see [`crate::handoff`]. Before any session.
+    /// Writes down what the sessions share, for another process to go on with. Before any session.
     fn put_shared(&mut self, _out: &mut Writer) {}
 
     /// Writes a session down.

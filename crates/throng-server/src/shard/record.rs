@@ -161,7 +161,7 @@ impl<'a> Written<'a> {
         };
         let mut waiting: VecDeque<Bytes> = VecDeque::new();
         let mut gone = 0;
-        while let Some(field) = fields.next()? {
+        while let Some(field) = fields.field()? {
             match field.tag {
                 2 => written.form = Part::take(None, &field)?,
                 3 => written.state = Part::take(None, &field)?,
@@ -267,7 +267,7 @@ fn put_half(half: &Half<&[u8]>, out: &mut Writer) {
 fn take_half(field: &Field<'_>) -> Result<Decoder, Corrupt> {
     let mut fields = field.fields("what is half received")?;
     let mut half = Half::<Vec<u8>>::default();
-    while let Some(field) = fields.next()? {
+    while let Some(field) = fields.field()? {
         match field.tag {
             1 => half.header = Raw::take(None, &field)?,
             2 => half.frame = Some(take_half_frame(&field)?),
@@ -283,7 +283,7 @@ fn take_half(field: &Field<'_>) -> Result<Decoder, Corrupt> {
 fn take_half_frame(field: &Field<'_>) -> Result<HalfFrame, Corrupt> {
     let mut fields = field.fields("a half frame")?;
     let (mut code, mut fin, mut mask, mut left) = (None, false, [0; 4], 0);
-    while let Some(field) = fields.next()? {
+    while let Some(field) = fields.field()? {
         match field.tag {
             1 => code = Some(opcode(&field)?),
             2 => fin = Part::take(None, &field)?,

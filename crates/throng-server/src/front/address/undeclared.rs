@@ -40,13 +40,6 @@ struct Peer {
     next: u64,
 }
 
-throng_hub::record!("a proxy that nobody declared", Peer {
-    1 ip as Address,
-    2 connections,
-    3 next,
-    4 brings,
-});
-
 /// What comes with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Brings {
@@ -55,6 +48,14 @@ enum Brings {
     /// A client, and nothing that says whose.
     Client,
 }
+
+throng_hub::record!("a proxy that nobody declared", Peer {
+    1 ip as Address,
+    2 connections,
+    3 next,
+    4 brings,
+});
+
 throng_hub::numbered!(Brings {
     1 Self::Header => Self::Header,
     2 Self::Client => Self::Client,

@@ -10,7 +10,7 @@ use super::world::{World, runtime};
 use crate::backend::{Answer, Said};
 use crate::front::address::{ClientAddress, ToldBy};
 use crate::handoff::{arrival, put_answer, put_arrival};
-use crate::session::{Kind, Open};
+use crate::session::{Kind, NoCookie, Open};
 use crate::token::Grant;
 
 /// Everything is asked of backends, which nobody ever reaches here.
@@ -130,6 +130,7 @@ fn a_connection_that_is_upgraded_late_arrives() {
         connect: Some(connect.into()),
         address: ClientAddress { ip: "2001:db8::7".parse().unwrap(), told_by: ToldBy::Header },
         headers: Box::new([("cookie".parse().unwrap(), "s=1".parse().unwrap())]),
+        no_cookie: Some(Box::new(NoCookie::new(Some("https://page"), "server"))),
     };
     let state = put_arrival(Bytes::from_static(b"HEAD"), Bytes::new(), open);
     let at = world.arrive(&state);

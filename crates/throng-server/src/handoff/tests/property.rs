@@ -237,7 +237,6 @@ impl World {
     }
 
     fn take_of(&mut self, client: usize, step: &Step) {
-        let name = |channel: &usize| CHANNELS[*channel];
         match step {
             Step::Connect { cut, .. } => {
                 let token = token(&format!("user{client}"));
@@ -248,25 +247,32 @@ impl World {
                 let recover = epoch.map_or_else(String::new, |epoch| {
                     format!(r#","recover":true,"offset":1,"epoch":"{epoch}""#)
                 });
-                let channel = name(channel);
+                let channel = CHANNELS[*channel];
                 let text = format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"{recover}}}}}"#);
                 self.say(client, &text, *cut);
             }
             Step::Unsubscribe { channel, .. } => {
-                let channel = name(channel);
+                let channel = CHANNELS[*channel];
                 let text = format!(r#"{{"id":3,"unsubscribe":{{"channel":"{channel}"}}}}"#);
                 self.say(client, &text, None);
             }
             Step::Publish { channel, bytes, cut, .. } => {
-                let (channel, data) = (name(channel), payload(*bytes));
+                let (channel, data) = (CHANNELS[*channel], payload(*bytes));
                 let text =
                     format!(r#"{{"id":4,"publish":{{"channel":"{channel}","data":{data}}}}}"#);
                 self.say(client, &text, *cut);
             }
+            _ => self.take_long(client, step),
+        }
+    }
+
+    /// What a client says that is long, or in parts, or no command.
+    fn take_long(&mut self, client: usize, step: &Step) {
+        match step {
             Step::Ask { channel, what, .. } => {
                 let what = ["presence_stats", "history", "presence_stats"][*what];
                 let limit = if what == "history" { r#","limit":5"# } else { "" };
-                let channel = name(channel);
+                let channel = CHANNELS[*channel];
                 let text = format!(r#"{{"id":5,"{what}":{{"channel":"{channel}"{limit}}}}}"#);
                 self.say(client, &text, None);
             }
@@ -295,12 +301,19 @@ impl World {
                 put_client_frame(Opcode::Ping, [1, 2, 3, 4], b"ping", &mut bytes);
                 self.say_bytes(client, bytes, *cut);
             }
+            _ => self.take_from_outside(client, step),
+        }
+    }
+
+    /// What happens to a client.
+    fn take_from_outside(&mut self, client: usize, step: &Step) {
+        match step {
             Step::Order { channel, what, .. } => {
                 // What waits for who is closed in the end may be lost, and how much of it the
                 // kernel had taken is not for us to say.
                 self.clients[client].is_stalled = false;
                 self.settle();
-                let channel: Arc<str> = name(channel).into();
+                let channel: Arc<str> = CHANNELS[*channel].into();
                 let order = match what {
                     0 => Order::Subscribe {
                         channel,
@@ -337,7 +350,7 @@ impl World {
                     self.hang_up(client);
                 }
             }
-            Step::Join { .. } | Step::Api { .. } | Step::Pass { .. } => {}
+            _ => unreachable!("another's step"),
         }
     }
 

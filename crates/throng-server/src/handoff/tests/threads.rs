@@ -83,6 +83,7 @@ impl Server {
             connect: None,
             address: ClientAddress { ip: "127.0.0.1".parse().unwrap(), told_by: ToldBy::Socket },
             headers: Box::default(),
+            no_cookie: None,
         };
         let permit = self.front.clients.try_client().unwrap();
         let (number, head, address) = (self.front.number(), Bytes::new(), None);

@@ -75,7 +75,9 @@ impl Courier for Crate {
     }
 
     fn send(&self, batch: &[Parcel<'_>]) -> io::Result<()> {
-        assert!(batch.len() <= super::super::BATCH_MAX);
+        if batch.len() > super::super::BATCH_MAX {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         for Parcel { number, cookie, shard, socket } in batch {
             let (number, cookie, shard) = (*number, *cookie, *shard);
             let socket = socket.try_clone_to_owned()?;
@@ -147,6 +149,7 @@ impl World {
                     told_by: ToldBy::Socket,
                 },
                 headers: Box::default(),
+                no_cookie: None,
             },
         };
         self.next_shard += 1;
