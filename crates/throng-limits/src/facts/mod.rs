@@ -1,11 +1,13 @@
 //! What the kernel says, one file per source.
 
+mod backlog;
 pub mod kernel;
 pub mod launcher;
 pub mod limits;
 mod listener;
 pub mod process;
 
+pub use backlog::{AcceptQueue, accept_queue};
 pub use limits::OpenFiles;
 pub use listener::{listener_holder, listening_inodes};
 pub use process::{cpu_time, memory};
