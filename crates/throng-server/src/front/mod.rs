@@ -35,6 +35,7 @@ use crate::origin;
 use crate::sessions::Common;
 
 pub(crate) use connection::drive;
+pub use upgrade::{PROBE_HEADER, SEEN_HEADER};
 
 /// What a request is answered with.
 pub(crate) type Answer = Response<Full<Bytes>>;
