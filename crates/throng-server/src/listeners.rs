@@ -82,6 +82,11 @@ impl Listeners {
         Ok(Self { public, internal, address, internal_address })
     }
 
+    /// The one that clients connect to.
+    pub(crate) fn public(&self) -> &TcpListener {
+        &self.public
+    }
+
     /// Every listener with what is behind it.
     pub(crate) fn doors(&self) -> Vec<(Door, Arc<TcpListener>)> {
         let door = if self.internal.is_some() { Door::Public } else { Door::Both };

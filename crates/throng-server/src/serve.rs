@@ -45,6 +45,8 @@ use crate::watch::{End, run};
 /// Locks over the channels of a node: more than threads, so that two seldom want the same.
 const PARTITIONS: usize = 64;
 
+/// How often in a second it is looked whether the limit has been changed: those who wait for room
+
 /// What to serve.
 #[derive(Debug)]
 pub struct ServeOptions {
@@ -228,7 +230,7 @@ impl Built {
             descriptors: room.descriptors(),
             limit_from: room.story(),
             more: room.more(),
-            backlog: backlog(),
+            backlog: backlog(listeners.public(), listeners.address),
         };
         Ok(Self { runtime, front, shards, room, told })
     }
@@ -342,7 +344,7 @@ pub(crate) fn assemble(
         last_number: AtomicU64::new(0),
         next_shard: AtomicUsize::new(0),
         draining: AtomicBool::new(false),
-        arrivals: crate::front::arrivals(),
+        arrivals: crate::front::arrivals::Arrivals::default(),
         undeclared: crate::front::address::Undeclared::default(),
         addresses: Addresses::new(settings.limits.per_address),
         command,

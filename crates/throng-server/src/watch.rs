@@ -19,6 +19,9 @@ use crate::restart::succession::{Left, Succession};
 use crate::room::Room;
 use crate::shutdown::{self, Terminate};
 
+/// come back about once a second.
+const LIMIT_LOOKS_PER_S: u32 = 5;
+
 /// How the serving of this process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -124,16 +127,21 @@ fn obey(front: &Arc<Front>, succession: &mut Succession, order: Order) {
     }
 }
 
-/// Once a second: what has expired in channels, and what room there is.
+/// Once a second: what has expired in channels, and what room there is. That somebody has changed
+/// the limit is seen sooner.
 async fn sweep(front: Arc<Front>, mut room: Room) {
-    let mut second = tokio::time::interval(Duration::from_secs(1));
-    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        second.tick().await;
+    let mut looks = tokio::time::interval(Duration::from_secs(1) / LIMIT_LOOKS_PER_S);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for look in (0..LIMIT_LOOKS_PER_S).cycle() {
+        looks.tick().await;
         // Moved: what expires there is no affair of this process, unless it comes back.
         let Ok(pass) = front.common.pause.enter().await else { continue };
-        front.common.node.sweep(front.clock.now());
+        if look == 0 {
+            front.common.node.sweep(front.clock.now());
+        }
         drop(pass);
-        room.look(&front.clients, &front.common.log);
+        if look == 0 || room.is_changed() {
+            room.look(&front.clients, &front.common.log);
+        }
     }
 }
