@@ -2,7 +2,7 @@
 //! clock that is turned by hand; clients sit at the other ends of socket pairs, where what is
 //! written is there at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use throng_hub::request::{Answer, Now, Publish, Request};
-use throng_hub::state::sealed::Piece;
+use throng_hub::state::sealed::{self, Piece};
 use throng_limits::Budget;
 use throng_wire::websocket::{Opcode, put_client_frame};
 use tokio::runtime::Runtime;
@@ -60,6 +60,8 @@ pub(super) struct World {
     /// A snapshot that was taken before, and when.
     ahead: Ahead,
     next_shard: usize,
+    /// Fields that were written down, by how deep in a connection's record.
+    pub(super) written: BTreeSet<(u8, u8)>,
 }
 
 /// Chunks of a snapshot, which are loaded when they were written.
@@ -121,6 +123,7 @@ impl World {
             budget,
             ahead: Ahead::default(),
             next_shard: 0,
+            written: BTreeSet::new(),
         }
     }
 
@@ -281,8 +284,11 @@ impl World {
         }
         let now = self.front.clock.now();
         let courier = Crate::default();
-        let shards =
+        let shards: Vec<Vec<u8>> =
             (0..).zip(&mut self.shards).map(|(at, shard)| shard.dump(&courier, at)).collect();
+        for piece in &shards {
+            note_fields(piece, &mut self.written);
+        }
         let changes = self.front.common.memory.changes(now);
         let common = common::put(&self.front, now);
         (Cargo { changes, common, shards }, courier.0.into_inner())
@@ -301,6 +307,7 @@ impl World {
         let mut next = Self::at(&self.settings, shards, &self.runtime, self.hand);
         next.load(&ahead, cargo, sockets).unwrap();
         next.clients = std::mem::take(&mut self.clients);
+        next.written = std::mem::take(&mut self.written);
         // The old world ends: its descriptors are closed, which nobody must notice.
         drop(self);
         next.begin();
@@ -409,6 +416,33 @@ impl World {
             self.budget.open()
         )
     }
+}
+
+/// Which fields the connections of a piece have: theirs are at depth 1, their sessions' at depth 2.
+fn note_fields(piece: &[u8], into: &mut BTreeSet<(u8, u8)>) {
+    sealed::open(piece, Piece::Shard, Now::default(), |mut fields| {
+        while let Some(field) = fields.field()? {
+            if field.tag != 2 {
+                continue;
+            }
+            let mut connection = field.fields("a connection")?;
+            while let Some(field) = connection.field()? {
+                into.insert((1, field.tag));
+                if field.tag != 13 {
+                    continue;
+                }
+                let mut parts = field.fields("a session and its subscriptions")?;
+                while let Some(part) = parts.field()?.filter(|part| part.tag == 1) {
+                    let mut session = part.fields("a session")?;
+                    while let Some(field) = session.field()? {
+                        into.insert((2, field.tag));
+                    }
+                }
+            }
+        }
+        Ok(())
+    })
+    .unwrap();
 }
 
 impl Client {
