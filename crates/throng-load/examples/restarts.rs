@@ -78,9 +78,8 @@ fn main() {
             .args(["restart", "--json", "--pid", &pid.to_string()])
             .output()
             .unwrap();
-        let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-            panic!("{error}: {}", String::from_utf8_lossy(&output.stderr))
-        });
+        let said: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
         let outcome = &said["outcome"];
         assert!(output.status.success(), "restart {restart}: {outcome}");
         pid = usize::try_from(outcome["to"]["pid"].as_u64().unwrap()).unwrap();
@@ -285,7 +284,8 @@ fn split(
         while going.load(Ordering::Relaxed) {
             id += 1;
             let mut out = Vec::new();
-            let command = format!("{{\"id\":{id},\"history\":{{\"channel\":\"kept:split{number}\"}}}}");
+            let command =
+                format!("{{\"id\":{id},\"history\":{{\"channel\":\"kept:split{number}\"}}}}");
             put_client_frame(Opcode::Text, [1, 2, 3, 4], command.as_bytes(), &mut out);
             let (first, rest) = out.split_at(out.len() / 2);
             socket.write_all(first).unwrap();

@@ -169,10 +169,11 @@ fn take_over(
     succession.keeper = taking.keeper.take().map(Arc::new);
     let inherited = std::mem::take(&mut taking.listeners);
     let clock = Clock::resume(taking.uptime_ms);
-    let built = Listeners::inherit(inherited, &options.settings, options.any_port).and_then(|own| {
-        let built = Built::new(options, &own, limit, (log, clock))?;
-        Ok((own, built))
-    });
+    let built =
+        Listeners::inherit(inherited, &options.settings, options.any_port).and_then(|own| {
+            let built = Built::new(options, &own, limit, (log, clock))?;
+            Ok((own, built))
+        });
     let (listeners, built) = built.map_err(|error| taking.refuse(error.to_string()))?;
     let Built { runtime, front, shards, room, told } = built;
     let loading = Loading::prepare(Parts { front, shards });

@@ -9,8 +9,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::control::Control;
-use crate::front::accept::{accept, watched};
 use crate::front::Front;
+use crate::front::accept::{accept, watched};
 use crate::listeners::Listeners;
 use crate::restart::Wish;
 use crate::restart::manager::notify;

@@ -26,8 +26,7 @@ pub(crate) fn run(args: &RestartArgs, out: &mut dyn Write) -> Result<(), Failure
         }
         steps.push(step);
     };
-    let outcome: Outcome =
-        control::follow(&server, &question, &mut step).map_err(unanswered)?;
+    let outcome: Outcome = control::follow(&server, &question, &mut step).map_err(unanswered)?;
     if args.json {
         writeln!(out, "{}", crate::text::json(&json!({"outcome": outcome, "steps": steps}))?)?;
         return if outcome.done { Ok(()) } else { Err(Failure::found("")) };
@@ -63,7 +62,9 @@ fn shown(step: &Step) -> String {
             format!("copied      {} so far", count(*connections, "connection"))
         }
         Step::History { bytes: sent } => format!("history     {} copied ahead", bytes(*sent)),
-        Step::Ready => "ready       the new process is prepared; the old one still serves".to_owned(),
+        Step::Ready => {
+            "ready       the new process is prepared; the old one still serves".to_owned()
+        }
         Step::Committed { connections, frozen_us } => format!(
             "committed   the new process serves {}; they waited {}",
             count(*connections, "connection"),

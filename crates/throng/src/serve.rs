@@ -166,6 +166,7 @@ mod tests {
             address: ([127, 0, 0, 1], 8001).into(),
             internal: None,
             taken: Some((8000, "nginx (pid 7)".to_owned())),
+            took_over: None,
             clients: 1000,
             descriptors: 1024,
             limit_from: String::new(),

@@ -13,7 +13,9 @@ pub enum Question {
     /// Answered with steps, and an outcome.
     Restart(Wish),
     /// Answered with steps, and what came of it. None: over `shutdown.spread`.
-    Drain { over_ms: Option<u64> },
+    Drain {
+        over_ms: Option<u64>,
+    },
 }
 
 /// How far a drain is.

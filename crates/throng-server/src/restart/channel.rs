@@ -88,8 +88,7 @@ impl Channel {
     ) -> Result<(), ChannelError> {
         let text = serde_json::to_vec(message).map_err(io::Error::from)?;
         debug_assert!(text.len() <= MESSAGE_BYTES_MAX && descriptors.len() <= DESCRIPTORS_MAX);
-        let mut space =
-            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         loop {
             self.wait(PollFlags::OUT, deadline)?;
             let mut control = SendAncillaryBuffer::new(&mut space);
@@ -117,8 +116,7 @@ impl Channel {
         deadline: Deadline,
     ) -> Result<(T, Vec<OwnedFd>), ChannelError> {
         let mut buffer = vec![0; MESSAGE_BYTES_MAX];
-        let mut space =
-            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let (bytes, descriptors) = loop {
             self.wait(PollFlags::IN, deadline)?;
             let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -142,11 +140,6 @@ impl Channel {
         let message = serde_json::from_slice(&buffer[..bytes])
             .map_err(|error| ChannelError::Unreadable(error.to_string()))?;
         Ok((message, descriptors))
-    }
-
-    /// Whether a message, or the end, is there.
-    pub(crate) fn has_news(&self) -> bool {
-        self.wait(PollFlags::IN, Deadline::after(Duration::ZERO)).is_ok()
     }
 
     fn wait(&self, flags: PollFlags, deadline: Deadline) -> Result<(), ChannelError> {

@@ -16,9 +16,9 @@ use crate::handoff::{Cargo, Courier, Freezer, Frozen, Outlet, Parcel, Patience};
 
 use super::channel::{Deadline, sealed};
 use super::heir::{Heir, Line, Program, Proof, Reply};
-use super::touched::Touched;
 use super::message::{FromNew, FromOld, Tag, common};
 use super::outcome::{Outcome, Process, Step, Wish};
+use super::touched::Touched;
 
 /// How long a program may take to look at its configuration.
 const PROOF: Duration = Duration::from_secs(15);

@@ -30,7 +30,7 @@ const SAID_BYTES_MAX: u64 = 64 * 1024;
 /// How long a request of the API may wait for its turn on the line.
 const CALL: Duration = Duration::from_secs(2);
 /// The flag that makes a program load its configuration, say who it is, and end.
-pub const PROVE_FLAG: &str = "--prove";
+const PROVE_FLAG: &str = "--prove";
 
 /// A program and what it is started with.
 #[derive(Debug, Clone)]
@@ -97,9 +97,8 @@ impl Program {
             let complaint = printable(&said_of(child.stderr.take()));
             return Err(format!("{name} would not start ({status}): {complaint}"));
         }
-        serde_json::from_slice(&said).map_err(|_| {
-            format!("{name} is not a throng that can take over from a running one")
-        })
+        serde_json::from_slice(&said)
+            .map_err(|_| format!("{name} is not a throng that can take over from a running one"))
     }
 }
 
@@ -118,9 +117,9 @@ fn said_of(from: Option<impl Read>) -> String {
 
 /// What another program printed, on one line and without control characters.
 fn printable(text: &str) -> String {
-    let lines = text.lines().map(|line| {
-        line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>()
-    });
+    let lines = text
+        .lines()
+        .map(|line| line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>());
     lines.collect::<Vec<_>>().join("; ")
 }
 
@@ -180,9 +179,9 @@ impl Line {
             id
         };
         let message = FromOld::Call(Call { id, method: method.to_owned(), asks });
-        let sent = sealed("throng", &[body]).map_err(|error| error.to_string()).and_then(|body| {
-            self.say(&message, &[body.as_fd()], Deadline::after(CALL))
-        });
+        let sent = sealed("throng", &[body])
+            .map_err(|error| error.to_string())
+            .and_then(|body| self.say(&message, &[body.as_fd()], Deadline::after(CALL)));
         if sent.is_err() {
             self.calls.lock().waiting.remove(&id);
         }
@@ -275,7 +274,8 @@ impl Line {
                 Err(ChannelError::Silent(_)) => continue,
                 Ok(_) => state.over = Some("the new process talks without end".to_owned()),
                 Err(ChannelError::Gone) => {
-                    state.over = Some("the new process ended without a word; its log says why".to_owned());
+                    state.over =
+                        Some("the new process ended without a word; its log says why".to_owned());
                 }
                 Err(error) => state.over = Some(error.to_string()),
             }
@@ -306,7 +306,8 @@ impl Heir {
     /// # Errors
     /// When it cannot be started.
     pub(crate) fn start(program: &Program) -> Result<Self, String> {
-        let failed = |error: io::Error| format!("{} cannot be run: {error}", program.path.display());
+        let failed =
+            |error: io::Error| format!("{} cannot be run: {error}", program.path.display());
         let (channel, other) = Channel::pair().map_err(failed)?;
         let mut child = Command::new(&program.path)
             .args(&program.arguments)

@@ -80,7 +80,8 @@ pub fn keep(program: Program) -> io::Result<Ended> {
         let mut ends = signal(SignalKind::child())?;
         let (channel, other) = Channel::pair()?;
         let first = start(&program, other)?;
-        let mut kept = Kept { serving: first, ended: HashMap::new(), news: listen(channel)?, signals };
+        let mut kept =
+            Kept { serving: first, ended: HashMap::new(), news: listen(channel)?, signals };
         kept.watch(&mut ends).await
     })
 }

@@ -114,8 +114,12 @@ mod tests {
     use super::*;
 
     fn manager(change: impl FnOnce(&mut Surroundings)) -> Manager {
-        let mut surroundings =
-            Surroundings { pid: 71, parent: "bash".to_owned(), parent_pid: 70, ..Default::default() };
+        let mut surroundings = Surroundings {
+            pid: 71,
+            parent: "bash".to_owned(),
+            parent_pid: 70,
+            ..Default::default()
+        };
         change(&mut surroundings);
         surroundings.manager()
     }

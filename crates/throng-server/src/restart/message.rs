@@ -114,7 +114,8 @@ mod tests {
 
     #[test]
     fn what_a_later_version_adds_to_hello_is_skipped() {
-        let text = r#"{"hello":{"version":"9","speaks":[1,9],"state":[1,4],"descriptors":5,"new":{}}}"#;
+        let text =
+            r#"{"hello":{"version":"9","speaks":[1,9],"state":[1,4],"descriptors":5,"new":{}}}"#;
         let FromNew::Hello(hello) = serde_json::from_str(text).unwrap() else { panic!() };
         assert_eq!((hello.proof.speaks, hello.proof.state), ((1, 9), (1, 4)));
     }

@@ -15,8 +15,16 @@ pub(crate) const STEPS_MAX: usize = 64;
 /// One order. Who gave it may be gone before it is carried out.
 #[derive(Debug)]
 pub(crate) enum Order {
-    Restart { wish: Wish, steps: mpsc::Sender<Step>, outcome: oneshot::Sender<Outcome> },
-    Drain { over: Option<Duration>, steps: mpsc::Sender<DrainStep>, drained: oneshot::Sender<Drained> },
+    Restart {
+        wish: Wish,
+        steps: mpsc::Sender<Step>,
+        outcome: oneshot::Sender<Outcome>,
+    },
+    Drain {
+        over: Option<Duration>,
+        steps: mpsc::Sender<DrainStep>,
+        drained: oneshot::Sender<Drained>,
+    },
 }
 
 /// Where orders are given.

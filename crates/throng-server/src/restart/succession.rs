@@ -10,9 +10,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::give::{Given, Giving};
 use super::heir::{Line, Program};
-use super::touched::Touched;
 use super::manager::{Manager, notify};
 use super::outcome::{Outcome, Process, Step, Wish};
+use super::touched::Touched;
 use crate::front::Front;
 use crate::handoff::{Freezer, Parachute};
 use crate::log::{Log, line};

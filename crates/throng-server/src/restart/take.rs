@@ -14,10 +14,10 @@ use crate::handoff::{Cargo, Incoming, Loaded, Loading, Serving};
 use crate::log::{Log, line};
 
 use super::channel::{Channel, ChannelError, Deadline, sealed, unsealed};
-use super::manager::{HANDOFF_VARIABLE, KEEPER_VARIABLE};
 use super::heir::Proof;
-use super::touched::Touched;
+use super::manager::{HANDOFF_VARIABLE, KEEPER_VARIABLE};
 use super::message::{Call, Doorway, FromNew, FromOld, Hello, Tag};
+use super::touched::Touched;
 
 /// How long the old process may be silent: it works for seconds between two messages at most.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -99,8 +99,14 @@ impl Taking {
     /// When the old process is gone.
     pub(crate) fn begin(channel: Channel, descriptors: u64) -> Result<Self, TakeError> {
         let hello = Hello { proof: Proof::own(), descriptors };
-        let mut taking =
-            Self { channel, uptime_ms: 0, keeper: None, listeners: Vec::new(), touched: None, sockets: 0 };
+        let mut taking = Self {
+            channel,
+            uptime_ms: 0,
+            keeper: None,
+            listeners: Vec::new(),
+            touched: None,
+            sockets: 0,
+        };
         taking.say(&FromNew::Hello(hello))?;
         let (welcome, mut with) = taking.next()?;
         let FromOld::Welcome { has_keeper, uptime_ms, speaks: _ } = welcome else {
@@ -192,7 +198,8 @@ impl Taking {
     }
 
     fn file(&self, mut with: Vec<OwnedFd>) -> Result<Vec<u8>, TakeError> {
-        let file = with.pop().ok_or_else(|| self.refuse("a state came without its file".to_owned()));
+        let file =
+            with.pop().ok_or_else(|| self.refuse("a state came without its file".to_owned()));
         unsealed(file?).map_err(|error| self.refuse(format!("a state is not readable: {error}")))
     }
 

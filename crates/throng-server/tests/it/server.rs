@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use throng_server::config::{Sources, load};
 use throng_server::log::{Format, Level, Log};
+use throng_server::restart::manager::Manager;
 use throng_server::{ServeError, ServeOptions, serve_until};
 use tokio::sync::oneshot;
 
@@ -88,7 +89,13 @@ impl Server {
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, told) = mpsc::sync_channel(1);
         let thread = std::thread::spawn(move || {
-            let options = ServeOptions { settings, any_port: false, command: "throng".to_owned() };
+            let options = ServeOptions {
+                settings,
+                any_port: false,
+                command: "throng".to_owned(),
+                program: None,
+                manager: Manager::None,
+            };
             let started = |started: &throng_server::Started| tell.send(started.address).unwrap();
             // A test that failed drops the sender, which ends the server as well.
             serve_until(options, &log, started, async { drop(stopped.await) })

@@ -15,13 +15,14 @@ use throng_hub::request::{Answer, Publish, Request};
 use throng_limits::Budget;
 use throng_wire::websocket::{Decoder, Event, Limits, Opcode, Role, put_client_frame};
 use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 
 use super::property::{settings, token};
 use super::world::Crate;
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::front::Front;
 use crate::front::address::{ClientAddress, ToldBy};
+use crate::front::{Asks, Front};
 use crate::handoff::{
     Courier, Freezer, Frozen, LoadError, Loaded, Loading, Outlet, Patience, Serving,
 };
@@ -53,6 +54,10 @@ impl Outlet for ToNext {
     }
 
     fn backend_answer(&self, _answer: Vec<u8>) {}
+
+    fn call(&self, _: &str, _: Asks, _: &[u8]) -> oneshot::Receiver<(u16, Vec<u8>)> {
+        unreachable!("nobody calls the API here")
+    }
 }
 
 pub(super) fn runtime() -> Arc<Runtime> {

@@ -33,8 +33,7 @@ fn a_message_comes_with_its_descriptors_and_they_do_not_survive_an_exec() {
 #[test]
 fn as_many_descriptors_as_the_kernel_takes_arrive_and_are_counted() {
     let (one, other) = pair();
-    let files: Vec<File> =
-        (0..DESCRIPTORS_MAX).map(|_| File::open("/dev/null").unwrap()).collect();
+    let files: Vec<File> = (0..DESCRIPTORS_MAX).map(|_| File::open("/dev/null").unwrap()).collect();
     let borrowed: Vec<_> = files.iter().map(AsFd::as_fd).collect();
     one.send(&files.len(), &borrowed, soon()).unwrap();
     let (count, descriptors): (usize, _) = other.receive(soon()).unwrap();
@@ -46,9 +45,7 @@ fn the_end_of_the_other_process_is_told_from_its_silence() {
     let (one, other) = pair();
     let silent = other.receive::<u8>(Deadline::after(Duration::from_millis(1)));
     assert!(matches!(silent, Err(ChannelError::Silent(_))), "{silent:?}");
-    assert!(!other.has_news());
     drop(one);
-    assert!(other.has_news());
     let gone = other.receive::<u8>(soon());
     assert!(matches!(gone, Err(ChannelError::Gone)), "{gone:?}");
     let gone = other.send(&1, &[], soon());
