@@ -1,5 +1,6 @@
 //! What the kernel says, one file per source.
 
+mod backlog;
 pub mod kernel;
 pub mod launcher;
 pub mod limits;
@@ -8,6 +9,7 @@ pub mod nginx;
 pub mod process;
 pub mod supervisord;
 
+pub use backlog::{AcceptQueue, accept_queue};
 pub use limits::OpenFiles;
 pub use listener::{listener_holder, listening_inodes};
 pub use process::{cpu_time, memory};
