@@ -37,7 +37,7 @@ use crate::log::Log;
 
 pub use board::{Boarded, Boarding, LoadOrder, Manifest, NotAboard, Reserved, Unloadable};
 pub use conn::Peer;
-pub use crowd::{Crowd, Out};
+pub use crowd::{Crowd, Out, Touch, Witness};
 pub use freeze::{BATCH_MAX, CopyOrder, Courier, Parcel, Stop, StopOrder, Tally};
 pub use mailbox::{Mailbox, Post};
 pub(crate) use record::Address;
@@ -146,6 +146,9 @@ pub trait Handler: 'static {
     fn take_shared(&mut self, _fields: Fields<'_>) -> Result<(), Corrupt> {
         Ok(())
     }
+
+    /// So many sessions of another process will come, all in all: the time to make room is now.
+    fn expect(&mut self, _sessions: usize) {}
 
     /// A session of another process.
     ///
