@@ -59,8 +59,10 @@ pub(crate) fn end_of(keeper: &OwnedFd) -> io::Result<oneshot::Receiver<()>> {
         loop {
             match channel.receive::<News>(Deadline::after(LISTEN)) {
                 Ok(_) | Err(ChannelError::Silent(_) | ChannelError::Unreadable(_)) => {}
-                // The server may be ending, too.
-                Err(ChannelError::Gone) => return drop(tell.send(())),
+                Err(ChannelError::Gone) => {
+                    tell.send(()).ok(); // the server may be ending, too
+                    return;
+                }
                 Err(_) => return,
             }
         }

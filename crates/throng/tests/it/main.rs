@@ -5,6 +5,7 @@ mod app;
 mod backend;
 mod control;
 mod full;
+mod restart;
 mod server;
 mod stuck_log;
 
