@@ -76,6 +76,9 @@ impl Giving {
         let mut outcome = Outcome::begun(&self.wish, Process::own());
         match self.hand_over(&mut outcome) {
             Ok(given) => {
+                if given.is_none() {
+                    self.freezer.forget_copies();
+                }
                 outcome.done = true;
                 (outcome, given)
             }
