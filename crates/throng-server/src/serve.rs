@@ -58,7 +58,7 @@ pub struct ServeOptions {
     /// The program and its arguments, by which a restart starts it again; none: no restarts.
     pub program: Option<Program>,
     /// Who watches this process.
-    pub manager: Manager,
+    pub watched_by: Manager,
 }
 
 /// Why the server could not start, or did not end well.
@@ -139,7 +139,7 @@ pub fn serve_until(
     } else {
         Inherited::default()
     };
-    let mut succession = Succession::new(options.program.clone(), options.manager, log.clone());
+    let mut succession = Succession::new(options.program.clone(), options.watched_by, log.clone());
     succession.keeper = inherited.keeper.map(Arc::new);
     match inherited.predecessor {
         None => begin(options, succession, (log, started), stop),
@@ -176,7 +176,7 @@ fn take_over(
     let mut taking = Taking::begin(channel, limit.is.soft)?;
     if let Some(keeper) = taking.keeper.take() {
         succession.keeper = Some(Arc::new(keeper));
-        succession.manager = Manager::Kept;
+        succession.watched_by = Manager::Kept;
     }
     let inherited = std::mem::take(&mut taking.listeners);
     let clock = Clock::resume(taking.uptime_ms);

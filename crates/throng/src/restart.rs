@@ -54,7 +54,7 @@ fn await_change(from: u32, to: u32) {
     let deadline = Instant::now() + CHANGE;
     let is_over = || control::find(Some(from)).is_err() && control::find(Some(to)).is_ok();
     while !is_over() && Instant::now() < deadline {
-        std::thread::sleep(LOOK);
+        std::thread::park_timeout(LOOK);
     }
 }
 

@@ -296,11 +296,8 @@ impl Outlet for Sent {
     }
 
     fn arrival(&self, state: Vec<u8>, socket: OwnedFd) {
-        let file = match sealed("throng", &[&state]) {
-            Ok(file) => file,
-            // Its client comes again.
-            Err(_) => return,
-        };
+        // Its client comes again.
+        let Ok(file) = sealed("throng", &[&state]) else { return };
         let both = [file.as_fd(), socket.as_fd()];
         self.line.say(&FromOld::Arrival, &both, Deadline::after(BATCH)).ok(); // as above
     }

@@ -31,7 +31,7 @@ pub(crate) type Asker = (mpsc::Sender<Step>, oneshot::Sender<Outcome>);
 /// Restarts of this process.
 pub(crate) struct Succession {
     pub(crate) program: Option<Program>,
-    pub(crate) manager: Manager,
+    pub(crate) watched_by: Manager,
     /// The way to the keeper.
     pub(crate) keeper: Option<Arc<OwnedFd>>,
     pub(crate) log: Log,
@@ -54,8 +54,8 @@ pub(crate) enum Left {
 }
 
 impl Succession {
-    pub(crate) fn new(program: Option<Program>, manager: Manager, log: Log) -> Self {
-        Self { program, manager, keeper: None, log, running: None }
+    pub(crate) fn new(program: Option<Program>, watched_by: Manager, log: Log) -> Self {
+        Self { program, watched_by, keeper: None, log, running: None }
     }
 
     /// Begins a restart, unless there is a reason not to.
@@ -97,7 +97,7 @@ impl Succession {
         if self.program.is_none() {
             return Err("this server was not started as a program of its own".to_owned());
         }
-        match self.manager {
+        match self.watched_by {
             Manager::Watching(name) => Err(format!(
                 "{name} would take it for the end of the server, since it knows it by the number \
                  of this process; start it with --keeper auto (which is the default)"
@@ -169,7 +169,7 @@ impl Succession {
     pub(crate) async fn leave(&mut self, front: &Front, given: Given) -> Left {
         let Given { mut heir, frozen, outlet, touched } = given;
         let parachute = frozen.give_up(outlet);
-        if self.manager == Manager::Notified {
+        if self.watched_by == Manager::Notified {
             self.tell_managers(heir.pid());
         }
         let begun = Instant::now();
@@ -191,7 +191,7 @@ impl Succession {
 
     /// Says which process serves now. Where there is a keeper, a new process tells it itself.
     fn tell_managers(&self, pid: u32) {
-        let told = match (&self.keeper, self.manager) {
+        let told = match (&self.keeper, self.watched_by) {
             (Some(keeper), _) => keeper::tell(keeper, &keeper::News::serving(pid)),
             (None, Manager::Notified) => notify(&format!("MAINPID={pid}\nREADY=1")),
             (None, _) => Ok(()),
