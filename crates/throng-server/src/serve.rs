@@ -160,6 +160,9 @@ fn begin(
     let threads = start_shards(built.shards, log)?;
     let told = Started { taken, ..built.told };
     started(&told);
+    if let Err(error) = notify("READY=1") {
+        line!(log, Warn, "notify", "systemd cannot be told that this is ready: {}", error);
+    }
     let end = Running { runtime: built.runtime, front: built.front, room: built.room, threads };
     end.until_the_end(listeners, succession, stop)
 }
@@ -271,12 +274,7 @@ impl Running {
     ) -> Result<(), ServeError> {
         let Self { runtime, front, room, threads } = self;
         let log = front.common.log.clone();
-        let served = async {
-            if let Err(error) = notify("READY=1") {
-                line!(log, Warn, "notify", "systemd cannot be told that this is ready: {}", error);
-            }
-            run(&front, listeners, room, (succession, stop)).await
-        };
+        let served = async { run(&front, listeners, room, (succession, stop)).await };
         let end = runtime
             .block_on(served)
             .map_err(|error| ServeError::Start { what: "the front", error })?;

@@ -109,7 +109,7 @@ impl Watch {
                     // The new process opens its own; nobody is to find this one any more.
                     self.control = None;
                     self.accept_no_more().await;
-                    if succession.leave(front, given).await == Left::ForGood {
+                    if succession.leave(front, &mut self.terminate, given).await == Left::ForGood {
                         return Ok(End::HandedOver);
                     }
                     self.control = crate::control::open(front, self.orders.clone());
@@ -117,7 +117,7 @@ impl Watch {
                 }
             }
         }
-        if succession.call_off().await == Left::ForGood {
+        if succession.call_off(&mut self.terminate).await == Left::ForGood {
             return Ok(End::HandedOver);
         }
         // systemd learns it by our end, too.

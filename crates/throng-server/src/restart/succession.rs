@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::fault::{self, Fault};
 use super::give::{Given, Giving};
-use super::heir::{Program, Reins};
+use super::heir::{Heir, Program, Reins};
 use super::keeper;
 use super::manager::{Manager, notify};
 use super::outcome::{Outcome, Process, Step, Wish};
@@ -17,6 +17,7 @@ use super::touched::Touched;
 use crate::front::Front;
 use crate::handoff::{Freezer, Parachute};
 use crate::log::{Log, line};
+use crate::shutdown::Terminate;
 
 /// How long the old process holds the sockets of connections that live in the new one.
 const PARACHUTE: Duration = Duration::from_secs(5);
@@ -151,7 +152,7 @@ impl Succession {
     }
 
     /// Ends a restart that is under way, if it can still be ended.
-    pub(crate) async fn call_off(&mut self) -> Left {
+    pub(crate) async fn call_off(&mut self, terminate: &mut Terminate) -> Left {
         let Some(running) = self.running.take() else { return Left::CameBack };
         running.reins.call_off();
         // It ends within its own deadlines; most often at once.
@@ -160,22 +161,31 @@ impl Succession {
         running.asker.map(|asker| asker.send(outcome)); // who asked may be gone
         let Some(given) = given else { return Left::CameBack };
         // Too late: the other serves, and is what was told to stop.
-        given.heir.stop();
         drop(given.frozen.give_up(given.outlet));
+        see_off(&given.heir, terminate).await;
         Left::ForGood
     }
 
     /// Leaves what was handed over alone, answers what is left, and ends; or takes it back.
-    pub(crate) async fn leave(&mut self, front: &Front, given: Given) -> Left {
+    pub(crate) async fn leave(
+        &mut self,
+        front: &Front,
+        terminate: &mut Terminate,
+        given: Given,
+    ) -> Left {
         let Given { mut heir, frozen, outlet, touched } = given;
         let parachute = frozen.give_up(outlet);
-        if self.watched_by == Manager::Notified {
-            self.tell_managers(heir.pid());
-        }
         let begun = Instant::now();
         let parachute_time = if fault::is_set(Fault::Patient) { REQUESTS } else { PARACHUTE };
         while begun.elapsed() < parachute_time {
-            tokio::time::sleep(LOOK).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = terminate.next() => {
+                    drop(parachute);
+                    see_off(&heir, terminate).await;
+                    return Left::ForGood;
+                }
+            }
             if heir.has_ended_in(Duration::ZERO) {
                 heir.end();
                 self.take_back(front, parachute, &touched);
@@ -183,8 +193,18 @@ impl Succession {
             }
         }
         drop(parachute);
+        // Not before: systemd would take the end of the new process for that of the service.
+        if self.watched_by == Manager::Notified {
+            self.tell_managers(heir.pid());
+        }
         while front.gate.busy() > 0 && begun.elapsed() < REQUESTS {
-            tokio::time::sleep(LOOK).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = terminate.next() => {
+                    see_off(&heir, terminate).await;
+                    break;
+                }
+            }
         }
         Left::ForGood
     }
@@ -227,6 +247,19 @@ impl Succession {
             kept,
             gone
         );
+    }
+}
+
+/// This process was told to stop, and another one serves: that one is told, and waited for, since
+/// whoever watches this one takes its end for that of the server, and may kill what is left.
+async fn see_off(heir: &Heir, terminate: &mut Terminate) {
+    heir.stop();
+    while !heir.has_ended_in(Duration::ZERO) {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            // A second signal, which closes everybody at once.
+            () = terminate.next() => heir.stop(),
+        }
     }
 }
 

@@ -650,10 +650,22 @@ fn systemd_is_told_of_the_new_main_process() {
     };
     assert_eq!(told(), "READY=1");
     let outcome = server.restart(&[]);
-    let main = format!("MAINPID={}\nREADY=1", outcome["to"]["pid"]);
-    // The new process says that it is ready, too, whichever comes first.
-    let both = [told(), told()];
-    assert!(both.contains(&main) && both.contains(&"READY=1".to_owned()), "{both:?}");
+    // Not before the old process would not come back any more.
+    assert_eq!(told(), format!("MAINPID={}\nREADY=1", outcome["to"]["pid"]));
+    assert_eq!(json!(server.pid()), outcome["to"]["pid"]);
+}
+
+#[test]
+fn a_signal_to_the_process_that_has_just_handed_over_reaches_the_new_one() {
+    let mut server = Server::start();
+    let mut client = server.connect();
+    let outcome = server.restart(&[]);
+    send(server.child.id(), Signal::TERM);
+    assert_eq!(client.client.next_line(PATIENCE).unwrap_err().code, Some(3001));
+    assert_eq!(status(&mut server.child), 0, "{}", server.log());
+    // It went first.
+    let new = pid_of(u32::try_from(outcome["to"]["pid"].as_u64().unwrap()).unwrap()).unwrap();
+    assert!(test_kill_process(new).is_err() || is_zombie(new), "{}", server.log());
 }
 
 #[test]
