@@ -11,7 +11,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, memfd_create};
 
 use crate::shard::{Touch, Witness};
 
@@ -28,7 +28,11 @@ impl Touched {
     /// # Errors
     /// When there is no descriptor left.
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self(memfd_create("throng", MemfdFlags::CLOEXEC)?.into()))
+        let file = memfd_create("throng", MemfdFlags::CLOEXEC)?;
+        // A file in memory has a position that several writers do not share without races (only
+        // files that were opened have FMODE_ATOMIC_POS); its end they do.
+        fcntl_setfl(&file, OFlags::APPEND)?;
+        Ok(Self(file.into()))
     }
 
     /// The list as the other process has it.
@@ -44,8 +48,8 @@ impl Touched {
         })
     }
 
-    /// Adds a connection. Several threads may do so: the kernel moves the end of a file under a
-    /// lock of its own (write(2), POSIX 2.9.7).
+    /// Adds a connection. Several threads may do so: with `O_APPEND` the kernel finds the end and
+    /// writes there in one step (open(2)).
     ///
     /// # Errors
     /// When there is no memory left; then the connection must not be touched.
