@@ -19,6 +19,7 @@ const SDK = fileURLToPath(new URL('node_modules/centrifuge/dist/centrifuge.js', 
 let throng;
 let runtime;
 let pid;
+const pids = [];
 
 before(async () => {
   runtime = await emptyDirectory();
@@ -30,11 +31,16 @@ before(async () => {
     env: { XDG_RUNTIME_DIR: runtime },
   });
   pid = throng.process.pid;
+  pids.push(pid);
 });
 after(async () => {
-  // The one that serves, before the one before it takes over again.
+  // All at once: one that handed over serves again where its successor is killed at once.
+  for (const each of pids) {
+    try {
+      process.kill(each, 'SIGKILL');
+    } catch { /* it has ended */ }
+  }
   await throng?.stop();
-  if (pid !== undefined && pid !== throng?.process.pid) process.kill(pid, 'SIGKILL');
 });
 
 async function restart() {
@@ -43,6 +49,7 @@ async function restart() {
   const { outcome } = JSON.parse(ran.stdout);
   assert.notEqual(outcome.to.pid, pid);
   pid = outcome.to.pid;
+  pids.push(pid);
   return outcome;
 }
 
