@@ -130,6 +130,12 @@ impl Node {
         self.partitions.iter().any(|partition| partition.lock().is_waiting())
     }
 
+    /// Makes room for so many channels, before there is any hurry.
+    pub fn expect(&self, channels: usize) {
+        let each = channels.div_ceil(self.partitions.len());
+        self.partitions.iter().for_each(|partition| partition.lock().expect(each));
+    }
+
     /// A mailbox brings subscriptions of a channel from another process, where the channel stood at
     /// `top`; returns the channel's shared name.
     pub fn seat(

@@ -163,6 +163,11 @@ impl Partition {
         }
     }
 
+    /// Makes room for so many channels.
+    pub(crate) fn expect(&mut self, channels: usize) {
+        self.channels.reserve(channels);
+    }
+
     /// Adds the subscriptions that a mailbox brings from another process, and where their channel
     /// stood there; returns the channel's shared name.
     pub(crate) fn take_seats(

@@ -563,6 +563,11 @@ impl Handler for Sessions {
         self.take_all(fields)
     }
 
+    fn expect(&mut self, sessions: usize) {
+        self.registry.expect(sessions);
+        self.users.expect(sessions);
+    }
+
     fn take_session(&mut self, conn: ConnRef, fields: Fields<'_>) -> Result<Session, Corrupt> {
         self.take_one(conn, fields)
     }

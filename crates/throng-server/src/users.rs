@@ -48,6 +48,14 @@ impl Users {
         self.users.iter().map(|(_, user)| (&user.name, user.count))
     }
 
+    /// Makes room for so many more connections, each of a user of its own.
+    pub(crate) fn expect(&mut self, connections: usize) {
+        self.links.reserve(connections);
+        self.users.reserve(connections);
+        let (hasher, users) = (&self.hasher, &self.users);
+        self.names.reserve(connections, |key| hasher.hash_one(&*users[*key as usize].name));
+    }
+
     /// Enters a connection; it must not be entered already.
     pub(crate) fn add(&mut self, slot: u32, name: &Arc<str>) {
         let at = slot as usize;

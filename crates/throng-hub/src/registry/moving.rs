@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Channel, Registry, channel_at};
+use super::{Channel, Registry, channel_at, hash, name_at};
 use crate::publication::{ChannelName, ClientInfo, Position};
 use crate::roster::Roster;
 use crate::state::{Corrupt, Field, Part, Record, Through, UntilUnlessZero, Within, Writer};
@@ -124,6 +124,14 @@ impl Registry {
         self.members[member as usize].push(subscription);
         self.subscriptions += 1;
         Ok(info.filter(|_| flags.contains(SubFlags::PRESENCE)).map(|info| (name, info)))
+    }
+
+    /// Makes room for so many more members, and as many channels, before there is any hurry.
+    pub fn expect(&mut self, members: usize) {
+        self.members.reserve(members);
+        self.channels.reserve(members);
+        let (hasher, channels) = (&self.hasher, &self.channels);
+        self.names.reserve(members, |&at| hash(hasher, name_at(channels, at)));
     }
 
     /// Tells each channel's subscribers and position, and keeps the name that is answered, which

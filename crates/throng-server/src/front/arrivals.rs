@@ -1,6 +1,6 @@
 //! `client.connection_rate_limit`: how many clients the node lets in per second.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -38,7 +38,7 @@ impl Arrivals {
 
     /// What [`Arrivals::left`] told in another process.
     pub(crate) fn leave(&self, tokens: f64, age_ms: u64, now: Instant) {
-        let at = now.checked_sub(std::time::Duration::from_millis(age_ms)).unwrap_or(now);
+        let at = now.checked_sub(Duration::from_millis(age_ms)).unwrap_or(now);
         *self.0.lock() = Some(Bucket { tokens: tokens.max(0.0), at });
     }
 
@@ -64,7 +64,6 @@ impl Arrivals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn arrivals_refill_at_the_rate_and_not_at_one_a_second() {

@@ -123,6 +123,7 @@ impl Loading {
     pub(crate) fn adopt(&self, incoming: Vec<Incoming>) -> Result<(), LoadError> {
         let mut lists: Vec<Vec<Reserved>> = self.shards.iter().map(|_| Vec::new()).collect();
         let mut placed = self.placed.lock();
+        self.front.common.node.expect(placed.len() + incoming.len());
         for Incoming { number, cookie, shard, socket } in incoming {
             let found = rustix::net::sockopt::socket_cookie(&socket).map_err(|error| {
                 LoadError::Io { what: "a socket has no cookie", error: error.into() }

@@ -173,6 +173,7 @@ impl<H: Handler> Shard<H> {
         while let Ok(boarding) = from.recv() {
             match boarding {
                 Boarding::Reserve(list) => {
+                    self.handler.expect(waiting.len() + list.len());
                     for each in list {
                         let reserved = self.reserve(each, &mut waiting);
                         failed = failed.or(reserved.err());

@@ -147,6 +147,9 @@ pub trait Handler: 'static {
         Ok(())
     }
 
+    /// So many sessions of another process will come, all in all: the time to make room is now.
+    fn expect(&mut self, _sessions: usize) {}
+
     /// A session of another process.
     ///
     /// # Errors

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use throng_hub::request::{Publish, Request, Retention};
+use throng_hub::request::{Request, Retention};
 use throng_wire::websocket::{Opcode, put_client_frame};
 
 use super::property::{settings, token};
 use super::threads::{Server, runtime};
+use super::world::publication;
 use crate::config::Settings;
 
 /// As many as fit, once here and once in the copy, below a limit of 20,000 descriptors.
@@ -26,6 +27,12 @@ const HISTORY: usize = 500_000;
 
 fn per_ten_thousand(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3 * 10_000.0 / CONNECTIONS as f64
+}
+
+/// Processor time of this process so far.
+fn cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap(), u32::try_from(time.tv_nsec).unwrap())
 }
 
 /// A server with a crowd: each has a channel of its own and two that all have.
@@ -68,18 +75,9 @@ fn fill_history(server: &Server) {
     let data = Bytes::from("h".repeat(1000));
     let common = &server.front.common;
     for at in 0..HISTORY {
-        let publish = Publish {
-            channel: format!("kept:h{}", at % 1000).into(),
-            data: Bytes::copy_from_slice(&data),
-            info: None,
-            tags: Box::default(),
-            draw: None,
-            skip_history: false,
-            idempotency_key: None,
-            version: 0,
-            version_epoch: Box::default(),
-            retention: Retention { size: 1000, ttl_ms: 3_600_000, meta_ttl_ms: 3_600_000 },
-        };
+        let retention = Retention { size: 1000, ttl_ms: 3_600_000, meta_ttl_ms: 3_600_000 };
+        let channel = format!("kept:h{}", at % 1000);
+        let publish = publication(&channel, Bytes::copy_from_slice(&data), retention);
         let (to, _) = common.desk.ask();
         common.node.call(Request::Publish(publish), to, server.front.clock.now());
         common.desk.forget(to);
@@ -96,6 +94,7 @@ fn measure(
     for _ in 0..ROUNDS {
         let (loading, mut frozen, sockets) = server.prepare(settings, 2, runtime);
         let froze = frozen.since().elapsed();
+        let load_cpu = cpu();
         loading.adopt(std::mem::take(&mut *sockets.0.lock())).unwrap();
         let cargo = frozen.take_cargo();
         let bytes: usize = cargo.shards.iter().map(Vec::len).sum();
@@ -103,6 +102,7 @@ fn measure(
         let start = Instant::now();
         let loaded = loading.load(cargo).unwrap();
         let took = start.elapsed();
+        let load_cpu = cpu() - load_cpu;
         assert_eq!(loaded.connections, CONNECTIONS as u64);
         drop((loading, frozen));
         // Its shards close their copies in threads of their own.
@@ -111,16 +111,17 @@ fn measure(
             std::thread::yield_now();
         }
         crate::handoff::Freezer::new(Arc::clone(&server.front)).forget_copies();
-        times.push((froze + took, froze, took, bytes / CONNECTIONS, more));
+        times.push((froze + took, froze, took, load_cpu, bytes / CONNECTIONS, more));
     }
     times.sort();
-    for (all, froze, took, bytes, more) in &times {
+    for (all, froze, took, load_cpu, bytes, more) in &times {
         println!(
-            "{what}: {:.2} ms per 10,000 connections: stop and write {:.2}, load {:.2}; \
-             {bytes} bytes each, {more} bytes beside",
+            "{what}: {:.2} ms per 10,000 connections: stop and write {:.2}, load {:.2} \
+             (of processor time, {:.2}); {bytes} bytes each, {more} bytes beside",
             per_ten_thousand(*all),
             per_ten_thousand(*froze),
-            per_ten_thousand(*took)
+            per_ten_thousand(*took),
+            per_ten_thousand(*load_cpu)
         );
     }
 }

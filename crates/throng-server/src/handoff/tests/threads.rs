@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use throng_hub::request::{Answer, Publish, Request};
+use throng_hub::request::{Answer, Request};
 use throng_limits::Budget;
 use throng_wire::websocket::{Decoder, Event, Limits, Opcode, Role, put_client_frame};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 use super::property::{settings, token};
-use super::world::Crate;
+use super::world::{Crate, publication};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::front::address::{ClientAddress, ToldBy};
@@ -169,18 +169,8 @@ fn publish(front: &Mutex<Arc<Front>>, runtime: &Runtime, channel: &str, data: St
             continue;
         };
         let resolved = here.settings().channel.resolve(channel).unwrap();
-        let request = Request::Publish(Publish {
-            channel: channel.into(),
-            data: data.into(),
-            info: None,
-            tags: Box::default(),
-            draw: None,
-            skip_history: false,
-            idempotency_key: None,
-            version: 0,
-            version_epoch: Box::default(),
-            retention: retention(resolved.options),
-        });
+        let publish = publication(channel, data.into(), retention(resolved.options));
+        let request = Request::Publish(publish);
         let (to, mut answer) = here.common.desk.ask();
         here.common.node.call(request, to, here.clock.now());
         assert!(matches!(answer.try_recv(), Ok(Answer::Published(Ok(_)))));

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use throng_hub::request::{Answer, Now, Publish, Request};
+use throng_hub::request::{Answer, Now, Publish, Request, Retention};
 use throng_hub::state::sealed::{self, Piece};
 use throng_limits::Budget;
 use throng_wire::websocket::{Opcode, put_client_frame};
@@ -86,6 +86,22 @@ impl Courier for Crate {
             self.0.lock().push(Incoming { number, cookie, shard, socket });
         }
         Ok(())
+    }
+}
+
+/// A publish of nothing but data.
+pub(super) fn publication(channel: &str, data: Bytes, retention: Retention) -> Publish {
+    Publish {
+        channel: channel.into(),
+        data,
+        info: None,
+        tags: Box::default(),
+        draw: None,
+        skip_history: false,
+        idempotency_key: None,
+        version: 0,
+        version_epoch: Box::default(),
+        retention,
     }
 }
 
@@ -188,18 +204,12 @@ impl World {
     /// Publishes as the API does.
     pub(super) fn publish(&self, channel: &str, data: &str, key: Option<&str>) -> String {
         let Ok(resolved) = self.settings.channel.resolve(channel) else { return String::new() };
-        let request = Request::Publish(Publish {
-            channel: channel.into(),
-            data: Bytes::copy_from_slice(data.as_bytes()),
-            info: None,
-            tags: Box::default(),
-            draw: None,
-            skip_history: false,
+        let retention = retention(resolved.options);
+        let publish = Publish {
             idempotency_key: key.map(Box::from),
-            version: 0,
-            version_epoch: Box::default(),
-            retention: retention(resolved.options),
-        });
+            ..publication(channel, Bytes::copy_from_slice(data.as_bytes()), retention)
+        };
+        let request = Request::Publish(publish);
         match self.ask(request) {
             Answer::Published(Ok(published)) => {
                 format!("{:?}", published.position.map(|position| position.offset))
