@@ -8,7 +8,9 @@ pub mod budget;
 pub mod facts;
 pub mod raise;
 pub mod room;
+pub mod tree;
 
 pub use budget::{Budget, Guarantees, Lane, Permit};
 pub use raise::{RaiseError, Raised};
 pub use room::Ceiling;
+pub use tree::{Meta, Tree, printable};
