@@ -5,6 +5,7 @@
 //! out the permits without which no descriptor is opened.
 
 pub mod budget;
+pub mod doctor;
 pub mod facts;
 pub mod raise;
 pub mod room;
