@@ -1,11 +1,18 @@
 //! What the kernel says, one file per source.
 
+pub mod cgroup;
+pub mod counters;
+pub mod elf;
+pub mod identity;
 pub mod kernel;
 pub mod launcher;
 pub mod limits;
 mod listener;
 pub mod process;
 
+pub use cgroup::Cgroup;
+pub use counters::Network;
+pub use identity::Identity;
 pub use limits::OpenFiles;
 pub use listener::{listener_holder, listening_inodes};
 pub use process::{cpu_time, memory};
