@@ -7,6 +7,7 @@
 pub mod budget;
 pub mod doctor;
 pub mod facts;
+pub mod origin;
 pub mod raise;
 pub mod room;
 pub mod tree;

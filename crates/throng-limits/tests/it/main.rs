@@ -1,0 +1,5 @@
+//! The diagnosis of whole machines: written down, captured, and the one we run on.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod origin;
+mod tree;
