@@ -5,10 +5,12 @@
 //! out the permits without which no descriptor is opened.
 
 pub mod budget;
+pub mod descriptors;
 pub mod doctor;
 pub mod facts;
 pub mod raise;
 pub mod room;
+pub mod sockets;
 pub mod tree;
 
 pub use budget::{Budget, Guarantees, Lane, Permit};
