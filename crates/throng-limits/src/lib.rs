@@ -8,6 +8,7 @@ pub mod budget;
 pub mod descriptors;
 pub mod doctor;
 pub mod facts;
+pub mod growth;
 pub mod raise;
 pub mod room;
 pub mod sockets;

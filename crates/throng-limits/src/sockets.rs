@@ -175,21 +175,31 @@ pub fn sockets(tree: &Tree, pid: u32, open: Option<&Descriptors>) -> Sockets {
     if let Some(error) = refused {
         unseen.push(missing_kernel(&namespace, &error));
     }
-    let way = if source.is_kernel() { Way::SockDiag } else { Way::Text };
-    let Some(open) = open else {
-        let listeners = all_listeners(&mut source, &mut unseen);
-        return Sockets { way, place: namespace.place(), listeners, owned: None, unseen };
-    };
-    let mut survey = Survey::new(open);
-    if tree.is_recording() {
-        match source.copy(survey.inodes(), &survey.numbers()) {
-            Ok(cut) => unseen.extend(cut.then(missing_rows)),
-            Err(error) => unseen.push(missing_table("TCP", &error)),
+    let was_asked = source.is_kernel();
+    let mut survey = open.map(Survey::new);
+    let mut listeners = Vec::new();
+    match &mut survey {
+        None => listeners = all_listeners(&mut source, &mut unseen),
+        Some(survey) => {
+            if tree.is_recording() {
+                match source.copy(survey.inodes(), &survey.numbers()) {
+                    Ok(cut) => unseen.extend(cut.then(missing_rows)),
+                    Err(error) => unseen.push(missing_table("TCP", &error)),
+                }
+            }
+            survey.run(&mut source, &mut unseen);
         }
     }
-    survey.run(&mut source, &mut unseen);
-    let (listeners, owned) = survey.finish();
-    Sockets { way, place: namespace.place(), listeners, owned: Some(owned), unseen }
+    if was_asked && !source.is_kernel() && !tree.is_recording() {
+        unseen.push(missing_kernel(&namespace, &io::Error::other("it was built without tcp_diag")));
+    }
+    let way = if source.is_kernel() { Way::SockDiag } else { Way::Text };
+    let owned = survey.map(|survey| {
+        let (own_listeners, owned) = survey.finish();
+        listeners = own_listeners;
+        owned
+    });
+    Sockets { way, place: namespace.place(), listeners, owned, unseen }
 }
 
 /// How many TCP sockets of a process's network namespace are in each state, whoever has them:
@@ -211,31 +221,39 @@ fn all_listeners(source: &mut Source<'_>, unseen: &mut Vec<Unseen>) -> Vec<Liste
     let mut listeners = Vec::new();
     for family in inet::FAMILIES {
         let question = Question { family, states: State::Listen.bit(), ..Question::all(TCP) };
-        let way = source.is_kernel();
+        let mut rows = Vec::new();
         let read = source.rows(question, |row| {
-            if listeners.len() < LISTENERS_MAX {
-                listeners.push(Listener::of(&row, None, way));
+            if rows.len() < LISTENERS_MAX {
+                rows.push(row);
             }
         });
+        listeners.extend(rows.iter().map(|row| Listener::of(row, None)));
         if let Err(error) = read {
             unseen.push(missing_table("TCP", &error));
         }
+    }
+    if !source.is_kernel() {
+        listeners.iter_mut().for_each(Listener::forget_zero);
     }
     listeners
 }
 
 impl Listener {
-    /// A row as a listener. The kernel's own text has zero where the queue's length belongs.
-    fn of(row: &Row, number: Option<u32>, from_kernel: bool) -> Self {
+    fn of(row: &Row, number: Option<u32>) -> Self {
         Self {
             local: row.local,
             inode: row.inode,
             number,
             uid: row.uid,
             waiting: row.receive_queue,
-            backlog: (from_kernel || row.send_queue > 0).then_some(row.send_queue),
+            backlog: Some(row.send_queue),
             requested: 0,
         }
+    }
+
+    /// The kernel's own text has zero where the queue's length belongs; ours in a copy has not.
+    fn forget_zero(&mut self) {
+        self.backlog = self.backlog.filter(|backlog| *backlog > 0);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Where the table of sockets comes from: the kernel itself, or the text that it keeps of it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
@@ -40,7 +41,7 @@ pub(super) struct Source<'a> {
 #[derive(Debug)]
 enum Form {
     Kernel(Line),
-    /// The texts of the process's `/proc/PID/net`, each read once.
+    /// The texts that were read, by name.
     Text(BTreeMap<&'static str, Result<String, FactError>>),
 }
 
@@ -69,63 +70,66 @@ impl<'a> Source<'a> {
         question: Question<'_>,
         mut each: impl FnMut(Row),
     ) -> io::Result<()> {
-        match &mut self.form {
-            Form::Kernel(line) => line.dump(&question.encode(), |message| {
+        if let Form::Kernel(line) = &mut self.form {
+            let asked = line.dump(&question.encode(), |message| {
                 if let Some(row) = inet::row(message) {
                     each(row);
                 }
                 ControlFlow::Continue(())
-            }),
-            Form::Text(_) => {
-                let Some(name) = table_name(question.protocol, question.family) else {
-                    return Ok(());
-                };
-                let wanted = |row: &Row| {
-                    let ports = question.local_ports;
-                    row.state.bit() & question.states != 0
-                        && (ports.is_empty() || ports.contains(&row.local.port()))
-                };
-                text::rows(self.text(name)?).filter(wanted).for_each(each);
-                Ok(())
+            });
+            if !is_not_built_in(&asked) {
+                return asked;
+            }
+            if question.protocol == TCP {
+                self.form = Form::Text(BTreeMap::new());
             }
         }
+        let Some(name) = table_name(question.protocol, question.family) else { return Ok(()) };
+        let wanted = |row: &Row| {
+            let ports = question.local_ports;
+            row.state.bit() & question.states != 0
+                && (ports.is_empty() || ports.contains(&row.local.port()))
+        };
+        text::rows(&*self.text(name)?).filter(wanted).for_each(each);
+        Ok(())
     }
 
     /// All Unix sockets.
     pub(super) fn unix(&mut self, mut each: impl FnMut(UnixRow)) -> io::Result<()> {
-        match &mut self.form {
-            Form::Kernel(line) => line.dump(&unix::UNIX.question(), |message| {
+        if let Form::Kernel(line) = &mut self.form {
+            let asked = line.dump(&unix::UNIX.question(), |message| {
                 if let Some(row) = unix::row(message) {
                     each(row);
                 }
                 ControlFlow::Continue(())
-            }),
-            Form::Text(_) => {
-                if let Ok(text) = self.text(UNIX_KEPT) {
-                    unix::kept_rows(text).for_each(each);
-                } else {
-                    unix::rows(self.text("unix")?).for_each(each);
-                }
-                Ok(())
+            });
+            if !is_not_built_in(&asked) {
+                return asked;
             }
+        } else if let Ok(text) = self.text(UNIX_KEPT) {
+            unix::kept_rows(&text).for_each(each);
+            return Ok(());
         }
+        unix::rows(&*self.text("unix")?).for_each(each);
+        Ok(())
     }
 
     /// The inodes of all sockets of another family.
     pub(super) fn inodes(&mut self, family: &Family, mut each: impl FnMut(u32)) -> io::Result<()> {
-        match &mut self.form {
-            Form::Kernel(line) => line.dump(&family.question(), |message| {
+        if let Form::Kernel(line) = &mut self.form {
+            let asked = line.dump(&family.question(), |message| {
                 family.inode(message).into_iter().for_each(&mut each);
                 ControlFlow::Continue(())
-            }),
-            Form::Text(_) => {
-                // In both tables the inode is the last column.
-                let rows = self.text(family.name)?.lines().skip(1);
-                let inode = |row: &str| row.split_ascii_whitespace().next_back()?.parse().ok();
-                rows.filter_map(inode).for_each(each);
-                Ok(())
+            });
+            if !is_not_built_in(&asked) {
+                return asked;
             }
         }
+        let text = self.text(family.name)?;
+        // In both tables the inode is the last column.
+        let inode = |row: &str| row.split_ascii_whitespace().next_back()?.parse().ok();
+        text.lines().skip(1).filter_map(inode).for_each(each);
+        Ok(())
     }
 
     /// Up to `most` connections that a question is about, with what they last said and heard.
@@ -136,26 +140,22 @@ impl<'a> Source<'a> {
         mine: impl Fn(u32) -> bool,
     ) -> io::Result<Vec<Sample>> {
         let mut samples = Vec::new();
-        match self.form {
-            Form::Kernel(_) => {
-                // On a line of its own, as the dump is broken off when there are enough.
-                self.namespace.line()?.dump(&question.encode(), |message| {
-                    if let (Some(row), Some(spoken)) = (inet::row(message), inet::spoken(message))
-                        && mine(row.inode)
-                    {
-                        samples.push(Sample { inode: row.inode, state: row.state, spoken });
-                    }
-                    if samples.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-                })?;
-            }
-            Form::Text(_) => {
-                let text = self.text(SAMPLES_KEPT)?;
-                let wanted = |sample: &Sample| {
-                    sample.state.bit() & question.states != 0 && mine(sample.inode)
-                };
-                samples.extend(silence::kept_rows(text).filter(wanted).take(most));
-            }
+        if !self.is_kernel() {
+            let text = self.text(SAMPLES_KEPT)?;
+            let wanted =
+                |sample: &Sample| sample.state.bit() & question.states != 0 && mine(sample.inode);
+            samples.extend(silence::kept_rows(&text).filter(wanted).take(most));
+            return Ok(samples);
         }
+        // On a line of its own, as the dump is broken off when there are enough.
+        self.namespace.line()?.dump(&question.encode(), |message| {
+            if let (Some(row), Some(spoken)) = (inet::row(message), inet::spoken(message))
+                && mine(row.inode)
+            {
+                samples.push(Sample { inode: row.inode, state: row.state, spoken });
+            }
+            if samples.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
         Ok(samples)
     }
 
@@ -168,7 +168,8 @@ impl<'a> Source<'a> {
             let name = name.get(..length)?.split(|byte| *byte == 0).next()?;
             return Some(String::from_utf8_lossy(name).into_owned());
         }
-        let mut rows = self.text(NAMES_KEPT).ok()?.lines().filter_map(|line| line.split_once(' '));
+        let text = self.text(NAMES_KEPT).ok()?;
+        let mut rows = text.lines().filter_map(|line| line.split_once(' '));
         let wanted = number.to_string();
         rows.find(|(number, _)| *number == wanted).map(|(_, name)| name.to_owned())
     }
@@ -232,16 +233,28 @@ impl<'a> Source<'a> {
         self.tree.is_live() && !(self.tree.is_recording() && !self.is_kernel())
     }
 
-    fn text(&mut self, name: &'static str) -> io::Result<&str> {
+    /// A text of the process's `/proc/PID/net`; read once where the kernel answers nothing else.
+    fn text(&mut self, name: &'static str) -> io::Result<Cow<'_, str>> {
         let (tree, pid) = (self.tree, self.pid);
-        let Form::Text(texts) = &mut self.form else { return Err(io::ErrorKind::NotFound.into()) };
         let read = || tree.read_proc(&format!("{pid}/net/{name}"));
-        match texts.entry(name).or_insert_with(read) {
-            Ok(text) => Ok(text),
-            Err(FactError::Unreadable { source, .. }) => Err(source.kind().into()),
-            Err(FactError::Unexpected { what, .. }) => Err(io::Error::other(*what)),
-        }
+        let text = match &mut self.form {
+            Form::Kernel(_) => return read().map(Cow::Owned).map_err(|error| reason(&error)),
+            Form::Text(texts) => texts.entry(name).or_insert_with(read),
+        };
+        text.as_deref().map(Cow::Borrowed).map_err(reason)
     }
+}
+
+fn reason(error: &FactError) -> io::Error {
+    match error {
+        FactError::Unreadable { source, .. } => source.kind().into(),
+        FactError::Unexpected { what, .. } => io::Error::other(*what),
+    }
+}
+
+/// Each table has a module of its own in the kernel, which may be missing.
+fn is_not_built_in(asked: &io::Result<()>) -> bool {
+    asked.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// The name of a table in `/proc/PID/net`. There is none for MPTCP.

@@ -43,8 +43,8 @@ pub(super) struct Survey<'a> {
     outbound: Vec<(IpAddr, SocketAddr)>,
     ports: HashMap<(IpAddr, SocketAddr), u32>,
     upstreams: Vec<Upstream>,
+    established_inbound: u32,
     owned: Owned,
-    from_kernel: bool,
 }
 
 impl<'a> Survey<'a> {
@@ -69,8 +69,8 @@ impl<'a> Survey<'a> {
             outbound: Vec::new(),
             ports: HashMap::new(),
             upstreams: Vec::new(),
+            established_inbound: 0,
             owned,
-            from_kernel: false,
         }
     }
 
@@ -85,13 +85,15 @@ impl<'a> Survey<'a> {
 
     /// Looks until every socket is found, or there is no table left.
     pub(super) fn run(&mut self, source: &mut Source<'_>, unseen: &mut Vec<Unseen>) {
-        self.from_kernel = source.is_kernel();
         let mut tried = |what: &str, done: io::Result<()>| {
             if let Err(error) = done {
                 unseen.push(missing_table(what, &error));
             }
         };
         tried("TCP", self.look_at_listeners(source));
+        if !source.is_kernel() {
+            self.listeners.iter_mut().for_each(Listener::forget_zero);
+        }
         tried("TCP", self.look_behind_own_listeners(source));
         let unknown = Unknown::of(self, source);
         if unknown.may_be("TCP") {
@@ -172,8 +174,12 @@ impl<'a> Survey<'a> {
 
     fn look_at_all_tcp(&mut self, source: &mut Source<'_>) -> io::Result<()> {
         self.look_at(source, TCP, |survey, row, family| {
-            survey.take(row, family);
-            survey.count_port(row);
+            // A TCP socket that is closed is in no table, unless it has a port.
+            let is_bound = row.state == State::Closed;
+            let state = if is_bound { State::Bound } else { row.state };
+            let row = Row { state, ..*row };
+            survey.take(&row, family);
+            survey.count_port(&row);
         })
     }
 
@@ -219,7 +225,7 @@ impl<'a> Survey<'a> {
         match row.state {
             State::Listen => {
                 let number = self.open.number_of(row.inode);
-                self.listeners.push(Listener::of(row, number, self.from_kernel));
+                self.listeners.push(Listener::of(row, number));
                 if !self.families.contains(&family) {
                     self.families.push(family);
                 }
@@ -233,6 +239,7 @@ impl<'a> Survey<'a> {
         self.owned.unsent_bytes += u64::from(row.send_queue);
         if self.listening.binary_search(&row.local.port()).is_ok() {
             self.owned.inbound += 1;
+            self.established_inbound += u32::from(row.state == State::Established);
             self.peers.push(row.peer.ip());
         } else if row.peer.port() != 0 {
             self.owned.outbound += 1;
@@ -311,11 +318,11 @@ impl<'a> Survey<'a> {
     }
 
     fn silence_of(&self, source: &mut Source<'_>, state: State) -> Option<Silence> {
-        let of = self.owned.tcp.get(state);
+        let is_inbound = state == State::Established;
+        let of = if is_inbound { self.established_inbound } else { self.owned.tcp.get(state) };
         let mut ports: Vec<u16> = self.listeners.iter().map(|own| own.local.port()).collect();
         ports.sort_unstable();
         ports.dedup();
-        let is_inbound = state == State::Established;
         // What comes in is the crowd; a leak may be on either side.
         let local_ports = match &ports[..] {
             _ if !is_inbound => &[],
