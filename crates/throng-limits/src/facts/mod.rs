@@ -1,5 +1,9 @@
 //! What the kernel says, one file per source.
 
+pub mod cgroup;
+pub mod counters;
+pub mod elf;
+pub mod identity;
 pub mod kernel;
 pub mod launcher;
 pub mod limits;
@@ -8,6 +12,9 @@ pub mod netstat;
 pub mod process;
 pub mod sockstat;
 
+pub use cgroup::Cgroup;
+pub use counters::Network;
+pub use identity::Identity;
 pub use limits::OpenFiles;
 pub use listener::listener_holder;
 pub use process::{cpu_time, memory};
