@@ -8,13 +8,15 @@ pub mod kernel;
 pub mod launcher;
 pub mod limits;
 mod listener;
+pub mod netstat;
 pub mod process;
+pub mod sockstat;
 
 pub use cgroup::Cgroup;
 pub use counters::Network;
 pub use identity::Identity;
 pub use limits::OpenFiles;
-pub use listener::{listener_holder, listening_inodes};
+pub use listener::listener_holder;
 pub use process::{cpu_time, memory};
 
 use std::path::Path;

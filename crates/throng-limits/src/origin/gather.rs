@@ -166,8 +166,7 @@ impl Scene<'_> {
         inherited: OpenFiles,
     ) -> Session {
         let stack = pam_stack::read(self.disk, service);
-        let mut limits =
-            stack.as_ref().map_or(Limits::NotRun, |stack| stack.limits(self.disk));
+        let mut limits = stack.as_ref().map_or(Limits::NotRun, |stack| stack.limits(self.disk));
         let without_pam = pam_stack::sshd_without_pam(self.disk).filter(|_| service == "sshd");
         if without_pam.is_some() {
             limits = Limits::NotRun;
@@ -187,7 +186,16 @@ impl Scene<'_> {
             power: if may_raise { Power::Raises } else { Power::OnlyLowers },
         };
         let applied = matches!(limits, Limits::Run { .. }).then(|| conf.apply(opening));
-        Session { at, service: service.to_owned(), account, stack, limits, without_pam, applied, conf }
+        Session {
+            at,
+            service: service.to_owned(),
+            account,
+            stack,
+            limits,
+            without_pam,
+            applied,
+            conf,
+        }
     }
 
     /// The sessions that were opened on the way to the process, the closest first; where they are
@@ -202,9 +210,11 @@ impl Scene<'_> {
                 continue;
             }
             let uid = self.line[at - 1].uid;
-            let user = if uid == account.uid { account.clone() } else { Account::read(self.disk, uid) };
+            let user =
+                if uid == account.uid { account.clone() } else { Account::read(self.disk, uid) };
             let inherited = self.line.get(at + 1).map_or(program.limit, |above| above.limit);
-            let inherited = if resets_soft(&program.name) { su_reset(inherited) } else { inherited };
+            let inherited =
+                if resets_soft(&program.name) { su_reset(inherited) } else { inherited };
             sessions.push(self.session(service, user, Some(at), inherited));
         }
         if let Launcher::Session { service, pid: None } = launcher {
@@ -243,13 +253,16 @@ impl Scene<'_> {
             (Some((limit, line)), _) => {
                 (limit.clamped(self.nr_open), MeantBy::Line(*limit, line.clone()))
             }
-            (None, Some((limit, line))) => (limit.clamped(self.nr_open), MeantBy::Default(limit, line)),
+            (None, Some((limit, line))) => {
+                (limit.clamped(self.nr_open), MeantBy::Default(limit, line))
+            }
             (None, None) if modern => (unit::BUILT_IN.clamped_to(self.nr_open), MeantBy::BuiltIn),
             (None, None) => (first, MeantBy::FirstProcess),
         };
-        let session = unit.pam_name.as_ref().map(|(service, _)| {
-            self.session(service, account.clone(), None, limit)
-        });
+        let session = unit
+            .pam_name
+            .as_ref()
+            .map(|(service, _)| self.session(service, account.clone(), None, limit));
         let (opens, script) = self.commands(&unit, limit, account);
         Meant { unit, limit, by, session, opens, script }
     }
@@ -264,7 +277,9 @@ impl Scene<'_> {
         let mut lines: Vec<Evidence> = unit.exec.clone();
         for line in &unit.exec {
             let command = line.text.split_once('=').map_or("", |(_, command)| command);
-            let words = command.split_whitespace().map(|word| word.trim_start_matches(['-', '+', '!', '@', ':']));
+            let words = command
+                .split_whitespace()
+                .map(|word| word.trim_start_matches(['-', '+', '!', '@', ':']));
             for word in words.take(8).filter(|word| is_script(word)) {
                 let Some(script) = self.disk.read(word) else { continue };
                 lines.extend((1..=script.text.lines().count()).map(|line| script.evidence(line)));
@@ -281,7 +296,8 @@ impl Scene<'_> {
     }
 
     fn supervisord(&self, tree: &Tree) -> Option<(usize, Supervisord)> {
-        let (at, process) = self.line.iter().enumerate().skip(1).find(|(_, each)| is_supervisord(each))?;
+        let (at, process) =
+            self.line.iter().enumerate().skip(1).find(|(_, each)| is_supervisord(each))?;
         let cwd = tree.link_proc(&format!("{}/cwd", process.pid)).ok();
         Some((at, Supervisord::read(self.disk, &process.cmdline, cwd.as_deref())))
     }
@@ -294,7 +310,8 @@ impl Scene<'_> {
 
     /// Lines of shells' own files that set the limit.
     fn startup(&self, account: &Account) -> Vec<Evidence> {
-        let home = if account.uid == 0 { "/root".to_owned() } else { format!("/home/{}", account.name) };
+        let home =
+            if account.uid == 0 { "/root".to_owned() } else { format!("/home/{}", account.name) };
         let directory = self.disk.list(STARTUP_DIRECTORY).into_iter().take(STARTUP_MAX);
         let paths = STARTUP
             .iter()
@@ -346,6 +363,7 @@ fn nr_open(tree: &Tree) -> u64 {
 }
 
 fn inside(machine: Disk<'_>) -> Inside {
-    let marked = ["/.dockerenv", "/run/.containerenv"].iter().any(|path| machine.has(path) == Some(true));
+    let marked =
+        ["/.dockerenv", "/run/.containerenv"].iter().any(|path| machine.has(path) == Some(true));
     if marked { Inside::Container } else { Inside::Machine }
 }

@@ -8,15 +8,32 @@ use super::unit::{Scope, unit_of};
 /// What keeps a process running, as far as it decides where a limit is raised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Launcher {
-    Supervisord { pid: u32, name: String, unit: Option<String> },
-    Unit { name: String, scope: Scope },
+    Supervisord {
+        pid: u32,
+        name: String,
+        unit: Option<String>,
+    },
+    Unit {
+        name: String,
+        scope: Scope,
+    },
     Container(Runtime),
     /// runit and the like; the pid where it is an ancestor.
-    Keeper { kind: Kind, service: String, pid: Option<u32> },
+    Keeper {
+        kind: Kind,
+        service: String,
+        pid: Option<u32>,
+    },
     /// A program that opened a session by PAM: `su`, `sshd`, `cron`.
-    Session { service: String, pid: Option<u32> },
+    Session {
+        service: String,
+        pid: Option<u32>,
+    },
     /// A shell of which no login can be seen.
-    Shell { pid: u32, name: String },
+    Shell {
+        pid: u32,
+        name: String,
+    },
     Unknown,
 }
 
@@ -139,7 +156,10 @@ pub(crate) fn is_supervisord(program: &Relative) -> bool {
 }
 
 pub(crate) fn is_shell(name: &str) -> bool {
-    matches!(name.trim_start_matches('-'), "sh" | "bash" | "dash" | "zsh" | "ash" | "ksh" | "fish" | "busybox")
+    matches!(
+        name.trim_start_matches('-'),
+        "sh" | "bash" | "dash" | "zsh" | "ash" | "ksh" | "fish" | "busybox"
+    )
 }
 
 /// The parent of what runs in a container.
@@ -153,7 +173,9 @@ fn remembered(signs: Signs<'_>) -> Option<&'static str> {
     let marks = [("SUDO_USER", "sudo"), ("SSH_CONNECTION", "sshd")];
     let marked = marks.iter().find(|(name, _)| signs.marks.has(name)).map(|(_, service)| *service);
     // Without a mark, a session of the console is the rarer guess; su from root has its own name.
-    marked.or_else(|| in_session.then(|| if signs.cgroup.contains("/session-c") { "su" } else { "sshd" }))
+    marked.or_else(|| {
+        in_session.then(|| if signs.cgroup.contains("/session-c") { "su" } else { "sshd" })
+    })
 }
 
 #[cfg(test)]

@@ -84,18 +84,16 @@ impl Facts {
                 };
                 say(all, kind, words, vec![step.evidence.clone()]);
             }
-            let (Some(applied), Limits::Run { step, .. }) = (&door.applied, &door.limits) else { continue };
+            let (Some(applied), Limits::Run { step, .. }) = (&door.applied, &door.limits) else {
+                continue;
+            };
             if let Outcome::LockedOut(wanted) = applied.outcome
                 && step.control == Control::Needed
             {
                 let words = format!(
                     "DO NOT LOG OUT: {} lines ask {} for {}, above fs.nr_open ({}); this pam_limits then \
                      refuses the session, so {} does not get in; keep a root shell open and lower it",
-                    "limits.conf's",
-                    door.service,
-                    wanted.hard,
-                    self.nr_open,
-                    door.account.name
+                    "limits.conf's", door.service, wanted.hard, self.nr_open, door.account.name
                 );
                 let lines = applied.traps.iter().filter(|trap| trap.kind == TrapKind::AboveNrOpen);
                 say(all, Kind::Danger, words, lines.map(|trap| trap.evidence.clone()).collect());
@@ -172,7 +170,10 @@ impl Facts {
                 process.limit.hard
             );
             say(all, Kind::Danger, words, vec![by.clone()]);
-        } else if !newer && *value < process.limit.soft && above.is_some_and(|above| above.soft > *value) {
+        } else if !newer
+            && *value < process.limit.soft
+            && above.is_some_and(|above| above.soft > *value)
+        {
             let words = format!(
                 "{} changes nothing: minfds only raises, and supervisord started with {}",
                 by.cite(),
@@ -181,12 +182,19 @@ impl Facts {
             say(all, Kind::Note, words, vec![by.clone()]);
         }
         if *value > MINFDS_SLOW {
-            let words = format!("{} makes each start slow: supervisord closes that many descriptors one by one", by.cite());
+            let words = format!(
+                "{} makes each start slow: supervisord closes that many descriptors one by one",
+                by.cite()
+            );
             say(all, Kind::Note, words, vec![by.clone()]);
         }
         let passed_on = setters.get(1).is_some_and(|hard| !matches!(hard, Setter::Supervisord(_)));
-        if passed_on && process.limit.hard == self.line[0].limit.hard && *value > process.limit.hard {
-            let words = format!("the hard limit {} is not supervisord's: it only passes it on", process.limit.hard);
+        if passed_on && process.limit.hard == self.line[0].limit.hard && *value > process.limit.hard
+        {
+            let words = format!(
+                "the hard limit {} is not supervisord's: it only passes it on",
+                process.limit.hard
+            );
             say(all, Kind::Note, words, Vec::new());
         }
     }
@@ -231,7 +239,10 @@ impl Facts {
     /// A session without the module, where others have it: the edit went into the wrong file.
     fn only_elsewhere(&self, session: &Session, all: &mut Vec<Remark>) {
         if let Some(line) = &session.without_pam {
-            let words = format!("{}: sshd asks no PAM, so no line of limits.conf counts by ssh", line.cite());
+            let words = format!(
+                "{}: sshd asks no PAM, so no line of limits.conf counts by ssh",
+                line.cite()
+            );
             say(all, Kind::Trap, words, vec![line.clone()]);
             return;
         }
@@ -257,7 +268,10 @@ impl Facts {
             Launcher::Keeper { kind, .. } => kind.name(),
             Launcher::Session { .. } | Launcher::Shell { .. } | Launcher::Unknown => return,
         };
-        let opened = self.unit.as_ref().is_some_and(|meant| meant.session.is_some() || meant.opens.is_some());
+        let opened = self
+            .unit
+            .as_ref()
+            .is_some_and(|meant| meant.session.is_some() || meant.opens.is_some());
         if opened {
             return;
         }
@@ -276,7 +290,10 @@ impl Facts {
             say(all, Kind::Trap, self.trap_words(trap, &self.login), vec![trap.evidence.clone()]);
         }
         for line in &self.startup {
-            let words = format!("{} counts for shells and what they start, not for what {starter} starts", line.cite());
+            let words = format!(
+                "{} counts for shells and what they start, not for what {starter} starts",
+                line.cite()
+            );
             say(all, Kind::Note, words, vec![line.clone()]);
         }
     }
@@ -296,28 +313,45 @@ impl Facts {
         let (line, user) = (trap.evidence.cite(), &session.account.name);
         match &trap.kind {
             TrapKind::NumberCut(value) => {
-                format!("{line} means {value}: a number ends at the first character that is no digit")
+                format!(
+                    "{line} means {value}: a number ends at the first character that is no digit"
+                )
             }
             TrapKind::NoNumber => format!("{line} is ignored: the value is no number"),
-            TrapKind::Fields => format!("{line} is ignored: it wants four fields, who soft|hard|- nofile N"),
-            TrapKind::EqualsSign => format!("{line} is ignored: the value is '=', there must be none"),
+            TrapKind::Fields => {
+                format!("{line} is ignored: it wants four fields, who soft|hard|- nofile N")
+            }
+            TrapKind::EqualsSign => {
+                format!("{line} is ignored: the value is '=', there must be none")
+            }
             TrapKind::PercentGroup => {
                 format!("{line} is ignored: % is for maxlogins only, a group is written @group")
             }
             TrapKind::ByteOrderMark => {
-                format!("{line} is ignored: the file begins with a byte order mark, which belongs to the name")
+                format!(
+                    "{line} is ignored: the file begins with a byte order mark, which belongs to the name"
+                )
             }
-            TrapKind::OtherCase => format!("{line} is not for {user}: names are compared to the letter"),
+            TrapKind::OtherCase => {
+                format!("{line} is not for {user}: names are compared to the letter")
+            }
             TrapKind::NotForRoot => {
-                format!("{line} does not cover root: on Debian and Ubuntu root wants a line of its own, root - nofile N")
+                format!(
+                    "{line} does not cover root: on Debian and Ubuntu root wants a line of its own, root - nofile N"
+                )
             }
-            TrapKind::NotConf => format!("{line} is not read: the file's name does not end in .conf"),
+            TrapKind::NotConf => {
+                format!("{line} is not read: the file's name does not end in .conf")
+            }
             TrapKind::BadType => format!("{line} is ignored: the second field is soft, hard or -"),
             TrapKind::AboveNrOpen => match session.applied.as_ref().map(|it| &it.outcome) {
                 Some(Outcome::LockedOut(_)) => {
                     format!("{line} is above fs.nr_open ({}): the session is refused", self.nr_open)
                 }
-                _ => format!("{line} is above fs.nr_open ({}): the kernel refuses, the old limit stays", self.nr_open),
+                _ => format!(
+                    "{line} is above fs.nr_open ({}): the kernel refuses, the old limit stays",
+                    self.nr_open
+                ),
             },
         }
     }

@@ -29,7 +29,10 @@ pub enum Config {
 /// What it wants at least.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Minfds {
-    Written { value: u64, by: Evidence },
+    Written {
+        value: u64,
+        by: Evidence,
+    },
     /// Given on its command line, which wins over the file.
     Argument(u64),
     /// Not written: 1024.
@@ -58,7 +61,9 @@ impl Supervisord {
         let config = match option(cmdline, "-c", "--configuration") {
             Some(path) => match (path.starts_with('/'), cwd) {
                 (true, _) => open(disk, &path).unwrap_or(Config::Unknown),
-                (false, Some(cwd)) => open(disk, &format!("{cwd}/{path}")).unwrap_or(Config::Unknown),
+                (false, Some(cwd)) => {
+                    open(disk, &format!("{cwd}/{path}")).unwrap_or(Config::Unknown)
+                }
                 (false, None) => Config::Unknown,
             },
             None => searched(disk, cmdline, cwd),
@@ -147,9 +152,9 @@ fn open(disk: Disk<'_>, path: &str) -> Option<Config> {
 /// The first file where it looks: beside its program, in its working directory, in /etc.
 fn searched(disk: Disk<'_>, cmdline: &[String], cwd: Option<&str>) -> Config {
     let program = cmdline.iter().find(|word| word.ends_with("/supervisord"));
-    let prefix = program.and_then(|path| path.rsplit('/').nth(1).and_then(|bin| {
-        path.strip_suffix(&format!("/{bin}/supervisord"))
-    }));
+    let prefix = program.and_then(|path| {
+        path.rsplit('/').nth(1).and_then(|bin| path.strip_suffix(&format!("/{bin}/supervisord")))
+    });
     let beside = prefix.into_iter().flat_map(|prefix| {
         [format!("{prefix}/etc/supervisord.conf"), format!("{prefix}/supervisord.conf")]
     });
