@@ -4,9 +4,10 @@ use super::finding::{OriginReport, Unseen};
 use crate::facts::identity::Rights;
 use crate::facts::kernel::FileNumbers;
 use crate::facts::{Cgroup, Identity, Network, OpenFiles};
+use crate::growth::Trend;
 
 /// A process, what holds for it, and who asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
     pub who: Identity,
     pub limit: OpenFiles,
@@ -24,8 +25,10 @@ pub struct Facts {
     pub caller: Caller,
     /// Connections that are wanted.
     pub need: Option<u64>,
-    /// What was open a while ago.
-    pub before: Option<Before>,
+    /// How it went in the last looks, where it is watched.
+    pub trend: Option<Trend>,
+    /// Connections that accept queues of its network lost since the first look.
+    pub lost_lately: Option<u64>,
     pub unseen: Vec<Unseen>,
 }
 
@@ -162,16 +165,6 @@ pub struct Caller {
     pub is_live: bool,
 }
 
-/// An earlier look.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Before {
-    pub seconds: u64,
-    pub count: u64,
-    pub kinds: Vec<(String, u64)>,
-    pub close_wait: u64,
-    pub listen_overflows: u64,
-}
-
 /// A proxy costs two descriptors a user: one to the user, one to the application.
 const PROXIES: [&str; 6] = ["nginx", "haproxy", "envoy", "traefik", "caddy", "squid"];
 /// From so many connections on, their ratio tells what one costs.
@@ -285,7 +278,8 @@ impl Facts {
                 is_live: true,
             },
             need: None,
-            before: None,
+            trend: None,
+            lost_lately: None,
             unseen: Vec::new(),
         }
     }

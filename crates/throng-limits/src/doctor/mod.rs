@@ -4,14 +4,19 @@
 //! one table looks at the facts and puts rungs on the ladder and findings beside it.
 
 pub mod advice;
+pub mod ceiling;
 pub mod checks;
 pub mod facts;
 pub mod finding;
+pub mod gather;
 pub mod ladder;
+pub mod machine;
 pub mod report;
 pub mod words;
 
 pub use facts::Facts;
 pub use finding::{Evidence, Finding, OriginReport, Severity, Supervisor, Unseen};
+pub use gather::{Ask, gather};
 pub use ladder::{Bounds, Ladder, Resource, Rung, Unit};
+pub use machine::Machine;
 pub use report::{Need, Report, diagnose};

@@ -164,13 +164,13 @@ fn is_the_limit(finding: &Finding, need: Option<&Need>) -> bool {
 
 fn verify(facts: &Facts) -> String {
     let proc = format!("grep 'open files' /proc/{}/limits", facts.who.pid);
-    if facts.caller.is_live { facts.origin.verify.clone().unwrap_or(proc) } else { proc }
+    facts.origin.verify.clone().unwrap_or(proc)
 }
 
 /// Who gave the process its limit, and that it is not the shell's.
 fn origin(facts: &Facts) -> String {
     let soft = facts.limit.soft;
-    let shell = facts.caller.limit.filter(|own| own.soft != soft && facts.caller.is_live);
+    let shell = facts.caller.limit.filter(|own| own.soft != soft);
     match (shell, facts.origin.why.as_str()) {
         (None, "") => format!("its limit is {}, hard {}", limit(soft), limit(facts.limit.hard)),
         (None, why) => why.to_owned(),

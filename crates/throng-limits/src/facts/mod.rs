@@ -11,6 +11,7 @@ mod listener;
 pub mod netstat;
 pub mod process;
 pub mod sockstat;
+pub mod waiting;
 
 pub use cgroup::Cgroup;
 pub use counters::Network;

@@ -28,13 +28,11 @@ pub(super) fn look(facts: &Facts) -> Outcome {
             outcome.findings.push(overflowing(facts, listener, backlog));
         }
     }
-    let lost = facts.network.lost.listen_overflows;
-    let fresh = facts.before.as_ref().map(|before| lost.saturating_sub(before.listen_overflows));
-    if let Some(turned_away) = fresh.filter(|count| *count > 0)
+    if let Some(turned_away) = facts.lost_lately.filter(|count| *count > 0)
         && outcome.findings.is_empty()
     {
         let what = format!(
-            "lost {} at a full accept queue since the last look",
+            "lost {} at a full accept queue since the first look",
             counted(turned_away, "connection")
         );
         outcome.findings.push(advised(facts, Finding::new("accept_queue", Severity::Tight, what)));

@@ -1,66 +1,59 @@
-//! Growth between two looks: when it is full, if it goes on like this, and what grows.
+//! Growth over several looks: when it is full, if it goes on like this, and what grows.
 
 use super::Outcome;
-use crate::doctor::facts::{Before, Facts};
+use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Finding, Severity};
-use crate::doctor::words::{counted, grouped, span};
-use crate::tree::printable;
+use crate::doctor::words::span;
+use crate::growth::{Growth, Trend};
 
 /// Fuller than in this time is soon.
-const SOON_S: u64 = 3600;
-/// Growth below this many between two looks is breathing.
-const GROWTH_FROM: u64 = 5;
+const SOON_MS: u64 = 3_600_000;
+/// What grows is named, so many at most.
+const NAMED: usize = 3;
 
 pub(super) fn look(facts: &Facts) -> Outcome {
-    let grown = facts.before.as_ref().zip(facts.open.count);
-    let Some((before, count)) = grown else { return Outcome::default() };
-    let more = count.saturating_sub(before.count);
-    if more < GROWTH_FROM || before.seconds == 0 {
-        return Outcome::default();
+    let Some(trend) = &facts.trend else { return Outcome::default() };
+    Outcome {
+        rungs: Vec::new(),
+        findings: grows(facts, trend).into_iter().chain(leaks(facts, trend)).collect(),
     }
-    let left = facts.ceiling().saturating_sub(count);
-    let seconds = exhausted_in(left, more, before.seconds);
-    let rate = counted(more.saturating_mul(60) / before.seconds, "descriptor");
-    let severity = if seconds <= SOON_S { Severity::Tight } else { Severity::Note };
-    let what = format!("grows by {rate} a minute and is full in {}", span(seconds));
-    let mut finding = Finding::new("growth", severity, what).seen(
-        format!("{} more in {}", grouped(more), span(before.seconds)),
-        format!("/proc/{}/fd", facts.who.pid),
+}
+
+fn grows(facts: &Facts, trend: &Trend) -> Option<Finding> {
+    let full_in_ms = trend.full_in_ms.filter(|ms| trend.grows && *ms > 0)?;
+    let severity = if full_in_ms <= SOON_MS { Severity::Tight } else { Severity::Note };
+    let what = format!(
+        "grows by {:.0} descriptors a minute and is full in {}",
+        trend.per_minute,
+        span(full_in_ms / 1000)
     );
-    let kinds = grown_kinds(facts, before);
-    if !kinds.is_empty() {
-        finding = finding.because(format!("what grows: {}", kinds.join(", ")));
-    }
-    Outcome::finding(finding)
+    let finding = Finding::new("growth", severity, what)
+        .seen("the slope of the last looks", format!("/proc/{}/fd", facts.who.pid));
+    let named = named(trend.growing.iter());
+    Some(if named.is_empty() { finding } else { finding.because(format!("what grows: {named}")) })
 }
 
-/// Seconds until nothing is left, if it goes on like this.
-fn exhausted_in(left: u64, more: u64, seconds: u64) -> u64 {
-    let needed = u128::from(left) * u128::from(seconds) / u128::from(more.max(1));
-    u64::try_from(needed).unwrap_or(u64::MAX)
+/// What grows and serves nobody is a leak, however slowly.
+fn leaks(facts: &Facts, trend: &Trend) -> Option<Finding> {
+    let leaks = named(trend.leaks());
+    (!leaks.is_empty()).then(|| {
+        Finding::new(
+            "growth",
+            Severity::Tight,
+            format!("leaks: {leaks}, which nobody needs and nobody closes"),
+        )
+        .because("only the program can close them; a higher limit buys time")
+        .for_good("close what has ended; a restart frees what has leaked")
+        .verify(format!("throng doctor {} --watch", facts.who.pid))
+        .seen("the slope of the last looks", format!("/proc/{}/fd", facts.who.pid))
+    })
 }
 
-/// Kinds that have a tenth of the growth or more, such as `sockets +120`.
-fn grown_kinds(facts: &Facts, before: &Before) -> Vec<String> {
-    let mut grown: Vec<(u64, &str)> = facts
-        .open
-        .kinds
-        .iter()
-        .map(|(kind, count)| {
-            let then =
-                before.kinds.iter().find(|(name, _)| name == kind).map_or(0, |(_, count)| *count);
-            (count.saturating_sub(then), kind.as_str())
-        })
-        .filter(|(more, _)| *more > 0)
+/// `CLOSE_WAIT +120/min, sockets +118/min`.
+fn named<'a>(growing: impl Iterator<Item = &'a Growth>) -> String {
+    let named: Vec<String> = growing
+        .take(NAMED)
+        .map(|growth| format!("{} +{:.0}/min", growth.what.words(), growth.per_minute))
         .collect();
-    let closed = facts.open.close_wait.saturating_sub(before.close_wait);
-    if closed > 0 {
-        grown.push((closed, "CLOSE_WAIT"));
-    }
-    grown.sort_by_key(|(more, _)| std::cmp::Reverse(*more));
-    grown
-        .into_iter()
-        .take(3)
-        .map(|(more, kind)| format!("{} +{}", printable(kind), grouped(more)))
-        .collect()
+    named.join(", ")
 }

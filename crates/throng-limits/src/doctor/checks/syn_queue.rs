@@ -15,7 +15,7 @@ pub(super) fn look(facts: &Facts) -> Outcome {
     }
     let rung = Rung::rush(Resource::SynQueue, limit, facts.open.half_open)
         .read("net.ipv4.tcp_max_syn_backlog", AT);
-    let lost = facts.network.lost.syn_drops;
+    let lost = facts.network.lost.syn_queue_drops;
     // With cookies a full queue costs nobody a connection.
     let drops = facts.network.syn_cookies == Some(0) && facts.open.half_open >= limit;
     let finding = drops.then(|| {

@@ -1,11 +1,13 @@
 use super::*;
-use crate::doctor::facts::{Before, Cap, Route, Select, Silence};
+use crate::doctor::facts::{Cap, Route, Select, Silence};
 use crate::doctor::finding::Severity;
 use crate::doctor::ladder::{Bounds, Resource};
 use crate::facts::cgroup::Use;
 use crate::facts::counters::{Conntrack, PortRange, TcpMemory};
 use crate::facts::identity::Rights;
 use crate::facts::kernel::FileNumbers;
+use crate::growth::{Growth, Trend, What};
+use crate::sockets::State;
 
 /// What one check says of these facts.
 fn look(name: &str, facts: &Facts) -> Outcome {
@@ -135,13 +137,9 @@ fn connections_lost_since_the_last_look_count_and_those_before_do_not() {
     let mut facts = Facts::quiet();
     facts.network.lost.listen_overflows = 188;
     assert_eq!(severity("accept_queue", &facts), Severity::Fine);
-    facts.before = Some(Before {
-        seconds: 2,
-        count: 107,
-        kinds: Vec::new(),
-        close_wait: 0,
-        listen_overflows: 180,
-    });
+    facts.lost_lately = Some(0);
+    assert_eq!(severity("accept_queue", &facts), Severity::Fine);
+    facts.lost_lately = Some(8);
     assert_eq!(severity("accept_queue", &facts), Severity::Tight);
 }
 
@@ -276,21 +274,19 @@ fn leaks_are_a_share_and_not_a_few() {
 #[test]
 fn growth_says_when_it_is_full_and_what_grows() {
     let mut facts = Facts::quiet();
-    facts.limit.soft = 1000;
-    facts.open.count = Some(400);
-    facts.open.kinds = vec![("sockets".to_owned(), 390)];
-    let before = Before {
-        seconds: 10,
-        count: 300,
-        kinds: vec![("sockets".to_owned(), 295)],
-        close_wait: 0,
-        listen_overflows: 0,
-    };
-    facts.before = Some(before.clone());
+    let waste = Growth { what: What::State(State::CloseWait), per_minute: 95.2 };
+    let load = Growth { what: What::State(State::Established), per_minute: 500.0 };
+    let trend =
+        Trend { per_minute: 600.0, grows: true, full_in_ms: Some(60_000), growing: vec![load] };
+    facts.trend = Some(trend.clone());
     let found = look("growth", &facts).findings.remove(0);
+    assert_eq!(found.severity, Severity::Tight);
     assert_eq!(found.what, "grows by 600 descriptors a minute and is full in 60 s");
-    assert_eq!(found.why.unwrap(), "what grows: sockets +95");
-    facts.before = Some(Before { count: 398, ..before });
+    assert_eq!(found.why.unwrap(), "what grows: ESTABLISHED +500/min");
+    facts.trend = Some(Trend { growing: vec![waste], full_in_ms: None, ..trend.clone() });
+    let found = look("growth", &facts).findings.remove(0);
+    assert_eq!(found.what, "leaks: CLOSE_WAIT +95/min, which nobody needs and nobody closes");
+    facts.trend = Some(Trend { grows: false, full_in_ms: None, growing: Vec::new(), ..trend });
     assert_eq!(look("growth", &facts), Outcome::default());
 }
 
