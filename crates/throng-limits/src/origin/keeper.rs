@@ -13,7 +13,7 @@ pub enum Kind {
 
 /// A service that one of them keeps running.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Service {
+pub(super) struct Service {
     pub kind: Kind,
     pub name: String,
     /// The file to edit.
@@ -92,7 +92,7 @@ impl Service {
 
 /// Whether a line of a script sets the limit on files.
 #[must_use]
-pub fn sets_limit(line: &str) -> bool {
+pub(super) fn sets_limit(line: &str) -> bool {
     let line = line.split('#').next().unwrap_or_default();
     let mut words = line.split(|c: char| c.is_whitespace() || matches!(c, ';' | '&' | '"' | '\'' | '(' | '='));
     let program = |word: &str| {
@@ -109,7 +109,7 @@ pub fn sets_limit(line: &str) -> bool {
 
 /// The OpenRC service of a cgroup such as `/openrc.push`.
 #[must_use]
-pub fn openrc_of(cgroup: &str) -> Option<String> {
+pub(super) fn openrc_of(cgroup: &str) -> Option<String> {
     let paths = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2));
     let mut parts = paths.flat_map(|path| path.split('/'));
     parts.find_map(|part| part.strip_prefix("openrc.")).map(str::to_owned)
