@@ -230,7 +230,7 @@ impl Facts {
     }
 
     fn kept(&self, service: &Service, wanted: u64) -> Fix {
-        let (prefix, again) = service.kind.words(wanted, &service.name);
+        let (prefix, again) = service.kind.words(wanted, &quote(service.handle()));
         let file = quote(&service.file);
         let hard = self.line.get(1).map_or(self.line[0].limit.hard, |keeper| keeper.limit.hard);
         let (edit, summary) = match (&service.sets, service.kind) {

@@ -45,14 +45,15 @@ impl Kind {
         }
     }
 
-    /// The command that sets a limit before a service, with the way to start it again.
+    /// The command that sets a limit before a service, with the way to start it again. A service is
+    /// named by its directory, wherever that is; OpenRC's by its name.
     #[must_use]
     pub fn words(self, limit: u64, service: &str) -> (String, String) {
         match self {
             Self::Runit => (format!("chpst -o {limit}"), format!("sv restart {service}")),
-            Self::Daemontools => (format!("softlimit -o {limit}"), format!("svc -t /service/{service}")),
+            Self::Daemontools => (format!("softlimit -o {limit}"), format!("svc -t {service}")),
             Self::S6 => {
-                (format!("s6-softlimit -H -o {limit}"), format!("s6-svc -r /run/service/{service}"))
+                (format!("s6-softlimit -H -o {limit}"), format!("s6-svc -r {service}"))
             }
             Self::OpenRc => {
                 (format!("rc_ulimit=\"-n {limit}\""), format!("rc-service {service} restart"))
@@ -71,6 +72,13 @@ impl Kind {
 }
 
 impl Service {
+    /// What its tools know it by.
+    #[must_use]
+    pub(super) fn handle(&self) -> &str {
+        let directory = self.file.strip_suffix("/run").filter(|_| self.kind != Kind::OpenRc);
+        directory.unwrap_or(&self.name)
+    }
+
     /// Reads the service that a keeper with this command line keeps: `runsv push`.
     pub(crate) fn read(disk: Disk<'_>, kind: Kind, name: &str, cwd: Option<&str>) -> Self {
         let name = name.rsplit('/').find(|part| !part.is_empty()).unwrap_or(name);

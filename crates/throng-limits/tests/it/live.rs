@@ -264,33 +264,46 @@ fn setpriv_asks_no_pam_and_keeps_what_the_shell_has() {
 
 #[test]
 fn runit_is_told_by_its_run_script_and_the_printed_fix_lifts_it() {
-    if !has("runsv") {
+    kept_by("runsv", "chpst -o 1800", "sv exit");
+}
+
+#[test]
+fn daemontools_is_told_by_its_run_script_and_the_printed_fix_lifts_it() {
+    kept_by("supervise", "softlimit -o 1800", "svc -dx");
+}
+
+#[test]
+fn s6_is_told_by_its_run_script_and_the_printed_fix_lifts_it() {
+    kept_by("s6-supervise", "s6-softlimit -H -o 1800", "s6-svc -dx");
+}
+
+fn kept_by(keeper: &str, sets: &str, exit: &str) {
+    if !has(keeper) {
         return;
     }
     let dir = Dir::new();
     fs::create_dir_all(dir.0.join("push")).unwrap();
     dir.write("push/run", &format!("#!/bin/sh\nexec {SLEEPER}\n"));
     typed(&format!("chmod +x {}", dir.path("push/run")));
-    let command = format!("ulimit -Sn 1024; cd {} && exec runsv push", dir.0.display());
-    let mut runsv = Running(Command::new("sh").args(["-c", &command]).spawn().unwrap());
+    let command = format!("ulimit -Sn 1024; cd {} && exec {keeper} push", dir.0.display());
+    let mut running = Running(Command::new("sh").args(["-c", &command]).spawn().unwrap());
+    let keeper_pid = running.0.id();
     let program = || {
-        let pid = fs::read_to_string(dir.0.join("push/supervise/pid")).ok()?;
-        let origin = Origin::read(&Tree::live(), pid.trim().parse().ok()?).ok()?;
+        let children = fs::read_to_string(format!("/proc/{keeper_pid}/task/{keeper_pid}/children")).ok()?;
+        let origin = Origin::read(&Tree::live(), children.trim().parse().ok()?).ok()?;
         (origin.lineage[0].name == "sleep").then_some(origin)
     };
     let origin = until(program);
     assert!(matches!(&origin.launcher, Launcher::Keeper { service, .. } if service == "push"));
     assert_eq!(origin.limit.soft, 1024);
-    let fix = origin.fix(1800);
-    typed(&fix.steps[0]);
-    // Our service is not below /etc/service, where sv looks for a name.
-    assert_eq!(fix.steps[1], "sv restart push");
-    typed(&format!("sv restart {}", dir.path("push")));
+    for step in &origin.fix(1800).steps {
+        typed(step);
+    }
     let origin = until(|| program().filter(|origin| origin.limit.soft != 1024));
     assert_eq!(origin.limit.soft, 1800, "{}", origin.tell(1800));
-    assert!(origin.soft.words.contains("chpst -o 1800"), "{}", origin.soft.words);
-    typed(&format!("sv exit {}", dir.path("push")));
-    until(|| runsv.0.try_wait().unwrap());
+    assert!(origin.soft.words.contains(sets), "{}", origin.soft.words);
+    typed(&format!("{exit} {}", dir.path("push")));
+    until(|| running.0.try_wait().unwrap());
 }
 
 /// A process in a session that a program opened, on a machine of its own: the files of limits and the
