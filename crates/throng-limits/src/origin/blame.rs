@@ -349,6 +349,15 @@ impl Facts {
         if half == Half::Soft && raised {
             return itself(value);
         }
+        if is_supervisord(child) && value < has {
+            let words = format!(
+                "{} has {has} and {} has {value}: set before supervisord began, which passes it on and never \
+                 lowers one",
+                self.who(parent),
+                self.who(child)
+            );
+            return blame(Setter::Between, words);
+        }
         if is_shell(&child.name) {
             let words = format!("{} set {value} with ulimit; its parent has {has}", self.who(child));
             return blame(Setter::Shell(child.pid), words);
