@@ -5,11 +5,14 @@
 //! out the permits without which no descriptor is opened.
 
 pub mod budget;
+pub mod descriptors;
 pub mod doctor;
 pub mod facts;
+pub mod growth;
 pub mod origin;
 pub mod raise;
 pub mod room;
+pub mod sockets;
 pub mod tree;
 
 pub use budget::{Budget, Guarantees, Lane, Permit};

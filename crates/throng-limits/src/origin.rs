@@ -133,7 +133,12 @@ impl Origin {
             permanent: std::iter::once(fix.summary).chain(fix.steps).collect(),
             verify: Some(fix.verify),
             undone_by: self.undone_by.clone(),
-            warnings: self.remarks.iter().map(|remark| remark.words.clone()).chain(fix.mind).collect(),
+            warnings: self
+                .remarks
+                .iter()
+                .map(|remark| remark.words.clone())
+                .chain(fix.mind)
+                .collect(),
             supervisor: supervisor
                 .map(|each| finding::Supervisor { pid: each.pid, name: each.name.clone() }),
             evidence,

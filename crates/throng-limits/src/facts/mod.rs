@@ -1,13 +1,23 @@
 //! What the kernel says, one file per source.
 
+pub mod cgroup;
+pub mod counters;
+pub mod elf;
+pub mod identity;
 pub mod kernel;
 pub mod launcher;
 pub mod limits;
 mod listener;
+pub mod netstat;
 pub mod process;
+pub mod sockstat;
+pub mod waiting;
 
+pub use cgroup::Cgroup;
+pub use counters::Network;
+pub use identity::Identity;
 pub use limits::OpenFiles;
-pub use listener::{listener_holder, listening_inodes};
+pub use listener::listener_holder;
 pub use process::{cpu_time, memory};
 
 use std::path::Path;

@@ -139,7 +139,9 @@ impl Facts {
             return None;
         }
         match &supervisord.minfds {
-            Minfds::Written { value: wanted, by } if *wanted == value && (raised || half == Half::Soft) => {
+            Minfds::Written { value: wanted, by }
+                if *wanted == value && (raised || half == Half::Soft) =>
+            {
                 Some(blame(&format!("minfds={wanted} in {}", by.place()), vec![by.clone()]))
             }
             Minfds::Argument(wanted) if *wanted == value => {
@@ -147,7 +149,10 @@ impl Facts {
             }
             Minfds::Written { by, .. } if half == Half::Soft && self.is_newer(by, process) => {
                 let since = self.said(by.changed_s);
-                Some(blame(&format!("and {} was written {since}, after its start", by.place()), vec![by.clone()]))
+                Some(blame(
+                    &format!("and {} was written {since}, after its start", by.place()),
+                    vec![by.clone()],
+                ))
             }
             Minfds::Unset if half == Half::Soft && value == super::supervisord::MINFDS => {
                 let evidence = supervisord.section.iter().cloned().collect();
@@ -222,15 +227,19 @@ impl Facts {
         }
         let (user, service) = (&session.account.name, &session.service);
         let (why, evidence) = match &applied.outcome {
-            Outcome::Exempt(line) => (format!("leaves {user} alone ({})", line.cite()), vec![line.clone()]),
+            Outcome::Exempt(line) => {
+                (format!("leaves {user} alone ({})", line.cite()), vec![line.clone()])
+            }
             Outcome::Refused(wanted) if wanted.hard > self.nr_open => (
-                format!("asked for {}, above fs.nr_open ({}), and was refused", wanted.hard, self.nr_open),
+                format!(
+                    "asked for {}, above fs.nr_open ({}), and was refused",
+                    wanted.hard, self.nr_open
+                ),
                 self.lines_above(applied),
             ),
-            Outcome::Refused(wanted) => (
-                format!("may not raise the hard limit to {}", wanted.hard),
-                step_of(session),
-            ),
+            Outcome::Refused(wanted) => {
+                (format!("may not raise the hard limit to {}", wanted.hard), step_of(session))
+            }
             Outcome::Set | Outcome::LockedOut(_) => return None,
         };
         Some(Blame {
@@ -248,11 +257,16 @@ impl Facts {
     /// What the unit says, or that it says something else.
     fn by_unit(&self, meant: &Meant, half: Half, value: u64, child: &Relative) -> Blame {
         let name = &meant.unit.name;
-        if let Some(blame) = meant.session.as_ref().and_then(|it| self.by_session(it, half, value)) {
+        if let Some(blame) = meant.session.as_ref().and_then(|it| self.by_session(it, half, value))
+        {
             let evidence = meant.unit.pam_name.iter().map(|(_, line)| line.clone());
-            return Blame { evidence: blame.evidence.into_iter().chain(evidence).collect(), ..blame };
+            return Blame {
+                evidence: blame.evidence.into_iter().chain(evidence).collect(),
+                ..blame
+            };
         }
-        if half.of(meant.limit) == value && meant.session.as_ref().is_none_or(|it| !it.is_limited()) {
+        if half.of(meant.limit) == value && meant.session.as_ref().is_none_or(|it| !it.is_limited())
+        {
             return self.as_meant(meant, half, value);
         }
         if half == Half::Soft && value == child.limit.hard && meant.limit.hard == value {
@@ -304,7 +318,8 @@ impl Facts {
         let name = &meant.unit.name;
         let clamp = |limit: unit::Limit| {
             let written = half.of(OpenFiles { soft: limit.soft, hard: limit.hard });
-            let word = if written == u64::MAX { "infinity".to_owned() } else { written.to_string() };
+            let word =
+                if written == u64::MAX { "infinity".to_owned() } else { written.to_string() };
             if written > self.nr_open {
                 format!(" ({word} is clamped to fs.nr_open, {})", self.nr_open)
             } else {
@@ -318,11 +333,17 @@ impl Facts {
             ),
             MeantBy::Default(limit, line) => (
                 Setter::UnitDefault,
-                format!("{name} has no LimitNOFILE, so {value} comes from {}{}", line.cite(), clamp(*limit)),
+                format!(
+                    "{name} has no LimitNOFILE, so {value} comes from {}{}",
+                    line.cite(),
+                    clamp(*limit)
+                ),
             ),
             MeantBy::BuiltIn => (
                 Setter::UnitDefault,
-                format!("{name} has no LimitNOFILE, so systemd gave it {value} of its default 1024:524288"),
+                format!(
+                    "{name} has no LimitNOFILE, so systemd gave it {value} of its default 1024:524288"
+                ),
             ),
             MeantBy::FirstProcess => (
                 Setter::FirstProcess,
@@ -335,7 +356,8 @@ impl Facts {
     /// A value that a process has and its parent has not.
     fn between(&self, child: &Relative, parent: &Relative, half: Half) -> Blame {
         let value = half.of(child.limit);
-        let (has, blame) = (half.of(parent.limit), |setter, words| Blame { setter, words, evidence: Vec::new() });
+        let (has, blame) =
+            (half.of(parent.limit), |setter, words| Blame { setter, words, evidence: Vec::new() });
         if let Some(service) = self.keeper.as_ref().filter(|it| it.sets.is_some()) {
             let line = service.sets.clone();
             let cite = line.as_ref().map(Evidence::cite).unwrap_or_default();
@@ -359,7 +381,8 @@ impl Facts {
             return blame(Setter::Between, words);
         }
         if is_shell(&child.name) {
-            let words = format!("{} set {value} with ulimit; its parent has {has}", self.who(child));
+            let words =
+                format!("{} set {value} with ulimit; its parent has {has}", self.who(child));
             return blame(Setter::Shell(child.pid), words);
         }
         if is_supervisord(parent) {
@@ -369,13 +392,15 @@ impl Facts {
             );
             return blame(Setter::Supervisord(parent.pid), words);
         }
-        let shell = if is_shell(&parent.name) { "a ulimit in the shell before it, or " } else { "" };
+        let shell =
+            if is_shell(&parent.name) { "a ulimit in the shell before it, or " } else { "" };
         let words = format!(
             "{} has {has} and {} has {value}: {shell}prlimit since, or the program itself",
             self.who(parent),
             self.who(child)
         );
-        let setter = if is_shell(&parent.name) { Setter::Shell(parent.pid) } else { Setter::Between };
+        let setter =
+            if is_shell(&parent.name) { Setter::Shell(parent.pid) } else { Setter::Between };
         blame(setter, words)
     }
 
@@ -403,7 +428,8 @@ impl Facts {
             return self.changed_in(session, half, value);
         }
         let top = self.line.last().filter(|top| self.line.len() > 1 && half.of(top.limit) == value);
-        let kernel = value == half.of(KERNEL) && top.is_some_and(|top| top.limit == KERNEL && top.pid == 1);
+        let kernel =
+            value == half.of(KERNEL) && top.is_some_and(|top| top.limit == KERNEL && top.pid == 1);
         if kernel {
             return Blame {
                 setter: Setter::Kernel,
@@ -419,7 +445,9 @@ impl Facts {
             },
             (None, Launcher::Session { service, .. }) => Blame {
                 setter: Setter::Unknown,
-                words: format!("the session that {service} opened gave it {value}, or a ulimit in it"),
+                words: format!(
+                    "the session that {service} opened gave it {value}, or a ulimit in it"
+                ),
                 evidence: Vec::new(),
             },
             (None, _) => Blame {
@@ -436,7 +464,12 @@ impl Facts {
         let service = &session.service;
         let given = half.of(unit::BUILT_IN) == value;
         let (setter, words) = if given {
-            (Setter::UnitDefault, format!("{service} was given {value} by systemd's default 1024:524288, and kept it"))
+            (
+                Setter::UnitDefault,
+                format!(
+                    "{service} was given {value} by systemd's default 1024:524288, and kept it"
+                ),
+            )
         } else {
             let words = format!(
                 "the session that {service} opened has {value} by a ulimit in it, or by files of PAM that \
@@ -513,7 +546,9 @@ impl Facts {
 fn itself(value: u64) -> Blame {
     Blame {
         setter: Setter::Itself,
-        words: format!("it raised its soft limit to the hard one, {value}, by itself: the hard limit counts"),
+        words: format!(
+            "it raised its soft limit to the hard one, {value}, by itself: the hard limit counts"
+        ),
         evidence: Vec::new(),
     }
 }
@@ -531,17 +566,25 @@ fn by_su(program: &str, pid: Option<u32>) -> Blame {
 fn by_container(container: &Container, value: u64) -> Blame {
     let name = container.runtime.name();
     let (words, evidence) = match (&container.told, &container.defaults) {
-        (Some((_, _, line)), _) => {
-            (format!("{name} was told to start the container with it: {}", line.cite()), vec![line.clone()])
+        (Some((_, _, line)), _) => (
+            format!("{name} was told to start the container with it: {}", line.cite()),
+            vec![line.clone()],
+        ),
+        (None, Some(line)) => {
+            (format!("{name}'s defaults gave it {value}: {}", line.cite()), vec![line.clone()])
         }
-        (None, Some(line)) => (format!("{name}'s defaults gave it {value}: {}", line.cite()), vec![line.clone()]),
         (None, None) => (
-            format!("{name} gave the container {value}, which it has from {}", container.runtime.unit()),
+            format!(
+                "{name} gave the container {value}, which it has from {}",
+                container.runtime.unit()
+            ),
             Vec::new(),
         ),
     };
     let words = if value == INFINITE {
-        format!("{words}; 2^30-8 is what LimitNOFILE=infinity comes to where systemd raises fs.nr_open")
+        format!(
+            "{words}; 2^30-8 is what LimitNOFILE=infinity comes to where systemd raises fs.nr_open"
+        )
     } else {
         words
     };

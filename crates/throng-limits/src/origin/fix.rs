@@ -4,8 +4,8 @@ use super::container::{Container, Runtime};
 use super::gather::{Facts, Meant, MeantBy, Session};
 use super::keeper::Service;
 use super::launcher::Launcher;
-use super::lineage::Relative;
 use super::limits_conf::{By, LimitsConf, Opening, Outcome, Power};
+use super::lineage::Relative;
 use super::pam_stack::Limits;
 use super::source::{Evidence, Source};
 use super::supervisord::Minfds;
@@ -51,9 +51,7 @@ pub(crate) fn fix(facts: &Facts, wanted: u64) -> Fix {
     };
     // No limit can be above fs.nr_open, and one that is may keep everybody out.
     if wanted > facts.nr_open {
-        let first = format!(
-            "printf 'fs.nr_open = {wanted}\\n' > {SYSCTL} && sysctl -p {SYSCTL}"
-        );
+        let first = format!("printf 'fs.nr_open = {wanted}\\n' > {SYSCTL} && sysctl -p {SYSCTL}");
         fix.steps.insert(0, first);
         fix.summary = format!("fs.nr_open={wanted} first; then {}", fix.summary);
     }
@@ -91,7 +89,8 @@ impl Facts {
             return fix;
         }
         fix.mind = vec![
-            "restarts everything under supervisord; reread, update and reload do not apply it".to_owned(),
+            "restarts everything under supervisord; reread, update and reload do not apply it"
+                .to_owned(),
             "minfds only raises, so it stays as it is".to_owned(),
         ];
         fix
@@ -102,10 +101,13 @@ impl Facts {
         let process = &self.line[*at];
         if let Some(container) = self.container.as_ref().filter(|_| wanted > process.limit.hard) {
             let mut fix = contained(container.runtime, Some(container), wanted);
-            fix.mind.push(format!("and minfds={wanted} in [supervisord], since supervisord starts it"));
+            fix.mind
+                .push(format!("and minfds={wanted} in [supervisord], since supervisord starts it"));
             return fix;
         }
-        let Some(file) = supervisord.path() else { return self.supervised_somehow(process, wanted) };
+        let Some(file) = supervisord.path() else {
+            return self.supervised_somehow(process, wanted);
+        };
         let quoted = quote(file);
         let mut steps = Vec::new();
         match &supervisord.minfds {
@@ -120,7 +122,11 @@ impl Facts {
         // Where supervisord is all that the container runs, the container ends with it.
         let whole = |container: &&Container| process.pid == 1 || !container.id.is_empty();
         match self.container.as_ref().filter(whole) {
-            Some(container) => steps.push(format!("{} restart {}", tool(container.runtime), short(Some(container)))),
+            Some(container) => steps.push(format!(
+                "{} restart {}",
+                tool(container.runtime),
+                short(Some(container))
+            )),
             None => steps.extend(full_start(process, &quoted)),
         }
         let mut mind = vec![
@@ -128,9 +134,8 @@ impl Facts {
              reload do not apply it"
                 .to_owned(),
         ];
-        let mut summary = format!(
-            "minfds={wanted} in [supervisord] of {file}; counts from its next full start"
-        );
+        let mut summary =
+            format!("minfds={wanted} in [supervisord] of {file}; counts from its next full start");
         if wanted > process.limit.hard && !(process.uid == 0 && process.may_raise) {
             summary = format!("a hard limit of {wanted} for what starts supervisord; {summary}");
             mind.push(format!(
@@ -159,7 +164,10 @@ impl Facts {
     /// What is said where the number is allowed already, and will be at the next start.
     fn nothing(&self, verify: String) -> Fix {
         Fix {
-            summary: format!("nothing: {} descriptors are allowed, and will be", self.line[0].limit.soft),
+            summary: format!(
+                "nothing: {} descriptors are allowed, and will be",
+                self.line[0].limit.soft
+            ),
             steps: Vec::new(),
             verify,
             mind: Vec::new(),
@@ -168,7 +176,8 @@ impl Facts {
 
     /// A service of a user whose manager has less than is wanted.
     fn manager_fix(&self, wanted: u64) -> Option<Fix> {
-        let session = self.sessions.iter().find(|it| it.service == "systemd-user" && it.is_limited())?;
+        let session =
+            self.sessions.iter().find(|it| it.service == "systemd-user" && it.is_limited())?;
         let manager = self.line.get(session.at?)?;
         let unit = format!("user@{}.service", session.account.uid);
         (manager.limit.hard < wanted).then(|| {
@@ -188,10 +197,16 @@ impl Facts {
             return fix;
         }
         if let Some(session) = meant.session.as_ref().filter(|session| session.is_limited()) {
-            return self.session_then(session, wanted, &restart(name, scope), &of_unit(name, scope));
+            return self.session_then(
+                session,
+                wanted,
+                &restart(name, scope),
+                &of_unit(name, scope),
+            );
         }
         if let Some((session, line)) = &meant.opens {
-            let mut fix = self.session_then(session, wanted, &restart(name, scope), &of_unit(name, scope));
+            let mut fix =
+                self.session_then(session, wanted, &restart(name, scope), &of_unit(name, scope));
             fix.mind.push(format!(
                 "{} could be User={} and a plain ExecStart= instead, with LimitNOFILE={wanted}",
                 line.place(),
@@ -217,12 +232,17 @@ impl Facts {
                 let summary = if steps.is_empty() {
                     format!("a restart of {name}: {} is enough and is not applied yet", line.cite())
                 } else {
-                    format!("LimitNOFILE={wanted} in {}; counts from the next restart", line.place())
+                    format!(
+                        "LimitNOFILE={wanted} in {}; counts from the next restart",
+                        line.place()
+                    )
                 };
                 steps.push(restart(name, scope));
                 Fix { summary, steps, verify: of_unit(name, scope), mind: Vec::new() }
             }
-            MeantBy::Line(_, line) if base(&line.file) > "90-nofile.conf" && line.file.contains(".d/") => {
+            MeantBy::Line(_, line)
+                if base(&line.file) > "90-nofile.conf" && line.file.contains(".d/") =>
+            {
                 drop_in(name, scope, wanted, "zz-nofile.conf")
             }
             _ => drop_in(name, scope, wanted, "90-nofile.conf"),
@@ -234,13 +254,13 @@ impl Facts {
         let file = quote(&service.file);
         let hard = self.line.get(1).map_or(self.line[0].limit.hard, |keeper| keeper.limit.hard);
         let (edit, summary) = match (&service.sets, service.kind) {
-            (Some(line), _) => {
-                (replace_number(line, wanted), format!("{wanted} instead of the number in {}", line.place()))
-            }
-            (None, super::keeper::Kind::OpenRc) => (
-                format!("echo '{prefix}' >> {file}"),
-                format!("{prefix} in {}", service.file),
+            (Some(line), _) => (
+                replace_number(line, wanted),
+                format!("{wanted} instead of the number in {}", line.place()),
             ),
+            (None, super::keeper::Kind::OpenRc) => {
+                (format!("echo '{prefix}' >> {file}"), format!("{prefix} in {}", service.file))
+            }
             // These commands set the soft limit, which goes up to the hard one.
             (None, _) if wanted <= hard => (
                 format!("sed -i 's/^exec /exec {prefix} /' {file}"),
@@ -264,15 +284,20 @@ impl Facts {
         let user = &session.account.name;
         let (verify, then) = match session.service.as_str() {
             "sshd" => (format!("ssh {user}@localhost 'ulimit -Sn; ulimit -Hn'"), "log in again"),
-            "cron" | "crond" => {
-                (format!("grep 'open files' /proc/$(pgrep -n -u {user})/limits"), "wait for its next run")
+            "cron" | "crond" => (
+                format!("grep 'open files' /proc/$(pgrep -n -u {user})/limits"),
+                "wait for its next run",
+            ),
+            "sudo" | "sudo-i" => {
+                (format!("sudo -u {user} sh -c 'ulimit -Sn; ulimit -Hn'"), "start it again")
             }
-            "sudo" | "sudo-i" => (format!("sudo -u {user} sh -c 'ulimit -Sn; ulimit -Hn'"), "start it again"),
             "systemd-user" => (
                 format!("grep 'open files' /proc/$(pgrep -u {user} -x systemd)/limits"),
                 "log out of every session and in again",
             ),
-            "runuser" | "runuser-l" => (format!("runuser {user} -c 'ulimit -Sn; ulimit -Hn'"), "start it again"),
+            "runuser" | "runuser-l" => {
+                (format!("runuser {user} -c 'ulimit -Sn; ulimit -Hn'"), "start it again")
+            }
             _ => (format!("su - {user} -c 'ulimit -Sn; ulimit -Hn'"), "log in again"),
         };
         let again = format!("# {then} and start {} from there", self.line[0].name);
@@ -308,7 +333,8 @@ impl Facts {
             Limits::Missing { step } => {
                 let line = step.evidence.text.replace(&step.module, "pam_limits.so");
                 steps.push(replace_line(&step.evidence, &line));
-                summary = format!("pam_limits.so without a path at {}; {summary}", step.evidence.place());
+                summary =
+                    format!("pam_limits.so without a path at {}; {summary}", step.evidence.place());
             }
             Limits::NotRun if session.without_pam.is_none() => {
                 let file = format!("/etc/pam.d/{}", session.service);
@@ -325,7 +351,10 @@ impl Facts {
         }
         let may_raise = session.at.and_then(|at| self.line.get(at)).is_none_or(|it| it.may_raise);
         if !may_raise {
-            mind.push("nothing here may raise a hard limit: CAP_SYS_RESOURCE is missing from the start".to_owned());
+            mind.push(
+                "nothing here may raise a hard limit: CAP_SYS_RESOURCE is missing from the start"
+                    .to_owned(),
+            );
         }
         steps.push(then.to_owned());
         summary.push_str("; counts from the next session");
@@ -348,7 +377,10 @@ impl Facts {
             }
             conf.files.retain(|source| source.path != path);
             let new = Source { path: path.to_owned(), text: line.to_owned(), changed_s: None };
-            let after = conf.files.iter().position(|source| source.path.as_str() > path && source.path.contains(".d/"));
+            let after = conf
+                .files
+                .iter()
+                .position(|source| source.path.as_str() > path && source.path.contains(".d/"));
             conf.files.insert(after.unwrap_or(conf.files.len()), new);
             let applied = conf.apply(Opening {
                 account: &session.account,
@@ -362,10 +394,11 @@ impl Facts {
                 return Place::New(path.to_owned());
             }
         }
-        let winner = session.applied.as_ref().and_then(|applied| match (&applied.soft, &applied.hard) {
-            (By::Line(line), _) | (_, By::Line(line)) => Some(line.clone()),
-            _ => None,
-        });
+        let winner =
+            session.applied.as_ref().and_then(|applied| match (&applied.soft, &applied.hard) {
+                (By::Line(line), _) | (_, By::Line(line)) => Some(line.clone()),
+                _ => None,
+            });
         winner.map_or_else(|| Place::New(LIMITS_D[0].to_owned()), Place::Instead)
     }
 
@@ -377,7 +410,10 @@ impl Facts {
         let command: Vec<_> = own.cmdline.iter().map(|word| quote(word)).collect();
         let lifts = wanted > own.limit.hard;
         let mind = if lifts {
-            vec![format!("above the hard limit {} only as root, who has CAP_SYS_RESOURCE", own.limit.hard)]
+            vec![format!(
+                "above the hard limit {} only as root, who has CAP_SYS_RESOURCE",
+                own.limit.hard
+            )]
         } else {
             Vec::new()
         };
@@ -401,9 +437,11 @@ enum Place {
 /// Takes a line out, as it will be when the fix is applied.
 fn forget(conf: &mut LimitsConf, line: &Evidence) {
     for source in conf.files.iter_mut().filter(|source| source.path == line.file) {
-        let kept = source.text.lines().enumerate().map(|(number, text)| {
-            if Some(number + 1) == line.line { "" } else { text }
-        });
+        let kept = source
+            .text
+            .lines()
+            .enumerate()
+            .map(|(number, text)| if Some(number + 1) == line.line { "" } else { text });
         source.text = kept.collect::<Vec<_>>().join("\n");
     }
 }
@@ -415,7 +453,9 @@ fn drop_in(name: &str, scope: &Scope, wanted: u64, file: &str) -> Fix {
     };
     let quoted = quote(&directory);
     Fix {
-        summary: format!("LimitNOFILE={wanted} in [Service] of {directory}/{file}; counts from the next restart"),
+        summary: format!(
+            "LimitNOFILE={wanted} in [Service] of {directory}/{file}; counts from the next restart"
+        ),
         steps: vec![
             format!("mkdir -p {quoted}"),
             format!("printf '[Service]\\nLimitNOFILE={wanted}\\n' > {quoted}/{file}"),
@@ -445,7 +485,9 @@ fn contained(runtime: Runtime, container: Option<&Container>, wanted: u64) -> Fi
                 "# delete the pod, so that its controller starts another".to_owned(),
             ],
             verify: "kubectl exec POD -- sh -c 'ulimit -Sn; ulimit -Hn'".to_owned(),
-            mind: vec!["on the node, not in the pod; a runtime's base spec may set it too".to_owned()],
+            mind: vec![
+                "on the node, not in the pod; a runtime's base spec may set it too".to_owned(),
+            ],
         };
     }
     let tool = tool(runtime);
@@ -457,10 +499,14 @@ fn contained(runtime: Runtime, container: Option<&Container>, wanted: u64) -> Fi
         ),
     ];
     if runtime == Runtime::Podman {
-        mind[1] = format!("for every container: default_ulimits = [\"nofile={limit}\"] in containers.conf");
+        mind[1] = format!(
+            "for every container: default_ulimits = [\"nofile={limit}\"] in containers.conf"
+        );
     }
     Fix {
-        summary: format!("--ulimit nofile={limit} when the container is started; counts from its next start"),
+        summary: format!(
+            "--ulimit nofile={limit} when the container is started; counts from its next start"
+        ),
         steps: vec![format!("{tool} run --ulimit nofile={limit} …")],
         verify: format!("{tool} exec {id} sh -c 'ulimit -Sn; ulimit -Hn'"),
         mind,
@@ -510,7 +556,10 @@ fn restart(name: &str, scope: &Scope) -> String {
 
 fn of_unit(name: &str, scope: &Scope) -> String {
     let user = if *scope == Scope::User { " --user" } else { "" };
-    format!("grep 'open files' /proc/$(systemctl{user} show --value -p MainPID {})/limits", quote(name))
+    format!(
+        "grep 'open files' /proc/$(systemctl{user} show --value -p MainPID {})/limits",
+        quote(name)
+    )
 }
 
 fn of_supervisord() -> String {

@@ -168,8 +168,7 @@ impl Scene<'_> {
         inherited: OpenFiles,
     ) -> Session {
         let stack = pam_stack::read(self.disk, service);
-        let mut limits =
-            stack.as_ref().map_or(Limits::NotRun, |stack| stack.limits(self.disk));
+        let mut limits = stack.as_ref().map_or(Limits::NotRun, |stack| stack.limits(self.disk));
         let without_pam = pam_stack::sshd_without_pam(self.disk).filter(|_| service == "sshd");
         if without_pam.is_some() {
             limits = Limits::NotRun;
@@ -190,8 +189,11 @@ impl Scene<'_> {
         };
         let run = matches!(limits, Limits::Run { .. });
         let applied = run.then(|| conf.apply(opening));
-        let opened_s = at.map_or(self.line.first(), |at| self.line.get(at - 1)).and_then(|it| it.started_s);
-        let since = |source: &Source| source.changed_s.zip(opened_s).is_some_and(|(changed, opened)| changed > opened);
+        let opened_s =
+            at.map_or(self.line.first(), |at| self.line.get(at - 1)).and_then(|it| it.started_s);
+        let since = |source: &Source| {
+            source.changed_s.zip(opened_s).is_some_and(|(changed, opened)| changed > opened)
+        };
         let before = (run && conf.files.iter().any(since)).then(|| {
             let mut before = conf.clone();
             before.files.retain(|source| !since(source));
@@ -213,9 +215,11 @@ impl Scene<'_> {
                 continue;
             }
             let uid = self.line[at - 1].uid;
-            let user = if uid == account.uid { account.clone() } else { Account::read(self.disk, uid) };
+            let user =
+                if uid == account.uid { account.clone() } else { Account::read(self.disk, uid) };
             let inherited = self.line.get(at + 1).map_or(program.limit, |above| above.limit);
-            let inherited = if resets_soft(&program.name) { su_reset(inherited) } else { inherited };
+            let inherited =
+                if resets_soft(&program.name) { su_reset(inherited) } else { inherited };
             sessions.push(self.session(service, user, Some(at), inherited));
         }
         if let Launcher::Session { service, pid: None } = launcher {
@@ -254,13 +258,16 @@ impl Scene<'_> {
             (Some((limit, line)), _) => {
                 (limit.clamped(self.nr_open), MeantBy::Line(*limit, line.clone()))
             }
-            (None, Some((limit, line))) => (limit.clamped(self.nr_open), MeantBy::Default(limit, line)),
+            (None, Some((limit, line))) => {
+                (limit.clamped(self.nr_open), MeantBy::Default(limit, line))
+            }
             (None, None) if modern => (unit::BUILT_IN.clamped_to(self.nr_open), MeantBy::BuiltIn),
             (None, None) => (first, MeantBy::FirstProcess),
         };
-        let session = unit.pam_name.as_ref().map(|(service, _)| {
-            self.session(service, account.clone(), None, limit)
-        });
+        let session = unit
+            .pam_name
+            .as_ref()
+            .map(|(service, _)| self.session(service, account.clone(), None, limit));
         let (opens, script) = self.commands(&unit, limit, account);
         Meant { unit, limit, by, session, opens, script }
     }
@@ -275,7 +282,9 @@ impl Scene<'_> {
         let mut lines: Vec<Evidence> = unit.exec.clone();
         for line in &unit.exec {
             let command = line.text.split_once('=').map_or("", |(_, command)| command);
-            let words = command.split_whitespace().map(|word| word.trim_start_matches(['-', '+', '!', '@', ':']));
+            let words = command
+                .split_whitespace()
+                .map(|word| word.trim_start_matches(['-', '+', '!', '@', ':']));
             for word in words.take(8).filter(|word| is_script(word)) {
                 let Some(script) = self.disk.read(word) else { continue };
                 lines.extend((1..=script.text.lines().count()).map(|line| script.evidence(line)));
@@ -292,7 +301,8 @@ impl Scene<'_> {
     }
 
     fn supervisord(&self, tree: &Tree) -> Option<(usize, Supervisord)> {
-        let (at, process) = self.line.iter().enumerate().skip(1).find(|(_, each)| is_supervisord(each))?;
+        let (at, process) =
+            self.line.iter().enumerate().skip(1).find(|(_, each)| is_supervisord(each))?;
         let cwd = tree.link_proc(&format!("{}/cwd", process.pid)).ok();
         Some((at, Supervisord::read(self.disk, &process.cmdline, cwd.as_deref())))
     }
@@ -305,7 +315,8 @@ impl Scene<'_> {
 
     /// Lines of shells' own files that set the limit.
     fn startup(&self, account: &Account) -> Vec<Evidence> {
-        let home = if account.uid == 0 { "/root".to_owned() } else { format!("/home/{}", account.name) };
+        let home =
+            if account.uid == 0 { "/root".to_owned() } else { format!("/home/{}", account.name) };
         let directory = self.disk.list(STARTUP_DIRECTORY).into_iter().take(STARTUP_MAX);
         let paths = STARTUP
             .iter()
@@ -357,6 +368,7 @@ fn nr_open(tree: &Tree) -> u64 {
 }
 
 fn inside(machine: Disk<'_>) -> Inside {
-    let marked = ["/.dockerenv", "/run/.containerenv"].iter().any(|path| machine.has(path) == Some(true));
+    let marked =
+        ["/.dockerenv", "/run/.containerenv"].iter().any(|path| machine.has(path) == Some(true));
     if marked { Inside::Container } else { Inside::Machine }
 }

@@ -52,9 +52,7 @@ impl Kind {
         match self {
             Self::Runit => (format!("chpst -o {limit}"), format!("sv restart {service}")),
             Self::Daemontools => (format!("softlimit -o {limit}"), format!("svc -t {service}")),
-            Self::S6 => {
-                (format!("s6-softlimit -H -o {limit}"), format!("s6-svc -r {service}"))
-            }
+            Self::S6 => (format!("s6-softlimit -H -o {limit}"), format!("s6-svc -r {service}")),
             Self::OpenRc => {
                 (format!("rc_ulimit=\"-n {limit}\""), format!("rc-service {service} restart"))
             }
@@ -102,9 +100,13 @@ impl Service {
 #[must_use]
 pub(super) fn sets_limit(line: &str) -> bool {
     let line = line.split('#').next().unwrap_or_default();
-    let mut words = line.split(|c: char| c.is_whitespace() || matches!(c, ';' | '&' | '"' | '\'' | '(' | '='));
+    let mut words =
+        line.split(|c: char| c.is_whitespace() || matches!(c, ';' | '&' | '"' | '\'' | '(' | '='));
     let program = |word: &str| {
-        matches!(word.rsplit('/').next(), Some("ulimit" | "chpst" | "softlimit" | "s6-softlimit" | "rc_ulimit"))
+        matches!(
+            word.rsplit('/').next(),
+            Some("ulimit" | "chpst" | "softlimit" | "s6-softlimit" | "rc_ulimit")
+        )
     };
     if !words.by_ref().any(|word| program(word)) {
         return false;
@@ -139,7 +141,9 @@ mod tests {
         ] {
             assert!(sets_limit(line), "{line}");
         }
-        for line in ["ulimit -c 0", "# ulimit -n 65535", "exec chpst -u app ./push", "echo -n ulimit"] {
+        for line in
+            ["ulimit -c 0", "# ulimit -n 65535", "exec chpst -u app ./push", "echo -n ulimit"]
+        {
             assert!(!sets_limit(line), "{line}");
         }
     }

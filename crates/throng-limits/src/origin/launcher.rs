@@ -8,15 +8,32 @@ use super::unit::{Scope, unit_of};
 /// What keeps a process running, as far as it decides where a limit is raised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Launcher {
-    Supervisord { pid: u32, name: String, unit: Option<String> },
-    Unit { name: String, scope: Scope },
+    Supervisord {
+        pid: u32,
+        name: String,
+        unit: Option<String>,
+    },
+    Unit {
+        name: String,
+        scope: Scope,
+    },
     Container(Runtime),
     /// runit and the like; the pid where it is an ancestor.
-    Keeper { kind: Kind, service: String, pid: Option<u32> },
+    Keeper {
+        kind: Kind,
+        service: String,
+        pid: Option<u32>,
+    },
     /// A program that opened a session by PAM: `su`, `sshd`, `cron`.
-    Session { service: String, pid: Option<u32> },
+    Session {
+        service: String,
+        pid: Option<u32>,
+    },
     /// A shell of which no login can be seen.
-    Shell { pid: u32, name: String },
+    Shell {
+        pid: u32,
+        name: String,
+    },
     Unknown,
 }
 
@@ -102,7 +119,8 @@ pub(crate) fn launcher(signs: Signs<'_>) -> Launcher {
         return Launcher::Session { service: service.to_owned(), pid: None };
     }
     // In a container of our own, somebody's shell is closer than what started the container.
-    let mut shells = above.map(|(_, each)| each).filter(|each| is_shell(&each.name) && each.pid != 1);
+    let mut shells =
+        above.map(|(_, each)| each).filter(|each| is_shell(&each.name) && each.pid != 1);
     match (shells.next(), container(signs)) {
         (Some(shell), _) => Launcher::Shell { pid: shell.pid, name: shell.name.clone() },
         (None, Some((runtime, _))) => Launcher::Container(runtime),
@@ -141,7 +159,10 @@ pub(crate) fn is_supervisord(program: &Relative) -> bool {
 }
 
 pub(crate) fn is_shell(name: &str) -> bool {
-    matches!(name.trim_start_matches('-'), "sh" | "bash" | "dash" | "zsh" | "ash" | "ksh" | "fish" | "busybox")
+    matches!(
+        name.trim_start_matches('-'),
+        "sh" | "bash" | "dash" | "zsh" | "ash" | "ksh" | "fish" | "busybox"
+    )
 }
 
 /// The parent of what runs in a container.
@@ -155,7 +176,9 @@ fn remembered(signs: Signs<'_>) -> Option<&'static str> {
     let marks = [("SUDO_USER", "sudo"), ("SSH_CONNECTION", "sshd")];
     let marked = marks.iter().find(|(name, _)| signs.marks.has(name)).map(|(_, service)| *service);
     // Without a mark, a session of the console is the rarer guess; su from root has its own name.
-    marked.or_else(|| in_session.then(|| if signs.cgroup.contains("/session-c") { "su" } else { "sshd" }))
+    marked.or_else(|| {
+        in_session.then(|| if signs.cgroup.contains("/session-c") { "su" } else { "sshd" })
+    })
 }
 
 #[cfg(test)]

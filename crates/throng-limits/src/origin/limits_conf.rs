@@ -246,7 +246,8 @@ impl<'a> Table<'a> {
             return Some(self.opening.nr_open);
         }
         let Some((value, rest)) = strtoull(&lower) else {
-            let kind = if written.starts_with('=') { TrapKind::EqualsSign } else { TrapKind::NoNumber };
+            let kind =
+                if written.starts_with('=') { TrapKind::EqualsSign } else { TrapKind::NoNumber };
             self.trap(kind, evidence());
             return None;
         };
@@ -265,7 +266,8 @@ impl<'a> Table<'a> {
     /// Whether a line is for this user; what only looks like it is noted.
     fn covers(&mut self, domain: &str, evidence: &impl Fn() -> Evidence) -> Option<Rank> {
         let rank = self.rank(domain);
-        let root_is_spared = self.opening.variant == Variant::Debian && self.opening.account.uid == 0;
+        let root_is_spared =
+            self.opening.variant == Variant::Debian && self.opening.account.uid == 0;
         match rank {
             Some(Rank::Group | Rank::Everybody) if root_is_spared => {
                 self.trap(TrapKind::NotForRoot, evidence());

@@ -64,11 +64,8 @@ pub(super) enum Limits {
 /// Reads the stack of a program; nothing where there is no file to read.
 pub(crate) fn read(disk: Disk<'_>, service: &str) -> Option<Stack> {
     let source = file(disk, service).or_else(|| file(disk, "other"))?;
-    let mut stack = Stack {
-        service: service.to_owned(),
-        file: source.whole("session"),
-        steps: Vec::new(),
-    };
+    let mut stack =
+        Stack { service: service.to_owned(), file: source.whole("session"), steps: Vec::new() };
     let mut left = LINES_MAX;
     gather(disk, &source, &mut stack.steps, (0, &mut left));
     Some(stack)
@@ -82,9 +79,10 @@ impl Stack {
         let Some(step) = self.steps.iter().find(is_limits) else { return Limits::NotRun };
         if is_missing(disk, &step.module) {
             // Another line may have it right.
-            let found = self.steps.iter().filter(is_limits).find(|step| {
-                step.control == Control::Optional && !is_missing(disk, &step.module)
-            });
+            let found =
+                self.steps.iter().filter(is_limits).find(|step| {
+                    step.control == Control::Optional && !is_missing(disk, &step.module)
+                });
             if found.is_none() || step.control == Control::Needed {
                 return Limits::Missing { step: step.clone() };
             }
@@ -99,7 +97,11 @@ impl Stack {
 enum Line<'a> {
     /// Debian's `@include FILE`, or the controls `include` and `substack`.
     Include(&'a str),
-    Step { control: Control, module: &'a str, arguments: Vec<&'a str> },
+    Step {
+        control: Control,
+        module: &'a str,
+        arguments: Vec<&'a str>,
+    },
 }
 
 fn file(disk: Disk<'_>, service: &str) -> Option<super::source::Source> {
@@ -174,7 +176,9 @@ fn weight(control: &str) -> Control {
     }
     // [value=action …]: what a module that cannot be loaded comes to.
     let action = |key: &str| {
-        let find = |pair: &str| pair.split_once('=').filter(|(value, _)| *value == key).map(|it| it.1.to_owned());
+        let find = |pair: &str| {
+            pair.split_once('=').filter(|(value, _)| *value == key).map(|it| it.1.to_owned())
+        };
         control.split_whitespace().find_map(find)
     };
     let unknown = action("module_unknown").or_else(|| action("default"));
@@ -189,8 +193,7 @@ fn is_missing(disk: Disk<'_>, module: &str) -> bool {
     if module.starts_with('/') {
         return disk.has(module) == Some(false);
     }
-    let mut there =
-        MODULES.iter().filter(|directory| disk.has(directory) == Some(true)).peekable();
+    let mut there = MODULES.iter().filter(|directory| disk.has(directory) == Some(true)).peekable();
     there.peek().is_some()
         && there.all(|directory| disk.has(&format!("{directory}/{module}")) == Some(false))
 }
@@ -209,7 +212,8 @@ pub(crate) fn sshd_without_pam(disk: Disk<'_>) -> Option<Evidence> {
     }
     for source in &files {
         for (number, line) in source.text.lines().enumerate() {
-            let mut words = line.split(|character: char| character.is_whitespace() || character == '=');
+            let mut words =
+                line.split(|character: char| character.is_whitespace() || character == '=');
             let key = words.find(|word| !word.is_empty());
             if key.is_some_and(|key| key.eq_ignore_ascii_case("UsePAM")) {
                 let value = words.find(|word| !word.is_empty()).unwrap_or_default();
@@ -231,9 +235,18 @@ mod tests {
 
     #[test]
     fn lines_about_sessions_are_read_and_no_others() {
-        assert_eq!(parse("session required pam_limits.so"), Some(step(Control::Needed, "pam_limits.so")));
-        assert_eq!(parse("Session\toptional   pam_limits.so # x"), Some(step(Control::Optional, "pam_limits.so")));
-        assert_eq!(parse("-session required pam_limits.so"), Some(step(Control::Optional, "pam_limits.so")));
+        assert_eq!(
+            parse("session required pam_limits.so"),
+            Some(step(Control::Needed, "pam_limits.so"))
+        );
+        assert_eq!(
+            parse("Session\toptional   pam_limits.so # x"),
+            Some(step(Control::Optional, "pam_limits.so"))
+        );
+        assert_eq!(
+            parse("-session required pam_limits.so"),
+            Some(step(Control::Optional, "pam_limits.so"))
+        );
         assert_eq!(parse("auth required pam_limits.so"), None);
         assert_eq!(parse("# session required pam_limits.so"), None);
         assert_eq!(parse("@include common-session"), Some(Line::Include("common-session")));
@@ -248,7 +261,9 @@ mod tests {
         assert_eq!(weight("success=ok module_unknown=ignore default=bad"), Control::Optional);
         assert_eq!(weight("default=1"), Control::Optional);
         assert_eq!(weight("requisite"), Control::Needed);
-        let Some(Line::Step { arguments, .. }) = parse("session [success=ok] pam_limits.so conf=/x") else {
+        let Some(Line::Step { arguments, .. }) =
+            parse("session [success=ok] pam_limits.so conf=/x")
+        else {
             panic!("a step");
         };
         assert_eq!(arguments, ["conf=/x"]);

@@ -94,7 +94,9 @@ impl Facts {
     fn refused_sessions(&self, all: &mut Vec<Remark>) {
         let mut refused: Vec<(&str, Vec<&str>, u64, Vec<Evidence>)> = Vec::new();
         for door in self.doors.iter().chain(&self.sessions) {
-            let (Some(applied), Limits::Run { step, .. }) = (&door.applied, &door.limits) else { continue };
+            let (Some(applied), Limits::Run { step, .. }) = (&door.applied, &door.limits) else {
+                continue;
+            };
             let Outcome::LockedOut(wanted) = applied.outcome else { continue };
             if step.control != Control::Needed {
                 continue;
@@ -104,7 +106,8 @@ impl Facts {
                 Some((_, services, ..)) if services.contains(&door.service.as_str()) => {}
                 Some((_, services, ..)) => services.push(&door.service),
                 None => {
-                    let lines = applied.traps.iter().filter(|trap| trap.kind == TrapKind::AboveNrOpen);
+                    let lines =
+                        applied.traps.iter().filter(|trap| trap.kind == TrapKind::AboveNrOpen);
                     let lines = lines.map(|trap| trap.evidence.clone()).collect();
                     refused.push((user, vec![&door.service], wanted.hard, lines));
                 }
@@ -191,7 +194,10 @@ impl Facts {
                 process.limit.hard
             );
             say(all, Kind::Danger, words, vec![by.clone()]);
-        } else if !newer && *value < process.limit.soft && above.is_some_and(|above| above.soft > *value) {
+        } else if !newer
+            && *value < process.limit.soft
+            && above.is_some_and(|above| above.soft > *value)
+        {
             let words = format!(
                 "{} changes nothing: minfds only raises, and supervisord started with {}",
                 by.cite(),
@@ -200,12 +206,19 @@ impl Facts {
             say(all, Kind::Note, words, vec![by.clone()]);
         }
         if *value > MINFDS_SLOW {
-            let words = format!("{} makes each start slow: supervisord closes that many descriptors one by one", by.cite());
+            let words = format!(
+                "{} makes each start slow: supervisord closes that many descriptors one by one",
+                by.cite()
+            );
             say(all, Kind::Note, words, vec![by.clone()]);
         }
         let passed_on = setters.get(1).is_some_and(|hard| !matches!(hard, Setter::Supervisord(_)));
-        if passed_on && process.limit.hard == self.line[0].limit.hard && *value > process.limit.hard {
-            let words = format!("the hard limit {} is not supervisord's: it only passes it on", process.limit.hard);
+        if passed_on && process.limit.hard == self.line[0].limit.hard && *value > process.limit.hard
+        {
+            let words = format!(
+                "the hard limit {} is not supervisord's: it only passes it on",
+                process.limit.hard
+            );
             say(all, Kind::Note, words, Vec::new());
         }
     }
@@ -250,7 +263,10 @@ impl Facts {
     /// A session without the module, where others have it: the edit went into the wrong file.
     fn only_elsewhere(&self, session: &Session, all: &mut Vec<Remark>) {
         if let Some(line) = &session.without_pam {
-            let words = format!("{}: sshd asks no PAM, so no line of limits.conf counts by ssh", line.cite());
+            let words = format!(
+                "{}: sshd asks no PAM, so no line of limits.conf counts by ssh",
+                line.cite()
+            );
             say(all, Kind::Trap, words, vec![line.clone()]);
             return;
         }
@@ -279,7 +295,10 @@ impl Facts {
             | Launcher::Shell { .. }
             | Launcher::Unknown => return,
         };
-        let opened = self.unit.as_ref().is_some_and(|meant| meant.session.is_some() || meant.opens.is_some());
+        let opened = self
+            .unit
+            .as_ref()
+            .is_some_and(|meant| meant.session.is_some() || meant.opens.is_some());
         if opened {
             return;
         }
@@ -298,7 +317,10 @@ impl Facts {
             say(all, Kind::Trap, self.trap_words(trap, &self.login), vec![trap.evidence.clone()]);
         }
         for line in &self.startup {
-            let words = format!("{} counts for shells and what they start, not for what {starter} starts", line.cite());
+            let words = format!(
+                "{} counts for shells and what they start, not for what {starter} starts",
+                line.cite()
+            );
             say(all, Kind::Note, words, vec![line.clone()]);
         }
     }
@@ -327,28 +349,45 @@ impl Facts {
         let (line, user) = (trap.evidence.cite(), &session.account.name);
         match &trap.kind {
             TrapKind::NumberCut(value) => {
-                format!("{line} means {value}: a number ends at the first character that is no digit")
+                format!(
+                    "{line} means {value}: a number ends at the first character that is no digit"
+                )
             }
             TrapKind::NoNumber => format!("{line} is ignored: the value is no number"),
-            TrapKind::Fields => format!("{line} is ignored: it wants four fields, who soft|hard|- nofile N"),
-            TrapKind::EqualsSign => format!("{line} is ignored: the value is '=', there must be none"),
+            TrapKind::Fields => {
+                format!("{line} is ignored: it wants four fields, who soft|hard|- nofile N")
+            }
+            TrapKind::EqualsSign => {
+                format!("{line} is ignored: the value is '=', there must be none")
+            }
             TrapKind::PercentGroup => {
                 format!("{line} is ignored: % is for maxlogins only, a group is written @group")
             }
             TrapKind::ByteOrderMark => {
-                format!("{line} is ignored: the file begins with a byte order mark, which belongs to the name")
+                format!(
+                    "{line} is ignored: the file begins with a byte order mark, which belongs to the name"
+                )
             }
-            TrapKind::OtherCase => format!("{line} is not for {user}: names are compared to the letter"),
+            TrapKind::OtherCase => {
+                format!("{line} is not for {user}: names are compared to the letter")
+            }
             TrapKind::NotForRoot => {
-                format!("{line} does not cover root: on Debian and Ubuntu root wants a line of its own, root - nofile N")
+                format!(
+                    "{line} does not cover root: on Debian and Ubuntu root wants a line of its own, root - nofile N"
+                )
             }
-            TrapKind::NotConf => format!("{line} is not read: the file's name does not end in .conf"),
+            TrapKind::NotConf => {
+                format!("{line} is not read: the file's name does not end in .conf")
+            }
             TrapKind::BadType => format!("{line} is ignored: the second field is soft, hard or -"),
             TrapKind::AboveNrOpen => match session.applied.as_ref().map(|it| &it.outcome) {
                 Some(Outcome::LockedOut(_)) => {
                     format!("{line} is above fs.nr_open ({}): the session is refused", self.nr_open)
                 }
-                _ => format!("{line} is above fs.nr_open ({}): the kernel refuses, the old limit stays", self.nr_open),
+                _ => format!(
+                    "{line} is above fs.nr_open ({}): the kernel refuses, the old limit stays",
+                    self.nr_open
+                ),
             },
         }
     }

@@ -29,7 +29,10 @@ pub(super) enum Config {
 /// What it wants at least.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Minfds {
-    Written { value: u64, by: Evidence },
+    Written {
+        value: u64,
+        by: Evidence,
+    },
     /// Given on its command line, which wins over the file.
     Argument(u64),
     /// Not written: 1024.
@@ -46,7 +49,9 @@ impl Supervisord {
         let config = match option(cmdline, "-c", "--configuration") {
             Some(path) => match (path.starts_with('/'), cwd) {
                 (true, _) => open(disk, &path).unwrap_or(Config::Unknown),
-                (false, Some(cwd)) => open(disk, &format!("{cwd}/{path}")).unwrap_or(Config::Unknown),
+                (false, Some(cwd)) => {
+                    open(disk, &format!("{cwd}/{path}")).unwrap_or(Config::Unknown)
+                }
                 (false, None) => Config::Unknown,
             },
             None => searched(disk, cmdline, cwd),
@@ -135,9 +140,9 @@ fn open(disk: Disk<'_>, path: &str) -> Option<Config> {
 /// The first file where it looks: beside its program, in its working directory, in /etc.
 fn searched(disk: Disk<'_>, cmdline: &[String], cwd: Option<&str>) -> Config {
     let program = cmdline.iter().find(|word| word.ends_with("/supervisord"));
-    let prefix = program.and_then(|path| path.rsplit('/').nth(1).and_then(|bin| {
-        path.strip_suffix(&format!("/{bin}/supervisord"))
-    }));
+    let prefix = program.and_then(|path| {
+        path.rsplit('/').nth(1).and_then(|bin| path.strip_suffix(&format!("/{bin}/supervisord")))
+    });
     let beside = prefix.into_iter().flat_map(|prefix| {
         [format!("{prefix}/etc/supervisord.conf"), format!("{prefix}/supervisord.conf")]
     });
@@ -160,8 +165,14 @@ mod tests {
 
     #[test]
     fn minfds_counts_in_its_section_only() {
-        assert!(matches!(minfds("[supervisord]\nminfds=8192 ; more\n"), Minfds::Written { value: 8192, .. }));
-        assert!(matches!(minfds("[supervisord]\nMinFds : 8192\n"), Minfds::Written { value: 8192, .. }));
+        assert!(matches!(
+            minfds("[supervisord]\nminfds=8192 ; more\n"),
+            Minfds::Written { value: 8192, .. }
+        ));
+        assert!(matches!(
+            minfds("[supervisord]\nMinFds : 8192\n"),
+            Minfds::Written { value: 8192, .. }
+        ));
         assert_eq!(minfds("[program:x]\nminfds=8192\n"), Minfds::Unset);
         assert_eq!(minfds("[supervisord]\n;minfds=8192\n#minfds=1\n"), Minfds::Unset);
         assert_eq!(minfds("[supervisord]\nenvironment=A=1,\n minfds=3\n"), Minfds::Unset);

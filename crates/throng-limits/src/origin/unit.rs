@@ -25,13 +25,8 @@ const USER: [&str; 5] = [
     "/lib/systemd/user",
 ];
 /// Where the manager's own settings are, the first wins.
-const MANAGER: [&str; 5] = [
-    "/etc/systemd",
-    "/run/systemd",
-    "/usr/local/lib/systemd",
-    "/usr/lib/systemd",
-    "/lib/systemd",
-];
+const MANAGER: [&str; 5] =
+    ["/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd", "/lib/systemd"];
 /// Drop-ins of one unit that are read: nobody has so many.
 const DROP_INS_MAX: usize = 200;
 /// What systemd gives a service since version 240, when nothing says otherwise.
@@ -85,7 +80,9 @@ impl Unit {
         }
         let parts: Vec<_> = drop_in_names(name)
             .into_iter()
-            .flat_map(|part| directories.iter().map(move |directory| format!("{directory}/{part}.d")))
+            .flat_map(|part| {
+                directories.iter().map(move |directory| format!("{directory}/{part}.d"))
+            })
             .collect();
         sources.extend(drop_ins(disk, &parts));
         Self::merge(name, scope, sources)
@@ -180,7 +177,9 @@ pub(super) fn unit_of(cgroup: &str) -> Option<(String, Scope)> {
     });
     let (name, parts) = path?;
     let is_manager = |part: &&&str| part.starts_with("user@") && part.ends_with(".service");
-    if parts.iter().any(|part| part.ends_with(".scope")) && !parts.iter().any(|part| is_manager(&part)) {
+    if parts.iter().any(|part| part.ends_with(".scope"))
+        && !parts.iter().any(|part| is_manager(&part))
+    {
         return None;
     }
     let scope = match parts.iter().find(is_manager) {

@@ -76,7 +76,8 @@ impl Supervised {
             ),
         );
         let command = format!("ulimit -Sn 1024; exec supervisord -n -c {at}/supervisord.conf");
-        let child = Command::new("sh").args(["-c", &command]).stdout(Stdio::null()).spawn().unwrap();
+        let child =
+            Command::new("sh").args(["-c", &command]).stdout(Stdio::null()).spawn().unwrap();
         Self { dir, child: Some(Running(child)) }
     }
 
@@ -136,14 +137,18 @@ fn minfds_that_was_edited_since_is_named_and_reload_does_not_apply_it() {
     let conf = supervised.dir.path("supervisord.conf");
     // Files and processes are dated to the second.
     let started = settled(program).lineage[1].started_s.unwrap();
-    let text = fs::read_to_string(&conf).unwrap().replace("[supervisord]\n", "[supervisord]\nminfds=8192\n");
+    let text = fs::read_to_string(&conf)
+        .unwrap()
+        .replace("[supervisord]\n", "[supervisord]\nminfds=8192\n");
     until(|| {
         fs::write(&conf, &text).unwrap();
         let written = Tree::live().meta_root(&conf).unwrap().mtime_s;
         (written > started).then_some(())
     });
     fs::remove_file(supervised.dir.0.join("push")).unwrap();
-    typed(&format!("supervisorctl -c {conf} reread; supervisorctl -c {conf} update; supervisorctl -c {conf} restart push"));
+    typed(&format!(
+        "supervisorctl -c {conf} reread; supervisorctl -c {conf} update; supervisorctl -c {conf} restart push"
+    ));
     let origin = settled(supervised.program());
     assert_eq!(origin.limit.soft, 1024);
     let pending = origin.remarks.iter().find(|remark| remark.kind == RemarkKind::Pending).unwrap();
@@ -162,13 +167,18 @@ fn minfds_above_what_may_be_raised_is_a_danger_and_supervisord_indeed_does_not_s
     let conf = supervised.dir.path("supervisord.conf");
     let nr_open: u64 = fs::read_to_string("/proc/sys/fs/nr_open").unwrap().trim().parse().unwrap();
     let text = fs::read_to_string(&conf).unwrap();
-    fs::write(&conf, text.replace("[supervisord]\n", &format!("[supervisord]\nminfds={}\n", nr_open + 1))).unwrap();
+    fs::write(
+        &conf,
+        text.replace("[supervisord]\n", &format!("[supervisord]\nminfds={}\n", nr_open + 1)),
+    )
+    .unwrap();
     let origin = settled(program);
     let danger = origin.remarks.iter().find(|remark| remark.kind == RemarkKind::Danger).unwrap();
     assert!(danger.words.contains("will not start again"), "{}", danger.words);
     let other = format!("{conf}.other");
     let at = supervised.dir.path("");
-    fs::write(&other, fs::read_to_string(&conf).unwrap().replace(&at, &format!("{at}other-"))).unwrap();
+    fs::write(&other, fs::read_to_string(&conf).unwrap().replace(&at, &format!("{at}other-")))
+        .unwrap();
     let output = Command::new("supervisord").args(["-n", "-c", &other]).output().unwrap();
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -214,7 +224,11 @@ fn su_resets_the_soft_limit_and_the_line_for_the_user_lifts_it() {
     let before = sessions(&dir, "su nobody -s /bin/sh -c");
     let origin = before.origin();
     assert_eq!(origin.limit.soft, 1024, "{}", origin.tell(3000));
-    assert!(matches!(origin.soft.setter, Setter::Su | Setter::PamLimits(_)), "{}", origin.soft.words);
+    assert!(
+        matches!(origin.soft.setter, Setter::Su | Setter::PamLimits(_)),
+        "{}",
+        origin.soft.words
+    );
     assert!(matches!(&origin.launcher, Launcher::Session { service, .. } if service == "su"));
     the_line_lifts(&before, &dir, "su nobody -s /bin/sh -c");
 }
@@ -249,7 +263,8 @@ fn setpriv_asks_no_pam_and_keeps_what_the_shell_has() {
     if !is_root_with("setpriv") {
         return;
     }
-    let command = format!("ulimit -Sn 1500; setpriv --reuid 65534 --clear-groups {SLEEPER} & echo $!; wait");
+    let command =
+        format!("ulimit -Sn 1500; setpriv --reuid 65534 --clear-groups {SLEEPER} & echo $!; wait");
     let child = Command::new("sh").args(["-c", &command]).stdout(Stdio::piped()).spawn().unwrap();
     let mut shell = Running(child);
     let pid = first_number(&mut shell.0);
@@ -289,7 +304,8 @@ fn kept_by(keeper: &str, sets: &str, exit: &str) {
     let mut running = Running(Command::new("sh").args(["-c", &command]).spawn().unwrap());
     let keeper_pid = running.0.id();
     let program = || {
-        let children = fs::read_to_string(format!("/proc/{keeper_pid}/task/{keeper_pid}/children")).ok()?;
+        let children =
+            fs::read_to_string(format!("/proc/{keeper_pid}/task/{keeper_pid}/children")).ok()?;
         let origin = Origin::read(&Tree::live(), children.trim().parse().ok()?).ok()?;
         (origin.lineage[0].name == "sleep").then_some(origin)
     };
@@ -373,8 +389,11 @@ fn settled(pid: u32) -> Origin {
 /// Types a command into a shell.
 fn typed(command: &str) {
     let bound = PATIENCE.as_secs().to_string();
-    let status =
-        Command::new("timeout").args([&bound, "sh", "-c", command]).stdout(Stdio::null()).status().unwrap();
+    let status = Command::new("timeout")
+        .args([&bound, "sh", "-c", command])
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
     assert!(status.success(), "{command}: {status}");
 }
 
@@ -414,7 +433,8 @@ fn has(program: &str) -> bool {
 }
 
 fn is_root_with(program: &str) -> bool {
-    let root = OpenFiles::of(1).is_ok() && fs::read_to_string("/proc/self/status").unwrap().contains("\nUid:\t0\t");
+    let root = OpenFiles::of(1).is_ok()
+        && fs::read_to_string("/proc/self/status").unwrap().contains("\nUid:\t0\t");
     if !root {
         println!("skipped: only root opens sessions of others");
     }

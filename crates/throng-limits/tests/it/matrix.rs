@@ -107,10 +107,12 @@ fn a_unit_with_pam_name_is_a_session() {
 
 #[test]
 fn a_users_manager_raises_itself_to_what_its_session_allows() {
-    let row = [(RESET, "1048576:1048576"), ("limits.conf:2: * hard nofile 131072", "131072:131072")];
+    let row =
+        [(RESET, "1048576:1048576"), ("limits.conf:2: * hard nofile 131072", "131072:131072")];
     let manager = "process 900 1 systemd 1000 {} 2026-11-28T09:00 /lib/systemd/systemd --user\n";
     for (files, cell) in COLUMNS.into_iter().zip(row) {
-        let cgroup = "cgroup /user.slice/user-1000.slice/user@1000.service/app.slice/push.service\n";
+        let cgroup =
+            "cgroup /user.slice/user-1000.slice/user@1000.service/app.slice/push.service\n";
         let origin = origin((manager, 900, cgroup), 1000, files, cell.1);
         assert!(origin.hard.words.contains(cell.0), "{}", origin.hard.words);
     }

@@ -36,7 +36,10 @@ fn every_tree_is_told_as_the_text_beside_it_says() {
 fn every_tree_says_where_it_comes_from() {
     for name in names() {
         let first = read(&name, "tree").lines().next().unwrap_or_default().to_owned();
-        assert!(first.starts_with("Composed by hand") || first.starts_with("Captured"), "{name}: {first}");
+        assert!(
+            first.starts_with("Composed by hand") || first.starts_with("Captured"),
+            "{name}: {first}"
+        );
     }
     assert!(names().len() >= 40, "trees are missing: {}", names().len());
 }

@@ -112,7 +112,10 @@ impl Files {
         let limits = format!("{:<26}{soft:<21}{hard:<21}files     \n", "Max open files");
         self.put(&at("limits"), &limits);
         self.put(&at("comm"), &format!("{name}\n"));
-        self.put(&at("status"), &format!("Name:\t{name}\nPPid:\t{parent}\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n"));
+        self.put(
+            &at("status"),
+            &format!("Name:\t{name}\nPPid:\t{parent}\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n"),
+        );
         let ticks = started * 100;
         let zeros = "0 ".repeat(17);
         self.put(&at("stat"), &format!("{pid} ({name}) S {parent} {zeros}{ticks} 0\n"));
@@ -162,6 +165,9 @@ fn seconds(time: &str) -> i64 {
     let leaps = |year: i64| year / 4 - year / 100 + year / 400;
     let leap_day = i64::from(month > 2 && year % 4 == 0 && (year % 100 != 0 || year % 400 == 0));
     let days = (year - 1970) * 365 + leaps(year - 1) - leaps(1969)
-        + days_before[usize::try_from(month - 1).unwrap()] + leap_day + day - 1;
+        + days_before[usize::try_from(month - 1).unwrap()]
+        + leap_day
+        + day
+        - 1;
     days * 86_400 + hour * 3600 + minute * 60
 }

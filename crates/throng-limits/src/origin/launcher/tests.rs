@@ -20,7 +20,8 @@ fn told(cgroup: &str, line: &[Relative], environ: &str) -> Launcher {
 
 #[test]
 fn a_cgroup_tells_units_containers_and_sessions_apart() {
-    let check = |cgroup: &str, wanted: Launcher| assert_eq!(told(cgroup, &[], ""), wanted, "{cgroup}");
+    let check =
+        |cgroup: &str, wanted: Launcher| assert_eq!(told(cgroup, &[], ""), wanted, "{cgroup}");
     let unit = Launcher::Unit { name: "push.service".to_owned(), scope: Scope::System };
     let session = |service: &str| Launcher::Session { service: service.to_owned(), pid: None };
     check("0::/system.slice/push.service\n", unit);

@@ -33,7 +33,8 @@ fn opening(account: &Account, variant: Variant) -> Opening<'_> {
 /// What alice gets on Debian, `soft:hard`.
 fn alice(text: &str) -> String {
     let alice = account("alice", 1000, &[("staff", 50)]);
-    let applied = conf(&[("/etc/security/limits.conf", text)]).apply(opening(&alice, Variant::Debian));
+    let applied =
+        conf(&[("/etc/security/limits.conf", text)]).apply(opening(&alice, Variant::Debian));
     written(applied.limit)
 }
 
@@ -43,7 +44,8 @@ fn written(limit: OpenFiles) -> String {
 
 fn traps(text: &str) -> Vec<TrapKind> {
     let alice = account("alice", 1000, &[("staff", 50)]);
-    let applied = conf(&[("/etc/security/limits.conf", text)]).apply(opening(&alice, Variant::Debian));
+    let applied =
+        conf(&[("/etc/security/limits.conf", text)]).apply(opening(&alice, Variant::Debian));
     applied.traps.into_iter().map(|trap| trap.kind).collect()
 }
 
@@ -53,7 +55,10 @@ fn the_matrix_of_launchers_and_files_is_what_was_measured() {
     let bob = account("bob", 1001, &[("staff", 50)]);
     let root = account("root", 0, &[("root", 0)]);
     let mixed: &[(&str, &str)] = &[
-        ("/etc/security/limits.conf", "root - nofile 33333\nalice - nofile unlimited\n* - nofile 2000\n"),
+        (
+            "/etc/security/limits.conf",
+            "root - nofile 33333\nalice - nofile unlimited\n* - nofile 2000\n",
+        ),
         ("/etc/security/limits.d/60-b.conf", "* - nofile 3000\n@staff - nofile 4000\n"),
     ];
     let files = [
@@ -136,8 +141,8 @@ fn one_half_alone_counts() {
 #[test]
 fn a_user_with_a_dash_is_left_alone() {
     let exempted = account("alice", 1000, &[]);
-    let applied = conf(&[("c", "alice - nofile 9\nalice -\n")])
-        .apply(opening(&exempted, Variant::Debian));
+    let applied =
+        conf(&[("c", "alice - nofile 9\nalice -\n")]).apply(opening(&exempted, Variant::Debian));
     assert_eq!(applied.limit, SSHD);
     assert!(matches!(applied.outcome, Outcome::Exempt(evidence) if evidence.line == Some(2)));
     assert_eq!(alice("* -\n"), "1024:1048576");

@@ -24,7 +24,9 @@ fn the_last_setting_counts_and_an_empty_one_unsets() {
 
 #[test]
 fn what_systemd_does_not_take_is_kept_as_such() {
-    let unit = merged(&["[Unit]\nLimitNOFILE=1\n[Service]\nLimitNOFILE=65,535\nLimitNofile=5\nLimitNOFILE=9:3"]);
+    let unit = merged(&[
+        "[Unit]\nLimitNOFILE=1\n[Service]\nLimitNOFILE=65,535\nLimitNofile=5\nLimitNOFILE=9:3",
+    ]);
     assert_eq!(unit.limit, None);
     assert_eq!(unit.ignored.iter().filter_map(|each| each.line).collect::<Vec<_>>(), [2, 4, 5, 6]);
 }
@@ -46,10 +48,19 @@ fn a_unit_is_told_by_its_cgroup_and_a_session_is_none() {
         assert_eq!(unit_of(&format!("0::{path}\n")), wanted, "{path}");
     };
     check("/system.slice/push.service", Some(("push.service", Scope::System)));
-    check("/system.slice/system-push.slice/push@1.service", Some(("push@1.service", Scope::System)));
+    check(
+        "/system.slice/system-push.slice/push@1.service",
+        Some(("push@1.service", Scope::System)),
+    );
     check("/system.slice/push.service/worker", Some(("push.service", Scope::System)));
-    check("/user.slice/user-1000.slice/user@1000.service", Some(("user@1000.service", Scope::System)));
-    check("/user.slice/user-1000.slice/user@1000.service/app.slice/push.service", Some(("push.service", Scope::User)));
+    check(
+        "/user.slice/user-1000.slice/user@1000.service",
+        Some(("user@1000.service", Scope::System)),
+    );
+    check(
+        "/user.slice/user-1000.slice/user@1000.service/app.slice/push.service",
+        Some(("push.service", Scope::User)),
+    );
     check("/user.slice/user-1000.slice/session-3.scope", None);
     check("/system.slice/docker-4af.scope", None);
     check("/", None);
@@ -59,5 +70,14 @@ fn a_unit_is_told_by_its_cgroup_and_a_session_is_none() {
 #[test]
 fn drop_ins_are_looked_for_under_every_name_that_covers_the_unit() {
     let names = drop_in_names("push-eu-1@a.service");
-    assert_eq!(names, ["service", "push-.service", "push-eu-.service", "push-eu-1@.service", "push-eu-1@a.service"]);
+    assert_eq!(
+        names,
+        [
+            "service",
+            "push-.service",
+            "push-eu-.service",
+            "push-eu-1@.service",
+            "push-eu-1@a.service"
+        ]
+    );
 }
