@@ -187,9 +187,9 @@ impl Facts {
             return Some(blame);
         }
         let (user, service) = (&session.account.name, &session.service);
-        let manager = session.service == "systemd-user";
+        let raises_itself = session.service == "systemd-user";
         // A manager raises its own soft limit to the hard one.
-        let given = if manager { applied.limit.hard } else { half.of(applied.limit) };
+        let given = if raises_itself { applied.limit.hard } else { half.of(applied.limit) };
         if given != value {
             return None;
         }

@@ -178,9 +178,9 @@ impl Facts {
     fn manager_fix(&self, wanted: u64) -> Option<Fix> {
         let session =
             self.sessions.iter().find(|it| it.service == "systemd-user" && it.is_limited())?;
-        let manager = self.line.get(session.at?)?;
+        let above = self.line.get(session.at?)?;
         let unit = format!("user@{}.service", session.account.uid);
-        (manager.limit.hard < wanted).then(|| {
+        (above.limit.hard < wanted).then(|| {
             let verify = of_unit(&unit, &Scope::System);
             self.session_then(session, wanted, &format!("systemctl restart {unit}"), &verify)
         })

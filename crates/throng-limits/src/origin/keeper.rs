@@ -89,7 +89,7 @@ impl Service {
         let found = paths.iter().position(|path| disk.has(path) == Some(true)).unwrap_or(0);
         let file = paths.swap_remove(found);
         let sets = disk.read(&file).and_then(|source| {
-            let line = source.text.lines().position(|line| sets_limit(line))?;
+            let line = source.text.lines().position(sets_limit)?;
             Some(source.evidence(line + 1))
         });
         Self { kind, name: name.to_owned(), file, sets }
@@ -108,7 +108,7 @@ pub(super) fn sets_limit(line: &str) -> bool {
             Some("ulimit" | "chpst" | "softlimit" | "s6-softlimit" | "rc_ulimit")
         )
     };
-    if !words.by_ref().any(|word| program(word)) {
+    if !words.by_ref().any(program) {
         return false;
     }
     words.any(|word| {

@@ -101,8 +101,8 @@ pub(crate) fn launcher(signs: Signs<'_>) -> Launcher {
         if is_shim(&each.name) {
             break;
         }
-        let manager = is_user_manager(each) && unit_of(signs.cgroup).is_some();
-        if let Some(service) = pam_service(each).filter(|_| at > 0 && !manager) {
+        let keeps_unit = is_user_manager(each) && unit_of(signs.cgroup).is_some();
+        if let Some(service) = pam_service(each).filter(|_| at > 0 && !keeps_unit) {
             return Launcher::Session { service: service.to_owned(), pid: Some(each.pid) };
         }
     }

@@ -221,10 +221,7 @@ impl<'a> Table<'a> {
             "-" => (true, true),
             _ => return self.trap(TrapKind::BadType, evidence()),
         };
-        let value = match self.value(value, &evidence) {
-            Some(value) => value,
-            None => return,
-        };
+        let Some(value) = self.value(value, &evidence) else { return };
         // A line of `-` whose soft half is outranked is dropped before its hard half is looked at.
         if soft {
             if self.soft.0 < rank {

@@ -183,7 +183,7 @@ pub(super) fn unit_of(cgroup: &str) -> Option<(String, Scope)> {
         return None;
     }
     let scope = match parts.iter().find(is_manager) {
-        Some(manager) if **manager != name => Scope::User,
+        Some(above) if **above != name => Scope::User,
         _ => Scope::System,
     };
     Some((name, scope))
