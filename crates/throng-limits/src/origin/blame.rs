@@ -134,6 +134,11 @@ impl Facts {
         }
         let above = self.given_to(at);
         let raised = above.is_none_or(|above| half.of(above) < value);
+        // It never lowers anything: a hard limit below its parent's, and all of it used, is another's.
+        let OpenFiles { soft, hard } = process.limit;
+        if soft == hard && above.is_some_and(|above| above.hard > hard) {
+            return None;
+        }
         // A hard limit is only ever raised, and only together with the soft one.
         if half == Half::Hard && !(raised && process.limit.soft == value) {
             return None;
