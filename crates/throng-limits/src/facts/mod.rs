@@ -8,9 +8,7 @@ pub mod kernel;
 pub mod launcher;
 pub mod limits;
 mod listener;
-pub mod netstat;
 pub mod process;
-pub mod sockstat;
 
 pub use cgroup::Cgroup;
 pub use counters::Network;

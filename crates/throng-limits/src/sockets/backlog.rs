@@ -16,6 +16,7 @@ use crate::tree::Tree;
 
 use super::inet::{FAMILIES, MPTCP, Question, TCP};
 use super::namespace::Namespace;
+use super::row::Row;
 use super::source::Source;
 use super::state::State;
 
@@ -46,8 +47,8 @@ pub enum BacklogError {
     #[error("process {pid} is gone")]
     Gone { pid: u32 },
     #[error(
-        "not allowed to copy a descriptor of process {pid}: run as root (CAP_SYS_PTRACE; a \
-         container or kernel.yama.ptrace_scope=3 may keep even root from it)"
+        "not allowed to copy a descriptor of process {pid}: run as root (it takes CAP_SYS_PTRACE, \
+         which a container may lack, and kernel.yama.ptrace_scope below 3)"
     )]
     NotAllowed { pid: u32 },
     #[error("this kernel cannot copy descriptors of other processes: Linux 5.6 or newer can")]
@@ -98,8 +99,10 @@ pub fn raise_backlog(pid: u32, port: u16, wanted: u32) -> Result<Vec<RaisedBackl
 
 /// The process's listeners of the port.
 fn targets(tree: &Tree, pid: u32, namespace: &Namespace, port: u16) -> Result<Vec<Target>, BacklogError> {
-    let open = descriptors(tree, pid).map_err(|source| {
-        if source.is_gone() { BacklogError::Gone { pid } } else { BacklogError::Unseen { pid, source } }
+    let open = descriptors(tree, pid).map_err(|source| match source {
+        source if source.is_gone() => BacklogError::Gone { pid },
+        source if source.is_denied() => BacklogError::NotAllowed { pid },
+        source => BacklogError::Unseen { pid, source },
     })?;
     let mut targets = queues(tree, pid, namespace, port);
     targets.retain_mut(|target| {
@@ -121,10 +124,11 @@ fn queues(tree: &Tree, pid: u32, namespace: &Namespace, port: u16) -> Vec<Target
             let local_ports = &[port];
             let question = Question { family, states, local_ports, ..Question::all(protocol) };
             // A kernel without the protocol has no listeners of it.
-            let _ = source.rows(question, |row| {
+            let take = |row: Row| {
                 let was = told.then_some(row.send_queue);
                 queues.push(Target { number: 0, inode: row.inode, local: row.local, was });
-            });
+            };
+            source.rows(question, take).ok();
         }
     }
     queues

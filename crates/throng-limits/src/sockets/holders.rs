@@ -11,6 +11,7 @@ use crate::tree::Tree;
 
 use super::inet::{FAMILIES, MPTCP, Question, TCP};
 use super::namespace::{Namespace, Place};
+use super::row::Row;
 use super::source::Source;
 use super::state::State;
 
@@ -81,11 +82,12 @@ fn listening(tree: &Tree, pid: u32, namespace: &Namespace, port: u16) -> Vec<u32
             let local_ports = &[port];
             let question = Question { family, states, local_ports, ..Question::all(protocol) };
             // A kernel without the protocol has no sockets of it.
-            let _ = source.rows(question, |row| {
+            let take = |row: Row| {
                 if inodes.len() < INODES_MAX {
                     inodes.push(row.inode);
                 }
-            });
+            };
+            source.rows(question, take).ok();
         }
     }
     inodes.sort_unstable();
@@ -154,7 +156,7 @@ fn holdings(tree: &Tree, pid: u32, most: usize, inodes: &[u32]) -> io::Result<Ve
     }
     // Into a copy goes only what was found.
     for holder in &found {
-        let _ = tree.link_proc(&format!("{pid}/fd/{}", holder.number));
+        tree.link_proc(&format!("{pid}/fd/{}", holder.number)).ok();
     }
     Ok(found)
 }

@@ -111,11 +111,6 @@ fn push(program: &mut Vec<u8>, code: u8, yes: u8, no: u16) {
     program.extend(no.to_ne_bytes());
 }
 
-/// The inode of the socket that a message is about: enough to decide whether it matters.
-pub(crate) fn inode(message: &[u8]) -> Option<u32> {
-    word(message, 68)
-}
-
 /// A message as a row; none when it is cut short, or of a kind we do not know.
 pub(crate) fn row(message: &[u8]) -> Option<Row> {
     let fixed: &[u8; MESSAGE_BYTES] = message.first_chunk()?;

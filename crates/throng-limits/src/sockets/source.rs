@@ -90,7 +90,7 @@ impl<'a> Source<'a> {
             row.state.bit() & question.states != 0
                 && (ports.is_empty() || ports.contains(&row.local.port()))
         };
-        text::rows(&*self.text(name)?).filter(wanted).for_each(each);
+        text::rows(&self.text(name)?).filter(wanted).for_each(each);
         Ok(())
     }
 
@@ -110,7 +110,7 @@ impl<'a> Source<'a> {
             unix::kept_rows(&text).for_each(each);
             return Ok(());
         }
-        unix::rows(&*self.text("unix")?).for_each(each);
+        unix::rows(&self.text("unix")?).for_each(each);
         Ok(())
     }
 
@@ -141,7 +141,11 @@ impl<'a> Source<'a> {
     ) -> io::Result<Vec<Sample>> {
         let mut samples = Vec::new();
         if !self.is_kernel() {
-            let text = self.text(SAMPLES_KEPT)?;
+            // A copy keeps both families together.
+            let text = match question.family {
+                inet::V4 => self.text(SAMPLES_KEPT)?,
+                _ => return Ok(samples),
+            };
             let wanted =
                 |sample: &Sample| sample.state.bit() & question.states != 0 && mine(sample.inode);
             samples.extend(silence::kept_rows(&text).filter(wanted).take(most));

@@ -167,9 +167,22 @@ impl<'a> Survey<'a> {
         let states = u32::MAX & !State::Listen.bit() & !State::TimeWait.bit() & !State::Bound.bit();
         for family in self.families.clone() {
             let question = Question { family, states, local_ports: &ports, ..Question::all(TCP) };
-            source.rows(question, |row| self.take(&row, family))?;
+            source.rows(question, |row| {
+                self.count_request(&row);
+                self.take(&row, family);
+            })?;
         }
         Ok(())
+    }
+
+    /// Counts a connection that is not there yet: it has no socket, and nobody holds it.
+    fn count_request(&mut self, row: &Row) {
+        if matches!(row.state, State::SynReceived | State::Requested) && row.inode == 0 {
+            let behind = |own: &&mut Listener| own.local.port() == row.local.port();
+            if let Some(listener) = self.listeners.iter_mut().find(behind) {
+                listener.requested = listener.requested.saturating_add(1);
+            }
+        }
     }
 
     fn look_at_all_tcp(&mut self, source: &mut Source<'_>) -> io::Result<()> {
@@ -212,12 +225,6 @@ impl<'a> Survey<'a> {
 
     /// Counts a TCP socket, if it is the process's.
     fn take(&mut self, row: &Row, family: u8) {
-        if matches!(row.state, State::SynReceived | State::Requested) && row.inode == 0 {
-            let behind = |own: &&mut Listener| own.local.port() == row.local.port();
-            if let Some(listener) = self.listeners.iter_mut().find(behind) {
-                listener.requested = listener.requested.saturating_add(1);
-            }
-        }
         if !self.find(row.inode) {
             return;
         }
