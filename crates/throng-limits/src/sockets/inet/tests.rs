@@ -35,6 +35,15 @@ fn a_filter_accepts_its_ports_and_no_others() {
 }
 
 #[test]
+fn one_port_is_part_of_the_request_and_more_are_a_program() {
+    let one = Question { local_ports: &[8000], ..Question::all(TCP) }.encode();
+    assert_eq!((one.len(), &one[8..10]), (56, &8000_u16.to_be_bytes()[..]));
+    let two = Question { local_ports: &[80, 443], ..Question::all(TCP) }.encode();
+    assert_eq!(two[8..10], [0, 0]);
+    assert_eq!(attributes(&two[56..]).next(), Some((BYTECODE, &filter(&[80, 443])[..])));
+}
+
+#[test]
 fn a_protocol_beyond_a_byte_is_an_attribute() {
     let request = Question::all(MPTCP).encode();
     assert_eq!(request[..4], [V4, 0, 0, 0]);
