@@ -162,7 +162,12 @@ impl Look {
     }
 
     /// The descriptors from a number on, as they are listed.
-    fn rest(&mut self, directory: &OwnedFd, from: u32, link: &mut [MaybeUninit<u8>]) -> io::Result<()> {
+    fn rest(
+        &mut self,
+        directory: &OwnedFd,
+        from: u32,
+        link: &mut [MaybeUninit<u8>],
+    ) -> io::Result<()> {
         let mut listing = Vec::with_capacity(LISTING_BYTES);
         let mut entries = RawDir::new(directory, listing.spare_capacity_mut());
         while self.found.numbers.len() < DESCRIPTORS_MAX

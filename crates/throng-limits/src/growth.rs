@@ -158,7 +158,8 @@ pub fn trend(samples: &[Sample], free: u64) -> Option<Trend> {
     watch(What::Unhashed, series(&|sample| sample.unhashed.map(u64::from)));
     // Stable: of equally fast ones the order above.
     growing.sort_by(|a, b| b.per_minute.total_cmp(&a.per_minute));
-    let full_in_ms = if free == 0 { Some(0) } else { grows.then(|| until(free, per_minute)).flatten() };
+    let full_in_ms =
+        if free == 0 { Some(0) } else { grows.then(|| until(free, per_minute)).flatten() };
     Some(Trend { per_minute, grows, full_in_ms, growing })
 }
 

@@ -17,7 +17,7 @@ mod survey;
 pub mod text;
 pub mod unix;
 
-pub use backlog::{BacklogError, RaisedBacklog, raise_backlog};
+pub use backlog::{BACKLOG_MAX, BacklogError, RaisedBacklog, raise_backlog};
 pub use holders::{Holder, Holders, holders_of_port};
 pub use namespace::{Namespace, Place};
 pub use row::{Row, Timer};

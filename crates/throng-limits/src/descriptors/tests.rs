@@ -96,7 +96,10 @@ fn a_captured_tree_is_looked_at_alike() {
     let open = descriptors(&captured.tree(), 7).unwrap();
     assert_eq!(open.numbers, [0, 3, 4, 5, 6, 7, 8, 9]);
     assert_eq!(open.kinds.get(Kind::Socket), 3);
-    assert_eq!((open.number_of(98), open.number_of(99), open.number_of(97)), (Some(4), Some(3), None));
+    assert_eq!(
+        (open.number_of(98), open.number_of(99), open.number_of(97)),
+        (Some(4), Some(3), None)
+    );
     assert_eq!(open.epolls, [6]);
     assert_eq!(open.deleted.count, 3);
     assert_eq!(open.deleted.examples[0], ("/var/log/a.log".to_owned(), 2));

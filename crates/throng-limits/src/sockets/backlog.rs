@@ -98,7 +98,12 @@ pub fn raise_backlog(pid: u32, port: u16, wanted: u32) -> Result<Vec<RaisedBackl
 }
 
 /// The process's listeners of the port.
-fn targets(tree: &Tree, pid: u32, namespace: &Namespace, port: u16) -> Result<Vec<Target>, BacklogError> {
+fn targets(
+    tree: &Tree,
+    pid: u32,
+    namespace: &Namespace,
+    port: u16,
+) -> Result<Vec<Target>, BacklogError> {
     let open = descriptors(tree, pid).map_err(|source| match source {
         source if source.is_gone() => BacklogError::Gone { pid },
         source if source.is_denied() => BacklogError::NotAllowed { pid },

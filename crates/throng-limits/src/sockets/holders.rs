@@ -110,7 +110,9 @@ fn search(tree: &Tree, pids: &[u32], inodes: &[u32], holders: &mut Holders) {
         for pid in pids {
             match holdings(tree, *pid, most, &missing) {
                 Ok(found) => holders.found.extend(found),
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => holders.unseen += 1,
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    holders.unseen += 1
+                }
                 Err(_) => {}
             }
         }
@@ -130,7 +132,9 @@ fn holdings(tree: &Tree, pid: u32, most: usize, inodes: &[u32]) -> io::Result<Ve
     };
     if !tree.is_live() {
         for name in tree.list_proc(&format!("{pid}/fd")).unwrap_or_default().iter().take(most) {
-            if let (Ok(number), Ok(link)) = (name.parse(), tree.link_proc(&format!("{pid}/fd/{name}"))) {
+            if let (Ok(number), Ok(link)) =
+                (name.parse(), tree.link_proc(&format!("{pid}/fd/{name}")))
+            {
                 look(number, link.as_bytes());
             }
         }

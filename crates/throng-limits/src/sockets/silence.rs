@@ -93,7 +93,8 @@ pub fn silence(sample: &[Spoken], of: u32) -> Silence {
 
 /// A sample as a captured tree keeps it: the kernel has no text for this.
 pub(super) fn kept(samples: &[Sample]) -> String {
-    let mut text = String::from("inode state sent_ms received_ms heard_ms unacked bytes_received\n");
+    let mut text =
+        String::from("inode state sent_ms received_ms heard_ms unacked bytes_received\n");
     for Sample { inode, state, spoken } in samples {
         let bytes = spoken.bytes_received.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
         // Writing to a string does not fail.
@@ -105,7 +106,8 @@ pub(super) fn kept(samples: &[Sample]) -> String {
             spoken.received_ms,
             spoken.heard_ms,
             spoken.unacked,
-        ).ok();
+        )
+        .ok();
     }
     text
 }

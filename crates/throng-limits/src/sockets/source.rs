@@ -193,7 +193,8 @@ impl<'a> Source<'a> {
             return Ok(false);
         }
         let mut kept = BTreeMap::new();
-        let names = numbers.iter().filter_map(|number| Some((number, self.protocol_name(*number)?)));
+        let names =
+            numbers.iter().filter_map(|number| Some((number, self.protocol_name(*number)?)));
         let names: String = names.map(|(number, name)| format!("{number} {name}\n")).collect();
         kept.insert(NAMES_KEPT, names);
         let mut cut = false;

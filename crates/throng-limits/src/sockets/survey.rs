@@ -103,13 +103,23 @@ impl<'a> Survey<'a> {
             tried("MPTCP", self.look_at(source, MPTCP, Self::take));
         }
         if unknown.may_be("UDP") {
-            tried("UDP", self.look_at(source, UDP, |survey, row, _| survey.count(row.inode, |owned| &mut owned.udp)));
+            tried(
+                "UDP",
+                self.look_at(source, UDP, |survey, row, _| {
+                    survey.count(row.inode, |owned| &mut owned.udp)
+                }),
+            );
         }
         if unknown.may_be("UNIX") {
             tried("Unix", self.look_at_unix(source));
         }
         if unknown.may_be("RAW") {
-            tried("raw", self.look_at(source, RAW, |survey, row, _| survey.count(row.inode, |owned| &mut owned.raw)));
+            tried(
+                "raw",
+                self.look_at(source, RAW, |survey, row, _| {
+                    survey.count(row.inode, |owned| &mut owned.raw)
+                }),
+            );
         }
         if unknown.may_be("NETLINK") {
             let look = |inode| self.count(inode, |owned| &mut owned.netlink);
@@ -342,10 +352,18 @@ impl<'a> Survey<'a> {
         }
         let mut sample: Vec<Spoken> = Vec::new();
         for family in FAMILIES {
-            let question = Question { family, states: state.bit(), local_ports, info: true, ..Question::all(TCP) };
+            let question = Question {
+                family,
+                states: state.bit(),
+                local_ports,
+                info: true,
+                ..Question::all(TCP)
+            };
             let left = SAMPLE_MAX - sample.len();
             let mine = |inode| self.inodes.binary_search(&inode).is_ok();
-            if left > 0 && let Ok(samples) = source.samples(question, left, mine) {
+            if left > 0
+                && let Ok(samples) = source.samples(question, left, mine)
+            {
                 sample.extend(samples.iter().map(|sample| sample.spoken));
             }
         }

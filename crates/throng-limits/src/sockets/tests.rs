@@ -33,7 +33,9 @@ fn tree(dir: &Path) -> Tree {
 const HEADING: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
 
 fn line(local: &str, peer: &str, state: &str, waiting: u32, inode: u32) -> String {
-    format!("   0: {local} {peer} {state} 00000000:{waiting:08X} 00:00000000 00000000  1000        0 {inode} 1\n")
+    format!(
+        "   0: {local} {peer} {state} 00000000:{waiting:08X} 00:00000000 00000000  1000        0 {inode} 1\n"
+    )
 }
 
 /// A process with a listener, two clients of which one hung up, a connection of its own, and a
@@ -50,8 +52,11 @@ fn captured() -> Directory {
         line("0100007F:C351", "0100007F:1538", "06", 0, 0),
     ];
     dir.write("proc/7/net/tcp", &table.concat());
-    dir.write("proc/7/net/unix", "Num RefCount Protocol Flags Type St Inode Path\n\
-        0: 00000002 00000000 00010000 0001 01 14 /run/app.sock\n");
+    dir.write(
+        "proc/7/net/unix",
+        "Num RefCount Protocol Flags Type St Inode Path\n\
+        0: 00000002 00000000 00010000 0001 01 14 /run/app.sock\n",
+    );
     std::fs::create_dir_all(dir.0.join("proc/7/fd")).unwrap();
     for (number, inode) in [(3, 10), (4, 11), (5, 12), (6, 13), (7, 14), (8, 99), (9, 99)] {
         let link = dir.0.join(format!("proc/7/fd/{number}"));
@@ -90,7 +95,11 @@ fn a_captured_table_tells_whose_is_what() {
     assert_eq!(owned.unix_listeners[0].path, "/run/app.sock");
     assert_eq!(owned.unhashed, [("unknown".to_owned(), 1)]);
     // What the copy lacks is said.
-    assert!(found.unseen.iter().any(|unseen| unseen.what == "its UDP sockets"), "{:?}", found.unseen);
+    assert!(
+        found.unseen.iter().any(|unseen| unseen.what == "its UDP sockets"),
+        "{:?}",
+        found.unseen
+    );
 }
 
 #[test]

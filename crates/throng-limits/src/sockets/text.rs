@@ -33,7 +33,8 @@ pub fn table(rows: &[Row]) -> String {
             row.timer.number(),
             row.uid,
             row.inode,
-        ).ok();
+        )
+        .ok();
     }
     text
 }

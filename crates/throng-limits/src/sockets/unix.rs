@@ -38,14 +38,8 @@ pub(crate) const NETLINK: Family = Family {
     inode_at: 16,
 };
 /// `packet_diag_req`.
-pub(crate) const PACKET: Family = Family {
-    name: "packet",
-    number: 17,
-    protocol: 0,
-    request_bytes: 20,
-    wanted: &[],
-    inode_at: 4,
-};
+pub(crate) const PACKET: Family =
+    Family { name: "packet", number: 17, protocol: 0, request_bytes: 20, wanted: &[], inode_at: 4 };
 
 impl Family {
     pub(crate) fn question(&self) -> Vec<u8> {
@@ -148,7 +142,8 @@ pub fn kept(rows: &[UnixRow]) -> String {
         let listens = u8::from(row.listens);
         let path: String = row.path.replace(['\n', '\r'], "\u{fffd}");
         // Writing to a string does not fail.
-        writeln!(text, "{} {listens} {} {} {backlog} {path}", row.inode, row.peer, row.waiting).ok();
+        writeln!(text, "{} {listens} {} {} {backlog} {path}", row.inode, row.peer, row.waiting)
+            .ok();
     }
     text
 }

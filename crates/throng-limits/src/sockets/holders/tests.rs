@@ -10,16 +10,17 @@ fn a_listener_of_ours_is_found_under_its_number() {
     assert_eq!(holders.listeners, 1);
     assert!(!holders.elsewhere);
     let number = u32::try_from(listener.as_raw_fd()).unwrap();
-    assert!(holders.found.iter().any(|held| held.pid == std::process::id() && held.number == number));
+    assert!(
+        holders.found.iter().any(|held| held.pid == std::process::id() && held.number == number)
+    );
 }
 
 #[test]
 fn a_listener_behind_many_descriptors_is_found() {
     let _before: Vec<_> =
         (0..2 * FIRST_LOOK).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
-    let listener = TcpListener::bind("[::1]:0")
-        .or_else(|_| TcpListener::bind("127.0.0.1:0"))
-        .unwrap();
+    let listener =
+        TcpListener::bind("[::1]:0").or_else(|_| TcpListener::bind("127.0.0.1:0")).unwrap();
     let holders = holders_of_port(&Tree::live(), listener.local_addr().unwrap().port());
     assert!(holders.found.iter().any(|held| held.pid == std::process::id()), "{holders:?}");
 }

@@ -12,9 +12,7 @@ fn accepts(program: &[u8], port: u16) -> bool {
         assert!(yes >= 4 && yes % 4 == 0 && yes <= left + 4, "yes: {yes} of {left}");
         assert!(no >= 4 && no % 4 == 0 && no <= left + 4, "no: {no} of {left}");
         let holds = match code {
-            LOCAL_PORT_IS => {
-                u16::from_ne_bytes([program[at + 6], program[at + 7]]) == port
-            }
+            LOCAL_PORT_IS => u16::from_ne_bytes([program[at + 6], program[at + 7]]) == port,
             JUMP => false,
             other => panic!("operation {other}"),
         };

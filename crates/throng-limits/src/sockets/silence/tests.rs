@@ -6,12 +6,8 @@ fn spoken(sent_ms: u32, received_ms: u32) -> Spoken {
 
 #[test]
 fn silence_is_silence_in_both_directions() {
-    let sample = [
-        spoken(5, 700_000),
-        spoken(700_000, 5),
-        spoken(90_000, 70_000),
-        spoken(700_000, 900_000),
-    ];
+    let sample =
+        [spoken(5, 700_000), spoken(700_000, 5), spoken(90_000, 70_000), spoken(700_000, 900_000)];
     let silence = silence(&sample, 400);
     assert_eq!((silence.sample, silence.of), (4, 400));
     assert_eq!((silence.idle, silence.long), (2, 1));

@@ -47,7 +47,9 @@ fn the_length_of_a_queue_survives_in_a_copy() {
 
 #[test]
 fn a_broken_line_is_passed_over() {
-    for broken in ["", "x", "0: 0100007F 00000000:0000 0A", "0: 0100007F:1F40 00:00 0A 0:0 0:0 0 0 0 1"] {
+    for broken in
+        ["", "x", "0: 0100007F 00000000:0000 0A", "0: 0100007F:1F40 00:00 0A 0:0 0:0 0 0 0 1"]
+    {
         assert_eq!(rows(&format!("heading\n{broken}\n")).count(), 0, "{broken}");
     }
     assert_eq!(rows("").count(), 0);

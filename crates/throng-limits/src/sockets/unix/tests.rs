@@ -68,9 +68,9 @@ fn what_a_copy_keeps_is_read_again() {
         backlog: Some(128),
     };
     let connected = UnixRow { inode: 2, peer: 7, ..UnixRow::default() };
-    let hostile = UnixRow { inode: 3, path: "/tmp/\n9 1 0 0 0 /x".to_owned(), ..UnixRow::default() };
-    let found: Vec<_> =
-        kept_rows(&kept(&[listener.clone(), connected.clone(), hostile])).collect();
+    let hostile =
+        UnixRow { inode: 3, path: "/tmp/\n9 1 0 0 0 /x".to_owned(), ..UnixRow::default() };
+    let found: Vec<_> = kept_rows(&kept(&[listener.clone(), connected.clone(), hostile])).collect();
     assert_eq!(found[..2], [listener, connected]);
     assert_eq!(found.len(), 3);
     assert_eq!(found[2].path, "/tmp/\u{fffd}9 1 0 0 0 /x");
