@@ -78,7 +78,7 @@ fn look(pid: u32) -> Done {
         owned.sockets,
         owned.inbound,
         owned.peers_in_all,
-        watched.by_epoll,
+        watched.epoll,
         found.way,
         found.listeners.iter().map(|listener| listener.waiting).sum::<u32>(),
     ))

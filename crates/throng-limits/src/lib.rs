@@ -9,6 +9,7 @@ pub mod descriptors;
 pub mod doctor;
 pub mod facts;
 pub mod growth;
+pub mod origin;
 pub mod raise;
 pub mod room;
 pub mod sockets;

@@ -12,9 +12,9 @@ const ASKED_MAX: usize = 256;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Watches {
     /// Descriptors that its epolls watch, once for each.
-    pub by_epoll: Watched,
+    pub epoll: Watched,
     /// Files that its inotifies watch.
-    pub by_inotify: u64,
+    pub inotify: u64,
     /// Descriptors that were not asked, or did not answer.
     pub unknown: u32,
 }
@@ -25,6 +25,16 @@ pub enum Watched {
     Exactly(u64),
     /// So few at most that it does not matter: less than a tenth of what the user may watch.
     AtMost(u64),
+}
+
+impl Watches {
+    /// How many are watched by epoll; where nobody counted, how many there are at most.
+    #[must_use]
+    pub fn by_epoll(&self) -> u64 {
+        match self.epoll {
+            Watched::Exactly(count) | Watched::AtMost(count) => count,
+        }
+    }
 }
 
 impl Default for Watched {
@@ -51,17 +61,17 @@ pub fn watches(tree: &Tree, pid: u32, descriptors: &Descriptors) -> Watches {
         }
         sum
     };
-    let by_inotify = lines(&descriptors.inotifies, "inotify wd:");
+    let inotify = lines(&descriptors.inotifies, "inotify wd:");
     let epolls = u64::try_from(descriptors.epolls.len()).unwrap_or(u64::MAX);
     let most = epolls.saturating_mul(descriptors.count());
     let allowed = tree.read_proc("sys/fs/epoll/max_user_watches");
     let allowed: Option<u64> = allowed.ok().and_then(|text| text.trim().parse().ok());
-    let by_epoll = if allowed.is_some_and(|allowed| most < allowed / 10) {
+    let epoll = if allowed.is_some_and(|allowed| most < allowed / 10) {
         Watched::AtMost(most)
     } else {
         Watched::Exactly(lines(&descriptors.epolls, "tfd:"))
     };
-    Watches { by_epoll, by_inotify, unknown }
+    Watches { epoll, inotify, unknown }
 }
 
 /// One line for each thing that is watched, which begins with this word.
@@ -129,13 +139,13 @@ mod tests {
     #[test]
     fn epolls_are_counted_where_the_limit_is_near() {
         let near = watched("20\n");
-        assert_eq!(near.by_epoll, Watched::Exactly(3));
-        assert_eq!((near.by_inotify, near.unknown), (1, 1));
-        assert_eq!(watched("garbage").by_epoll, Watched::Exactly(3));
+        assert_eq!(near.epoll, Watched::Exactly(3));
+        assert_eq!((near.inotify, near.unknown), (1, 1));
+        assert_eq!(watched("garbage").epoll, Watched::Exactly(3));
     }
 
     #[test]
     fn epolls_are_not_counted_where_the_limit_is_far() {
-        assert_eq!(watched("5000000\n").by_epoll, Watched::AtMost(6));
+        assert_eq!(watched("5000000\n").epoll, Watched::AtMost(6));
     }
 }

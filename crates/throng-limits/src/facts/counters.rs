@@ -1,5 +1,8 @@
 //! What the kernel counts and allows in the network: queues, ports, memory, conntrack.
 
+use super::netstat::{TcpLosses, tcp_losses};
+use super::sockstat::{tcp_memory, tcp_sockets};
+use crate::sockets::Namespace;
 use crate::tree::Tree;
 
 /// Bytes of a page, in which TCP's memory is counted, on every architecture throng is built for.
@@ -14,7 +17,7 @@ pub struct Network {
     pub ports: Option<PortRange>,
     pub tcp_memory: Option<TcpMemory>,
     pub conntrack: Option<Conntrack>,
-    pub lost: Lost,
+    pub lost: TcpLosses,
 }
 
 /// `net.ipv4.ip_local_port_range`, less what is reserved.
@@ -45,16 +48,6 @@ pub struct Conntrack {
     pub max: u64,
 }
 
-/// What was turned away since the namespace began.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Lost {
-    pub listen_overflows: u64,
-    pub listen_drops: u64,
-    pub syn_drops: u64,
-    pub syn_cookies: u64,
-    pub aborts_on_memory: u64,
-}
-
 impl PortRange {
     /// Ports that one source has for one target.
     #[must_use]
@@ -67,25 +60,29 @@ impl PortRange {
 impl Network {
     /// Reads what holds where a process is.
     #[must_use]
-    pub fn read(tree: &Tree, pid: u32) -> Self {
-        let number =
-            |name: &str| tree.read_proc(&format!("sys/net/{name}")).ok()?.trim().parse().ok();
-        let text = |name: &str| tree.read_proc(name).ok();
-        let reserved = text("sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default();
-        let ports = text("sys/net/ipv4/ip_local_port_range");
-        let memory = text("sys/net/ipv4/tcp_mem").zip(text(&format!("{pid}/net/sockstat")));
-        let conntrack =
-            number("netfilter/nf_conntrack_count").zip(number("netfilter/nf_conntrack_max"));
+    pub fn read(tree: &Tree, pid: u32, namespace: &Namespace) -> Self {
+        let text = |name: &str| namespace.setting(tree, name).ok();
+        let number = |name: &str| text(name)?.trim().parse().ok();
+        let reserved = text("ipv4/ip_local_reserved_ports").unwrap_or_default();
+        let ports = text("ipv4/ip_local_port_range");
+        let memory = tcp_memory(tree).ok().zip(tcp_sockets(tree, pid).ok());
+        let count = number("netfilter/nf_conntrack_count");
         Self {
             somaxconn: number("core/somaxconn"),
             syn_backlog: number("ipv4/tcp_max_syn_backlog"),
             syn_cookies: number("ipv4/tcp_syncookies"),
             ports: ports.and_then(|range| parse_ports(&range, &reserved)),
-            tcp_memory: memory.and_then(|(limits, used)| parse_tcp_memory(&limits, &used)),
-            conntrack: conntrack.map(|(count, max)| Conntrack { count, max }),
-            lost: text(&format!("{pid}/net/netstat"))
-                .map(|text| parse_lost(&text))
-                .unwrap_or_default(),
+            tcp_memory: memory.map(|(limits, sockets)| TcpMemory {
+                used: sockets.memory_pages,
+                pressure: limits.pressure,
+                max: limits.high,
+                sockets: sockets.allocated,
+                orphans: sockets.orphans,
+            }),
+            conntrack: count
+                .zip(number("netfilter/nf_conntrack_max"))
+                .map(|(count, max)| Conntrack { count, max }),
+            lost: tcp_losses(tree, pid).unwrap_or_default(),
         }
     }
 }
@@ -102,50 +99,6 @@ pub fn parse_ports(range: &str, reserved: &str) -> Option<PortRange> {
         Some(if from <= to { u64::from(to - from) + 1 } else { 0 })
     });
     Some(PortRange { first, last, reserved: reserved.sum() })
-}
-
-/// Finds TCP's memory in the texts of `tcp_mem` and `sockstat`.
-#[must_use]
-pub fn parse_tcp_memory(limits: &str, sockstat: &str) -> Option<TcpMemory> {
-    let mut limits = limits.split_whitespace().map(str::parse::<u64>);
-    let pressure = limits.nth(1)?.ok()?;
-    let max = limits.next()?.ok()?;
-    let row = sockstat.lines().find_map(|line| line.strip_prefix("TCP:"))?;
-    let words: Vec<&str> = row.split_whitespace().collect();
-    let value = |name: &str| {
-        let pair = words.chunks_exact(2).find(|pair| pair[0] == name)?;
-        pair[1].parse::<u64>().ok()
-    };
-    let sockets = value("alloc").or_else(|| value("inuse"))?;
-    Some(TcpMemory {
-        used: value("mem")?,
-        pressure,
-        max,
-        sockets,
-        orphans: value("orphan").unwrap_or(0),
-    })
-}
-
-/// Finds what was lost in the text of `net/netstat`: rows of names, each followed by its values.
-#[must_use]
-pub fn parse_lost(text: &str) -> Lost {
-    let mut lost = Lost::default();
-    let rows: Vec<&str> = text.lines().collect();
-    for pair in rows.chunks_exact(2).filter(|pair| pair[0].starts_with("TcpExt:")) {
-        let values = pair[1].split_whitespace();
-        for (name, value) in pair[0].split_whitespace().zip(values).skip(1) {
-            let value = value.parse().unwrap_or(0);
-            match name {
-                "ListenOverflows" => lost.listen_overflows = value,
-                "ListenDrops" => lost.listen_drops = value,
-                "TCPReqQFullDrop" => lost.syn_drops = value,
-                "TCPReqQFullDoCookies" => lost.syn_cookies = value,
-                "TCPAbortOnMemory" => lost.aborts_on_memory = value,
-                _ => {}
-            }
-        }
-    }
-    lost
 }
 
 #[cfg(test)]

@@ -8,7 +8,10 @@ pub mod kernel;
 pub mod launcher;
 pub mod limits;
 mod listener;
+pub mod netstat;
 pub mod process;
+pub mod sockstat;
+pub mod waiting;
 
 pub use cgroup::Cgroup;
 pub use counters::Network;

@@ -235,7 +235,7 @@ impl<'a> Source<'a> {
 
     /// Whether descriptors can be asked, and need not be known from a copy.
     fn is_asked(&self) -> bool {
-        self.tree.is_live() && !(self.tree.is_recording() && !self.is_kernel())
+        self.tree.is_live() && (self.is_kernel() || !self.tree.is_recording())
     }
 
     /// A text of the process's `/proc/PID/net`; read once where the kernel answers nothing else.

@@ -174,7 +174,7 @@ impl<'a> Survey<'a> {
             return Ok(());
         }
         // No process holds what is in TIME_WAIT.
-        let states = u32::MAX & !State::Listen.bit() & !State::TimeWait.bit() & !State::Bound.bit();
+        let states = !(State::Listen.bit() | State::TimeWait.bit() | State::Bound.bit());
         for family in self.families.clone() {
             let question = Question { family, states, local_ports: &ports, ..Question::all(TCP) };
             source.rows(question, |row| {

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use throng_limits::Tree;
 use throng_limits::descriptors::{Descriptors, Kind, count, descriptors};
-use throng_limits::facts::Network;
+use throng_limits::facts::netstat::tcp_losses;
 use throng_limits::sockets::{
-    BacklogError, Namespace, Owned, Place, Sockets, State, Way, holders_of_port, raise_backlog,
-    sockets,
+    BACKLOG_MAX, BacklogError, Namespace, Owned, Place, Sockets, State, Way, holders_of_port,
+    raise_backlog, sockets,
 };
 
 use crate::roles::{PLAY, Player, itself};
@@ -49,6 +49,11 @@ fn loopback(port: &str) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port.parse().unwrap()).into()
 }
 
+/// How long the kernel lets a queue be here.
+fn somaxconn() -> u32 {
+    std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap()
+}
+
 /// Says why a test does not run on this machine.
 fn skip(test: &str, why: impl std::fmt::Display) {
     writeln!(std::io::stderr(), "skipped: {test}: {why}").unwrap();
@@ -59,7 +64,7 @@ fn a_queue_that_overflows_is_seen_and_made_longer() {
     let mut server = Player::start("never-accepts 16");
     let address = loopback(&server.says("port"));
     server.says("ready");
-    let lost = || Network::read(&Tree::live(), std::process::id()).lost.listen_overflows;
+    let lost = || tcp_losses(&Tree::live(), std::process::id()).unwrap().listen_overflows;
     let before = lost();
     // The kernel lets one more in than the queue is long.
     let waiting: Vec<_> =
@@ -75,8 +80,7 @@ fn a_queue_that_overflows_is_seen_and_made_longer() {
     assert_eq!((found.listeners.len(), listener.local), (1, address));
     assert_eq!((listener.waiting, listener.backlog), (17, Some(16)));
 
-    let somaxconn = Network::read(&Tree::live(), std::process::id()).somaxconn.unwrap();
-    let somaxconn = u32::try_from(somaxconn).unwrap();
+    let somaxconn = somaxconn();
     let raised = raise_backlog(server.pid(), address.port(), 4000).unwrap();
     assert_eq!(raised.len(), 1);
     assert_eq!((raised[0].local, raised[0].was), (address, Some(16)));
@@ -102,10 +106,10 @@ fn a_queue_beyond_what_the_kernel_allows_says_who_cut_it() {
     let mut server = Player::start("never-accepts 5");
     let port = loopback(&server.says("port")).port();
     server.says("ready");
-    let somaxconn = Network::read(&Tree::live(), std::process::id()).somaxconn.unwrap();
-    let Some(wanted) = u32::try_from(somaxconn + 1).ok().filter(|wanted| *wanted <= 65_535) else {
-        return skip("somaxconn", "it is as long as a queue can be");
-    };
+    let wanted = somaxconn().saturating_add(1);
+    if wanted > BACKLOG_MAX {
+        return skip("a queue that somaxconn cuts", "it allows the longest there is");
+    }
     let raised = raise_backlog(server.pid(), port, wanted).unwrap();
     assert_eq!((raised[0].is, raised[0].cut_by), (Some(wanted - 1), Some(wanted - 1)));
 }
