@@ -14,11 +14,9 @@ use crate::descriptors::descriptors;
 use crate::facts::FactError;
 use crate::tree::Tree;
 
-use super::inet::{FAMILIES, MPTCP, Question, TCP};
 use super::namespace::Namespace;
 use super::row::Row;
 use super::source::Source;
-use super::state::State;
 
 /// Longer than this serves nobody: who waits behind 65,535 others has given up.
 pub const BACKLOG_MAX: u32 = 65_535;
@@ -122,21 +120,12 @@ fn targets(
 fn queues(tree: &Tree, pid: u32, namespace: &Namespace, port: u16) -> Vec<Target> {
     let (mut source, _) = Source::open(tree, pid, namespace);
     let told = source.is_kernel();
-    let mut queues = Vec::new();
-    for protocol in [TCP, MPTCP] {
-        for family in FAMILIES {
-            let states = State::Listen.bit();
-            let local_ports = &[port];
-            let question = Question { family, states, local_ports, ..Question::all(protocol) };
-            // A kernel without the protocol has no listeners of it.
-            let take = |row: Row| {
-                let was = told.then_some(row.send_queue);
-                queues.push(Target { number: 0, inode: row.inode, local: row.local, was });
-            };
-            source.rows(question, take).ok();
-        }
-    }
-    queues
+    let rows = source.listening_at(port).into_iter();
+    let queue = |row: Row| {
+        let was = told.then_some(row.send_queue);
+        Target { number: 0, inode: row.inode, local: row.local, was }
+    };
+    rows.map(queue).collect()
 }
 
 fn open_process(pid: u32) -> Result<OwnedFd, BacklogError> {

@@ -103,23 +103,19 @@ impl<'a> Survey<'a> {
             tried("MPTCP", self.look_at(source, MPTCP, Self::take));
         }
         if unknown.may_be("UDP") {
-            tried(
-                "UDP",
-                self.look_at(source, UDP, |survey, row, _| {
-                    survey.count(row.inode, |owned| &mut owned.udp)
-                }),
-            );
+            let look = |survey: &mut Self, row: &Row, _| {
+                survey.count(row.inode, |owned| &mut owned.udp);
+            };
+            tried("UDP", self.look_at(source, UDP, look));
         }
         if unknown.may_be("UNIX") {
             tried("Unix", self.look_at_unix(source));
         }
         if unknown.may_be("RAW") {
-            tried(
-                "raw",
-                self.look_at(source, RAW, |survey, row, _| {
-                    survey.count(row.inode, |owned| &mut owned.raw)
-                }),
-            );
+            let look = |survey: &mut Self, row: &Row, _| {
+                survey.count(row.inode, |owned| &mut owned.raw);
+            };
+            tried("raw", self.look_at(source, RAW, look));
         }
         if unknown.may_be("NETLINK") {
             let look = |inode| self.count(inode, |owned| &mut owned.netlink);
@@ -167,9 +163,7 @@ impl<'a> Survey<'a> {
     }
 
     fn look_behind_own_listeners(&mut self, source: &mut Source<'_>) -> io::Result<()> {
-        let mut ports: Vec<u16> = self.listeners.iter().map(|own| own.local.port()).collect();
-        ports.sort_unstable();
-        ports.dedup();
+        let ports = self.own_ports();
         if ports.is_empty() || ports.len() > FILTER_PORTS_MAX {
             return Ok(());
         }
@@ -183,6 +177,14 @@ impl<'a> Survey<'a> {
             })?;
         }
         Ok(())
+    }
+
+    /// The ports at which the process listens, ascending.
+    fn own_ports(&self) -> Vec<u16> {
+        let mut ports: Vec<u16> = self.listeners.iter().map(|own| own.local.port()).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
     }
 
     /// Counts a connection that is not there yet: it has no socket, and nobody holds it.
@@ -337,9 +339,7 @@ impl<'a> Survey<'a> {
     fn silence_of(&self, source: &mut Source<'_>, state: State) -> Option<Silence> {
         let is_inbound = state == State::Established;
         let of = if is_inbound { self.established_inbound } else { self.owned.tcp.get(state) };
-        let mut ports: Vec<u16> = self.listeners.iter().map(|own| own.local.port()).collect();
-        ports.sort_unstable();
-        ports.dedup();
+        let ports = self.own_ports();
         // What comes in is the crowd; a leak may be on either side.
         let local_ports = match &ports[..] {
             _ if !is_inbound => &[],
