@@ -16,6 +16,7 @@ pub mod sockets;
 pub mod tree;
 
 pub use budget::{Budget, Guarantees, Lane, Permit};
+pub use facts::OpenFiles;
 pub use raise::{RaiseError, Raised};
 pub use room::Ceiling;
 pub use tree::{Meta, Tree, printable};

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::doctor::DoctorArgs;
+
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 
 /// A push server: holds the crowd of WebSocket connections and delivers what is published.
@@ -54,6 +56,8 @@ pub(crate) enum Command {
     Checkconfig(CheckArgs),
     #[command(hide = true)]
     Defaultconfig,
+    /// What limits a process, who set it, and how to lift it; without a PID, the whole machine
+    Doctor(DoctorArgs),
     /// A crowd of clients against any WebSocket server
     Load(LoadArgs),
     #[command(hide = true)]

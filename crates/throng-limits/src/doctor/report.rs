@@ -3,7 +3,7 @@
 use super::advice::live;
 use super::checks::CHECKS;
 use super::facts::{Facts, Open, Select};
-use super::finding::{Finding, Severity, Unseen};
+use super::finding::{Evidence, Finding, Severity, Unseen};
 use super::ladder::{Bounds, Ladder, Resource, Rung};
 use super::words::{bytes, counted, grouped, limit};
 use crate::facts::OpenFiles;
@@ -48,6 +48,8 @@ pub struct Report {
     /// The worst first.
     pub findings: Vec<Finding>,
     pub open: Open,
+    /// What says where the limit comes from.
+    pub evidence: Vec<Evidence>,
     pub unseen: Vec<Unseen>,
 }
 
@@ -112,6 +114,7 @@ pub fn diagnose(facts: &Facts) -> Report {
         ladder,
         findings,
         open: facts.open.clone(),
+        evidence: facts.origin.evidence.clone(),
         unseen: facts.unseen.clone(),
     }
 }
