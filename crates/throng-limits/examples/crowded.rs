@@ -73,12 +73,12 @@ fn look(pid: u32) -> Done {
     let found = sockets(&tree, pid, Some(&open));
     let owned = found.owned.ok_or("its descriptors cannot be seen")?;
     say(&format!(
-        "{number} descriptors, {} sockets, {} connections in, {} peers, {} watched by epoll, way \
+        "{number} descriptors, {} sockets, {} connections in, {} peers, watched by epoll: {:?}, way \
          {:?}, {} waiting",
         owned.sockets,
         owned.inbound,
         owned.peers_in_all,
-        watched.by_epoll(),
+        watched.epoll,
         found.way,
         found.listeners.iter().map(|listener| listener.waiting).sum::<u32>(),
     ))

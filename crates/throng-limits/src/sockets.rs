@@ -17,7 +17,7 @@ mod survey;
 pub mod text;
 pub mod unix;
 
-pub use backlog::{BacklogError, RaisedBacklog, raise_backlog};
+pub use backlog::{BACKLOG_MAX, BacklogError, RaisedBacklog, raise_backlog};
 pub use holders::{Holder, Holders, holders_of_port};
 pub use namespace::{Namespace, Place};
 pub use row::{Row, Timer};
@@ -35,9 +35,9 @@ use inet::{Question, TCP};
 use source::Source;
 use survey::Survey;
 
-/// Connections whose silence is asked for: enough to tell a tenth from a fifth, and a hundredth of
-/// the work of asking all.
-const SAMPLE_MAX: usize = 1024;
+/// Connections whose silence is asked for: a share is right to a few in a hundred, for little of the
+/// work of asking all.
+const SAMPLE_MAX: usize = 512;
 /// Peers, upstreams and targets that are worth showing.
 const SHOWN_MAX: usize = 8;
 /// BOUNDED: listeners of one network namespace that are remembered.

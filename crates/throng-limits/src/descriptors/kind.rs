@@ -138,7 +138,9 @@ fn is_namespace(link: &[u8]) -> bool {
 #[must_use]
 pub fn socket_inode(link: &[u8]) -> Option<u32> {
     let digits = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u32::from(*byte - b'0'));
+    let append = |number: u32, byte| number.checked_mul(10)?.checked_add(digit(byte)?);
+    (!digits.is_empty()).then(|| digits.iter().try_fold(0, append))?
 }
 
 /// How many descriptors there are of each kind.

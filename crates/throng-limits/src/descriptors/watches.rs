@@ -9,62 +9,84 @@ use super::Descriptors;
 const ASKED_MAX: usize = 256;
 
 /// What is watched.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Watches {
-    /// Each epoll's number, and how many descriptors it watches.
-    pub epolls: Vec<(u32, u32)>,
-    /// Each inotify's number, and how many files it watches.
-    pub inotifies: Vec<(u32, u32)>,
+    /// Descriptors that its epolls watch, once for each.
+    pub epoll: Watched,
+    /// Files that its inotifies watch.
+    pub inotify: u64,
     /// Descriptors that were not asked, or did not answer.
     pub unknown: u32,
 }
 
+/// How many are watched by epoll.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watched {
+    Exactly(u64),
+    /// So few at most that it does not matter: less than a tenth of what the user may watch.
+    AtMost(u64),
+}
+
 impl Watches {
-    /// Descriptors that are watched by epoll, counted once for each epoll.
+    /// How many are watched by epoll; where nobody counted, how many there are at most.
     #[must_use]
     pub fn by_epoll(&self) -> u64 {
-        self.epolls.iter().map(|(_, count)| u64::from(*count)).sum()
+        match self.epoll {
+            Watched::Exactly(count) | Watched::AtMost(count) => count,
+        }
     }
+}
 
-    /// Files that are watched by inotify.
-    #[must_use]
-    pub fn by_inotify(&self) -> u64 {
-        self.inotifies.iter().map(|(_, count)| u64::from(*count)).sum()
+impl Default for Watched {
+    fn default() -> Self {
+        Self::Exactly(0)
     }
 }
 
 /// Reads what each epoll and inotify of a process watches.
+///
+/// For an epoll the kernel writes a line for each descriptor, which takes as long as everything
+/// else about them. It is spared where the limit is far away however many they are.
 #[must_use]
 pub fn watches(tree: &Tree, pid: u32, descriptors: &Descriptors) -> Watches {
-    let mut found = Watches::default();
-    let mut ask = |numbers: &[u32], word: &str| -> Vec<(u32, u32)> {
-        let mut counts = Vec::new();
+    let mut unknown = 0;
+    let mut lines = |numbers: &[u32], word: &str| {
+        let mut sum = 0;
         for (place, number) in numbers.iter().enumerate() {
-            let text = (place < ASKED_MAX)
-                .then(|| tree.read_proc(&format!("{pid}/fdinfo/{number}")).ok())
-                .flatten();
-            match text {
-                Some(text) => counts.push((*number, lines_with(&text, word))),
-                None => found.unknown = found.unknown.saturating_add(1),
+            let path = format!("{pid}/fdinfo/{number}");
+            match (place < ASKED_MAX).then(|| tree.read_proc(&path)) {
+                Some(Ok(text)) => sum += lines_with(&text, word),
+                _ => unknown += 1,
             }
         }
-        counts
+        sum
     };
-    let epolls = ask(&descriptors.epolls, "tfd:");
-    let inotifies = ask(&descriptors.inotifies, "inotify wd:");
-    found.epolls = epolls;
-    found.inotifies = inotifies;
-    found
+    let inotify = lines(&descriptors.inotifies, "inotify wd:");
+    let epolls = u64::try_from(descriptors.epolls.len()).unwrap_or(u64::MAX);
+    let most = epolls.saturating_mul(descriptors.count());
+    let allowed = tree.read_proc("sys/fs/epoll/max_user_watches");
+    let allowed: Option<u64> = allowed.ok().and_then(|text| text.trim().parse().ok());
+    let epoll = if allowed.is_some_and(|allowed| most < allowed / 10) {
+        Watched::AtMost(most)
+    } else {
+        Watched::Exactly(lines(&descriptors.epolls, "tfd:"))
+    };
+    Watches { epoll, inotify, unknown }
 }
 
 /// One line for each thing that is watched, which begins with this word.
-fn lines_with(text: &str, word: &str) -> u32 {
+fn lines_with(text: &str, word: &str) -> u64 {
     let count = text.lines().filter(|line| line.starts_with(word)).count();
-    u32::try_from(count).unwrap_or(u32::MAX)
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use rustix::event::epoll;
+
     use super::*;
 
     #[test]
@@ -79,18 +101,51 @@ mod tests {
 
     #[test]
     fn our_own_epoll_watches_what_we_gave_it() {
-        let epoll =
-            rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC).unwrap();
-        let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let (a, b) = UnixStream::pair().unwrap();
         for end in [&a, &b] {
-            let data = rustix::event::epoll::EventData::new_u64(0);
-            rustix::event::epoll::add(&epoll, end, data, rustix::event::epoll::EventFlags::IN)
-                .unwrap();
+            let data = epoll::EventData::new_u64(0);
+            epoll::add(&epoll, end, data, epoll::EventFlags::IN).unwrap();
         }
-        let pid = std::process::id();
-        let tree = Tree::live();
-        let open = super::super::descriptors(&tree, pid).unwrap();
-        let number = u32::try_from(std::os::fd::AsRawFd::as_raw_fd(&epoll)).unwrap();
-        assert!(watches(&tree, pid, &open).epolls.contains(&(number, 2)));
+        let number = u32::try_from(epoll.as_raw_fd()).unwrap();
+        let text = Tree::live().read_proc(&format!("self/fdinfo/{number}")).unwrap();
+        assert_eq!(lines_with(&text, "tfd:"), 2);
+    }
+
+    /// A process with two epolls that watch three descriptors, where the user may watch so many.
+    fn watched(allowed: &str) -> Watches {
+        let name = format!("throng-watches-{}-{}", std::process::id(), allowed.trim());
+        let dir = std::env::temp_dir().join(name);
+        let write = |path: &str, text: &str| {
+            let path = dir.join("proc").join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("7/fdinfo/4", "pos:\t0\ntfd: 5 events: 19\ntfd: 6 events: 19\n");
+        write("7/fdinfo/5", "pos:\t0\ntfd: 6 events: 19\n");
+        write("7/fdinfo/6", "inotify wd:1 ino:9e7e\n");
+        write("sys/fs/epoll/max_user_watches", allowed);
+        let descriptors = Descriptors {
+            numbers: vec![4, 5, 6],
+            epolls: vec![4, 5],
+            inotifies: vec![6, 7],
+            ..Descriptors::default()
+        };
+        let found = watches(&Tree::at(dir.join("proc"), dir.join("root")), 7, &descriptors);
+        std::fs::remove_dir_all(&dir).unwrap();
+        found
+    }
+
+    #[test]
+    fn epolls_are_counted_where_the_limit_is_near() {
+        let near = watched("20\n");
+        assert_eq!(near.epoll, Watched::Exactly(3));
+        assert_eq!((near.inotify, near.unknown), (1, 1));
+        assert_eq!(watched("garbage").epoll, Watched::Exactly(3));
+    }
+
+    #[test]
+    fn epolls_are_not_counted_where_the_limit_is_far() {
+        assert_eq!(watched("5000000\n").epoll, Watched::AtMost(6));
     }
 }

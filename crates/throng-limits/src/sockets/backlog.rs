@@ -14,10 +14,9 @@ use crate::descriptors::descriptors;
 use crate::facts::FactError;
 use crate::tree::Tree;
 
-use super::inet::{FAMILIES, MPTCP, Question, TCP};
 use super::namespace::Namespace;
+use super::row::Row;
 use super::source::Source;
-use super::state::State;
 
 /// Longer than this serves nobody: who waits behind 65,535 others has given up.
 pub const BACKLOG_MAX: u32 = 65_535;
@@ -46,8 +45,8 @@ pub enum BacklogError {
     #[error("process {pid} is gone")]
     Gone { pid: u32 },
     #[error(
-        "not allowed to copy a descriptor of process {pid}: run as root (CAP_SYS_PTRACE; a \
-         container or kernel.yama.ptrace_scope=3 may keep even root from it)"
+        "not allowed to copy a descriptor of process {pid}: run as root (it takes CAP_SYS_PTRACE, \
+         which a container may lack, and kernel.yama.ptrace_scope below 3)"
     )]
     NotAllowed { pid: u32 },
     #[error("this kernel cannot copy descriptors of other processes: Linux 5.6 or newer can")]
@@ -103,12 +102,10 @@ fn targets(
     namespace: &Namespace,
     port: u16,
 ) -> Result<Vec<Target>, BacklogError> {
-    let open = descriptors(tree, pid).map_err(|source| {
-        if source.is_gone() {
-            BacklogError::Gone { pid }
-        } else {
-            BacklogError::Unseen { pid, source }
-        }
+    let open = descriptors(tree, pid).map_err(|source| match source {
+        source if source.is_gone() => BacklogError::Gone { pid },
+        source if source.is_denied() => BacklogError::NotAllowed { pid },
+        source => BacklogError::Unseen { pid, source },
     })?;
     let mut targets = queues(tree, pid, namespace, port);
     targets.retain_mut(|target| {
@@ -123,20 +120,12 @@ fn targets(
 fn queues(tree: &Tree, pid: u32, namespace: &Namespace, port: u16) -> Vec<Target> {
     let (mut source, _) = Source::open(tree, pid, namespace);
     let told = source.is_kernel();
-    let mut queues = Vec::new();
-    for protocol in [TCP, MPTCP] {
-        for family in FAMILIES {
-            let states = State::Listen.bit();
-            let local_ports = &[port];
-            let question = Question { family, states, local_ports, ..Question::all(protocol) };
-            // A kernel without the protocol has no listeners of it.
-            let _ = source.rows(question, |row| {
-                let was = told.then_some(row.send_queue);
-                queues.push(Target { number: 0, inode: row.inode, local: row.local, was });
-            });
-        }
-    }
-    queues
+    let rows = source.listening_at(port).into_iter();
+    let queue = |row: Row| {
+        let was = told.then_some(row.send_queue);
+        Target { number: 0, inode: row.inode, local: row.local, was }
+    };
+    rows.map(queue).collect()
 }
 
 fn open_process(pid: u32) -> Result<OwnedFd, BacklogError> {

@@ -9,10 +9,8 @@ use rustix::fs::{Mode, OFlags, RawDir, open, readlinkat_raw};
 use crate::descriptors::socket_inode;
 use crate::tree::Tree;
 
-use super::inet::{FAMILIES, MPTCP, Question, TCP};
 use super::namespace::{Namespace, Place};
 use super::source::Source;
-use super::state::State;
 
 /// A server opens its listeners before its clients come, so they are among the first.
 const FIRST_LOOK: usize = 64;
@@ -20,8 +18,6 @@ const FIRST_LOOK: usize = 64;
 const DESCRIPTORS_MAX: usize = 2 << 20;
 /// BOUNDED: network namespaces that are searched; a machine has one, and one for each container.
 const NAMESPACES_MAX: usize = 256;
-/// BOUNDED: listeners of one port, as a server with `SO_REUSEPORT` has one for each thread.
-const INODES_MAX: usize = 1 << 12;
 
 /// A process that has a listener of the port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,7 +50,12 @@ pub fn holders_of_port(tree: &Tree, port: u16) -> Holders {
     let mut searched: Vec<String> = Vec::new();
     // This process is the first to be asked, as its namespace is ours.
     for pid in std::iter::once(std::process::id()).chain(pids.iter().copied()) {
-        let Ok(link) = tree.link_proc(&format!("{pid}/ns/net")) else { continue };
+        let link = match tree.link_proc(&format!("{pid}/ns/net")) {
+            Ok(link) => link,
+            // In a copy that does not say, each process is a namespace of its own.
+            Err(_) if !tree.is_live() && pids.contains(&pid) => pid.to_string(),
+            Err(_) => continue,
+        };
         if searched.contains(&link) || searched.len() == NAMESPACES_MAX {
             continue;
         }
@@ -74,20 +75,8 @@ pub fn holders_of_port(tree: &Tree, port: u16) -> Holders {
 /// The inodes of the sockets that listen on a port, ascending.
 fn listening(tree: &Tree, pid: u32, namespace: &Namespace, port: u16) -> Vec<u32> {
     let (mut source, _) = Source::open(tree, pid, namespace);
-    let mut inodes = Vec::new();
-    for protocol in [TCP, MPTCP] {
-        for family in FAMILIES {
-            let states = State::Listen.bit();
-            let local_ports = &[port];
-            let question = Question { family, states, local_ports, ..Question::all(protocol) };
-            // A kernel without the protocol has no sockets of it.
-            let _ = source.rows(question, |row| {
-                if inodes.len() < INODES_MAX {
-                    inodes.push(row.inode);
-                }
-            });
-        }
-    }
+    let rows = source.listening_at(port);
+    let mut inodes: Vec<u32> = rows.iter().map(|row| row.inode).collect();
     inodes.sort_unstable();
     inodes
 }
@@ -158,7 +147,7 @@ fn holdings(tree: &Tree, pid: u32, most: usize, inodes: &[u32]) -> io::Result<Ve
     }
     // Into a copy goes only what was found.
     for holder in &found {
-        let _ = tree.link_proc(&format!("{pid}/fd/{}", holder.number));
+        tree.link_proc(&format!("{pid}/fd/{}", holder.number)).ok();
     }
     Ok(found)
 }

@@ -65,11 +65,14 @@ impl Question<'_> {
         let protocol = u8::try_from(self.protocol).unwrap_or_default();
         let mut request = vec![self.family, protocol, ext, 0];
         request.extend(self.states.to_ne_bytes());
-        request.extend([0; 48]);
+        // One port is compared before anything else is done with a socket; more take a program.
+        let port = if let [port] = self.local_ports { *port } else { 0 };
+        request.extend(port.to_be_bytes());
+        request.extend([0; 46]);
         if protocol == 0 {
             attach(&mut request, PROTOCOL, &u32::from(self.protocol).to_ne_bytes());
         }
-        if !self.local_ports.is_empty() {
+        if self.local_ports.len() > 1 {
             attach(&mut request, BYTECODE, &filter(self.local_ports));
         }
         request
@@ -109,11 +112,6 @@ fn filter(ports: &[u16]) -> Vec<u8> {
 fn push(program: &mut Vec<u8>, code: u8, yes: u8, no: u16) {
     program.extend([code, yes]);
     program.extend(no.to_ne_bytes());
-}
-
-/// The inode of the socket that a message is about: enough to decide whether it matters.
-pub(crate) fn inode(message: &[u8]) -> Option<u32> {
-    word(message, 68)
 }
 
 /// A message as a row; none when it is cut short, or of a kind we do not know.

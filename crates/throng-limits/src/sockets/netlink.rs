@@ -90,11 +90,7 @@ fn read_datagram(
                 }
                 return Ok(ControlFlow::Break(()));
             }
-            BY_FAMILY => {
-                if each(body).is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-            }
+            BY_FAMILY if each(body).is_break() => return Ok(ControlFlow::Break(())),
             _ => {}
         }
     }

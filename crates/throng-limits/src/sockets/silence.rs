@@ -98,7 +98,7 @@ pub(super) fn kept(samples: &[Sample]) -> String {
     for Sample { inode, state, spoken } in samples {
         let bytes = spoken.bytes_received.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
         // Writing to a string does not fail.
-        let _ = writeln!(
+        writeln!(
             text,
             "{inode} {} {} {} {} {} {bytes}",
             state.number(),
@@ -106,7 +106,8 @@ pub(super) fn kept(samples: &[Sample]) -> String {
             spoken.received_ms,
             spoken.heard_ms,
             spoken.unacked,
-        );
+        )
+        .ok();
     }
     text
 }

@@ -12,7 +12,7 @@ use crate::descriptors::{Holding, socket_inode};
 use crate::facts::FactError;
 use crate::tree::Tree;
 
-use super::inet::{self, Question, RAW, TCP, UDP};
+use super::inet::{self, MPTCP, Question, RAW, TCP, UDP};
 use super::namespace::Namespace;
 use super::netlink::Line;
 use super::row::Row;
@@ -23,6 +23,9 @@ use super::unix::{self, Family, UnixRow};
 
 /// BOUNDED: rows of one table that a copy keeps; as text they are within what a tree reads back.
 const ROWS_KEPT_MAX: usize = 400_000;
+
+/// BOUNDED: listeners of one port, as a server with `SO_REUSEPORT` has one for each thread.
+const SAME_PORT_MAX: usize = 1 << 12;
 
 /// What the kernel's text has no room for, in files of our own beside it in a captured tree.
 const UNIX_KEPT: &str = "throng-unix";
@@ -90,8 +93,28 @@ impl<'a> Source<'a> {
             row.state.bit() & question.states != 0
                 && (ports.is_empty() || ports.contains(&row.local.port()))
         };
-        text::rows(&*self.text(name)?).filter(wanted).for_each(each);
+        text::rows(&self.text(name)?).filter(wanted).for_each(each);
         Ok(())
+    }
+
+    /// The sockets that listen on a port.
+    pub(super) fn listening_at(&mut self, port: u16) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for protocol in [TCP, MPTCP] {
+            for family in inet::FAMILIES {
+                let states = State::Listen.bit();
+                let local_ports = &[port];
+                let question = Question { family, states, local_ports, ..Question::all(protocol) };
+                let take = |row: Row| {
+                    if rows.len() < SAME_PORT_MAX {
+                        rows.push(row);
+                    }
+                };
+                // A kernel without the protocol has no sockets of it.
+                self.rows(question, take).ok();
+            }
+        }
+        rows
     }
 
     /// All Unix sockets.
@@ -110,7 +133,7 @@ impl<'a> Source<'a> {
             unix::kept_rows(&text).for_each(each);
             return Ok(());
         }
-        unix::rows(&*self.text("unix")?).for_each(each);
+        unix::rows(&self.text("unix")?).for_each(each);
         Ok(())
     }
 
@@ -141,7 +164,11 @@ impl<'a> Source<'a> {
     ) -> io::Result<Vec<Sample>> {
         let mut samples = Vec::new();
         if !self.is_kernel() {
-            let text = self.text(SAMPLES_KEPT)?;
+            // A copy keeps both families together.
+            let text = match question.family {
+                inet::V4 => self.text(SAMPLES_KEPT)?,
+                _ => return Ok(samples),
+            };
             let wanted =
                 |sample: &Sample| sample.state.bit() & question.states != 0 && mine(sample.inode);
             samples.extend(silence::kept_rows(&text).filter(wanted).take(most));
@@ -231,7 +258,7 @@ impl<'a> Source<'a> {
 
     /// Whether descriptors can be asked, and need not be known from a copy.
     fn is_asked(&self) -> bool {
-        self.tree.is_live() && !(self.tree.is_recording() && !self.is_kernel())
+        self.tree.is_live() && (self.is_kernel() || !self.tree.is_recording())
     }
 
     /// A text of the process's `/proc/PID/net`; read once where the kernel answers nothing else.

@@ -103,23 +103,19 @@ impl<'a> Survey<'a> {
             tried("MPTCP", self.look_at(source, MPTCP, Self::take));
         }
         if unknown.may_be("UDP") {
-            tried(
-                "UDP",
-                self.look_at(source, UDP, |survey, row, _| {
-                    survey.count(row.inode, |owned| &mut owned.udp)
-                }),
-            );
+            let look = |survey: &mut Self, row: &Row, _| {
+                survey.count(row.inode, |owned| &mut owned.udp);
+            };
+            tried("UDP", self.look_at(source, UDP, look));
         }
         if unknown.may_be("UNIX") {
             tried("Unix", self.look_at_unix(source));
         }
         if unknown.may_be("RAW") {
-            tried(
-                "raw",
-                self.look_at(source, RAW, |survey, row, _| {
-                    survey.count(row.inode, |owned| &mut owned.raw)
-                }),
-            );
+            let look = |survey: &mut Self, row: &Row, _| {
+                survey.count(row.inode, |owned| &mut owned.raw);
+            };
+            tried("raw", self.look_at(source, RAW, look));
         }
         if unknown.may_be("NETLINK") {
             let look = |inode| self.count(inode, |owned| &mut owned.netlink);
@@ -167,19 +163,38 @@ impl<'a> Survey<'a> {
     }
 
     fn look_behind_own_listeners(&mut self, source: &mut Source<'_>) -> io::Result<()> {
-        let mut ports: Vec<u16> = self.listeners.iter().map(|own| own.local.port()).collect();
-        ports.sort_unstable();
-        ports.dedup();
+        let ports = self.own_ports();
         if ports.is_empty() || ports.len() > FILTER_PORTS_MAX {
             return Ok(());
         }
         // No process holds what is in TIME_WAIT.
-        let states = u32::MAX & !State::Listen.bit() & !State::TimeWait.bit() & !State::Bound.bit();
+        let states = !(State::Listen.bit() | State::TimeWait.bit() | State::Bound.bit());
         for family in self.families.clone() {
             let question = Question { family, states, local_ports: &ports, ..Question::all(TCP) };
-            source.rows(question, |row| self.take(&row, family))?;
+            source.rows(question, |row| {
+                self.count_request(&row);
+                self.take(&row, family);
+            })?;
         }
         Ok(())
+    }
+
+    /// The ports at which the process listens, ascending.
+    fn own_ports(&self) -> Vec<u16> {
+        let mut ports: Vec<u16> = self.listeners.iter().map(|own| own.local.port()).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
+    /// Counts a connection that is not there yet: it has no socket, and nobody holds it.
+    fn count_request(&mut self, row: &Row) {
+        if matches!(row.state, State::SynReceived | State::Requested) && row.inode == 0 {
+            let behind = |own: &&mut Listener| own.local.port() == row.local.port();
+            if let Some(listener) = self.listeners.iter_mut().find(behind) {
+                listener.requested = listener.requested.saturating_add(1);
+            }
+        }
     }
 
     fn look_at_all_tcp(&mut self, source: &mut Source<'_>) -> io::Result<()> {
@@ -222,12 +237,6 @@ impl<'a> Survey<'a> {
 
     /// Counts a TCP socket, if it is the process's.
     fn take(&mut self, row: &Row, family: u8) {
-        if matches!(row.state, State::SynReceived | State::Requested) && row.inode == 0 {
-            let behind = |own: &&mut Listener| own.local.port() == row.local.port();
-            if let Some(listener) = self.listeners.iter_mut().find(behind) {
-                listener.requested = listener.requested.saturating_add(1);
-            }
-        }
         if !self.find(row.inode) {
             return;
         }
@@ -330,9 +339,7 @@ impl<'a> Survey<'a> {
     fn silence_of(&self, source: &mut Source<'_>, state: State) -> Option<Silence> {
         let is_inbound = state == State::Established;
         let of = if is_inbound { self.established_inbound } else { self.owned.tcp.get(state) };
-        let mut ports: Vec<u16> = self.listeners.iter().map(|own| own.local.port()).collect();
-        ports.sort_unstable();
-        ports.dedup();
+        let ports = self.own_ports();
         // What comes in is the crowd; a leak may be on either side.
         let local_ports = match &ports[..] {
             _ if !is_inbound => &[],

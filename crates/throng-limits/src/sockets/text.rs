@@ -22,7 +22,7 @@ pub fn table(rows: &[Row]) -> String {
     let mut text = String::from(HEADING);
     for (number, row) in rows.iter().enumerate() {
         // Writing to a string does not fail.
-        let _ = writeln!(
+        writeln!(
             text,
             "{number:4}: {} {} {:02X} {:08X}:{:08X} {:02X}:00000000 00000000 {:5}        0 {}",
             Hexadecimal(row.local),
@@ -33,7 +33,8 @@ pub fn table(rows: &[Row]) -> String {
             row.timer.number(),
             row.uid,
             row.inode,
-        );
+        )
+        .ok();
     }
     text
 }

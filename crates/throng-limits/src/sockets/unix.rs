@@ -142,8 +142,8 @@ pub fn kept(rows: &[UnixRow]) -> String {
         let listens = u8::from(row.listens);
         let path: String = row.path.replace(['\n', '\r'], "\u{fffd}");
         // Writing to a string does not fail.
-        let _ =
-            writeln!(text, "{} {listens} {} {} {backlog} {path}", row.inode, row.peer, row.waiting);
+        writeln!(text, "{} {listens} {} {} {backlog} {path}", row.inode, row.peer, row.waiting)
+            .ok();
     }
     text
 }
