@@ -118,7 +118,9 @@ pub fn proxies(tree: &Tree) -> Vec<Proxy> {
             let children = running.iter().filter(|one| one.parent == master.pid);
             // Who shuts down says so, and takes nobody.
             let children = children.filter(|one| {
-                !one.arguments.first().is_some_and(|title| title.contains("shutting down") || title.contains("cache"))
+                !one.arguments
+                    .first()
+                    .is_some_and(|title| title.contains("shutting down") || title.contains("cache"))
             });
             let mut workers: Vec<u32> = children.map(|one| one.pid).collect();
             if workers.is_empty() {
@@ -143,7 +145,8 @@ fn nginx(tree: &Tree, master: &Identity, workers: Vec<u32>) -> Option<Proxy> {
         Some(said) => (said.value, format!("{}:{}", said.file.display(), said.line)),
         None => (CONNECTIONS_DEFAULT, format!("{file} (unset: {CONNECTIONS_DEFAULT})")),
     };
-    let mut targets: Vec<u16> = config.targets.iter().filter_map(|target| port_of(target)).collect();
+    let mut targets: Vec<u16> =
+        config.targets.iter().filter_map(|target| port_of(target)).collect();
     targets.dedup();
     targets.truncate(TARGETS_MAX);
     let mut apply = "nginx".to_owned();
@@ -195,8 +198,18 @@ pub struct Haproxy {
 #[must_use]
 pub fn parse_haproxy(text: &str) -> Haproxy {
     const SECTIONS: [&str; 12] = [
-        "global", "defaults", "frontend", "backend", "listen", "peers", "resolvers", "userlist",
-        "mailers", "program", "cache", "ring",
+        "global",
+        "defaults",
+        "frontend",
+        "backend",
+        "listen",
+        "peers",
+        "resolvers",
+        "userlist",
+        "mailers",
+        "program",
+        "cache",
+        "ring",
     ];
     let mut config = Haproxy::default();
     let mut section = "";
@@ -205,7 +218,9 @@ pub fn parse_haproxy(text: &str) -> Haproxy {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
             [name, ..] if SECTIONS.contains(name) => section = name,
-            ["maxconn", number, ..] if matches!(section, "global" | "defaults" | "frontend" | "listen") => {
+            ["maxconn", number, ..]
+                if matches!(section, "global" | "defaults" | "frontend" | "listen") =>
+            {
                 if let Ok(number) = number.parse::<u64>()
                     && config.maxconn.is_none_or(|(lowest, _)| number < lowest)
                 {
@@ -235,7 +250,10 @@ fn redis(tree: &Tree, facts: &Facts) -> Cap {
         used: facts.connections(),
         cost_milli: 1000,
         there_are: facts.connections(),
-        at: printable(&said.map_or_else(|| format!("{file} (unset: {REDIS_CLIENTS})"), |(_, line)| format!("{file}:{line}"))),
+        at: printable(&said.map_or_else(
+            || format!("{file} (unset: {REDIS_CLIENTS})"),
+            |(_, line)| format!("{file}:{line}"),
+        )),
         apply: "redis-cli config set maxclients N raises it without a restart".to_owned(),
     }
 }
@@ -253,7 +271,11 @@ pub fn parse_redis(text: &str) -> Option<(u64, usize)> {
 
 /// What a program was told: its arguments, also where it has made one text of them.
 fn told(who: &Identity) -> Vec<String> {
-    who.arguments.iter().flat_map(|argument| argument.split_whitespace()).map(str::to_owned).collect()
+    who.arguments
+        .iter()
+        .flat_map(|argument| argument.split_whitespace())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn after(words: &[String], flag: &str) -> Option<String> {
@@ -262,7 +284,11 @@ fn after(words: &[String], flag: &str) -> Option<String> {
 }
 
 fn joined(prefix: &str, file: &str) -> String {
-    if file.starts_with('/') { file.to_owned() } else { format!("{}/{file}", prefix.trim_end_matches('/')) }
+    if file.starts_with('/') {
+        file.to_owned()
+    } else {
+        format!("{}/{file}", prefix.trim_end_matches('/'))
+    }
 }
 
 /// The port in `http://127.0.0.1:8888/path`, `127.0.0.1:8888` or `[::1]:8888`.

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use throng_limits::OpenFiles;
 use throng_limits::doctor::facts::Open;
 use throng_limits::doctor::machine::Machine;
-use throng_limits::doctor::{Bounds, Evidence, Finding, Report, Rung, Unit, Unseen};
+use throng_limits::doctor::{Bounds, Evidence, Finding, Report, Rung, Severity, Unit, Unseen};
+
+use super::chain::Hop;
 
 /// Raised when a field is renamed or removed.
 pub(super) const VERSION: u32 = 1;
@@ -25,6 +27,27 @@ pub(super) fn processes(reports: &[Report]) -> Value {
     let all: Vec<Value> = reports.iter().map(of).collect();
     let severity = reports.first().map(|worst| worst.severity.name());
     json!({"version": VERSION, "kind": "processes", "severity": severity, "processes": all})
+}
+
+/// The way of a connection through proxies, and everybody on it, the worst first.
+pub(super) fn along(
+    hops: &[Hop],
+    reports: &[&Report],
+    severity: Severity,
+    fits: Option<bool>,
+) -> Value {
+    let chain: Vec<Value> = hops
+        .iter()
+        .map(|hop| {
+            let pids: Vec<u32> = hop.reports.iter().map(|report| report.pid).collect();
+            json!({"name": hop.name, "users": hop.users.and_then(number), "by": hop.by, "pids": pids})
+        })
+        .collect();
+    let all: Vec<Value> = reports.iter().map(|&report| of(report)).collect();
+    json!({
+        "version": VERSION, "kind": "processes", "severity": severity.name(),
+        "chain": chain, "fits": fits, "processes": all,
+    })
 }
 
 /// The machine.

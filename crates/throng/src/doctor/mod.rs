@@ -3,6 +3,7 @@
 mod args;
 mod capture;
 mod ceiling;
+mod chain;
 mod diff;
 mod json;
 mod machine;
@@ -15,7 +16,10 @@ mod watch;
 use std::io::Write;
 
 use throng_limits::Tree;
+use throng_limits::doctor::facts::{Cap, Facts};
 use throng_limits::doctor::{Ask, Report, Severity, diagnose, gather, machine as found};
+use throng_limits::facts::FactError;
+use throng_server::control;
 
 pub(crate) use args::DoctorArgs;
 
@@ -80,7 +84,7 @@ fn chosen(args: &DoctorArgs, tree: &Tree) -> Result<Option<Vec<u32>>, Failure> {
 
 /// The diagnosis of one process.
 fn examined(tree: &Tree, pid: u32, ask: &Ask) -> Result<Report, Failure> {
-    let facts = gather(tree, pid, ask).map_err(|error| {
+    let facts = gathered(tree, pid, ask).map_err(|error| {
         if error.is_gone() {
             return Failure::could_not_run(format!(
                 "no process has the number {pid}: it is gone, or never was"
@@ -89,6 +93,38 @@ fn examined(tree: &Tree, pid: u32, ask: &Ask) -> Result<Report, Failure> {
         Failure::could_not_run(visible(&error.to_string()))
     })?;
     Ok(diagnose(&facts))
+}
+
+/// The facts about a process; of a throng also what it allows itself.
+fn gathered(tree: &Tree, pid: u32, ask: &Ask) -> Result<Facts, FactError> {
+    let mut facts = gather(tree, pid, ask)?;
+    if tree.is_live() && facts.who.program() == "throng" {
+        facts.caps.extend(own(pid));
+    }
+    Ok(facts)
+}
+
+/// What a running throng says it has room for.
+fn own(pid: u32) -> Option<Cap> {
+    // One that does not answer is diagnosed like anything else.
+    let server = control::find(Some(pid)).ok()?;
+    let status: control::Status = control::ask(&server, &control::Question::Status).ok()?;
+    let control::Clients { open, ceiling, connection_limit, .. } = status.clients;
+    let limited = connection_limit > 0 && connection_limit < ceiling;
+    let (option, limit, apply) = if limited {
+        ("client.connection_limit", connection_limit, "throng restart")
+    } else {
+        ("its budget of clients", ceiling, "it follows the limit on open files: raise that")
+    };
+    Some(Cap {
+        option: option.to_owned(),
+        limit,
+        used: open,
+        cost_milli: 1000,
+        there_are: open,
+        at: "throng status".to_owned(),
+        apply: apply.to_owned(),
+    })
 }
 
 /// Exit status 1 where something is wrong.

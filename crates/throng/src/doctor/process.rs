@@ -1,15 +1,16 @@
 //! One process, or several of which the worst is the verdict.
 
+use std::cmp::Reverse;
 use std::io::Write;
 
 use throng_limits::Tree;
 use throng_limits::doctor::words::{grouped, limit};
-use throng_limits::doctor::{Ask, Report};
+use throng_limits::doctor::{Ask, Report, Severity};
 use throng_limits::sockets::holders_of_port;
 
-use super::screen::screen;
+use super::screen::{labelled, screen};
 use super::style::Style;
-use super::{DoctorArgs, ended, examined, json};
+use super::{DoctorArgs, chain, ended, examined, json};
 use crate::failure::Failure;
 use crate::table::{Align, table};
 
@@ -25,8 +26,10 @@ pub(super) fn run(
     style: Style,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let ask = Ask { need: args.need, ..Ask::default() };
-    let reports = examine(tree, pids, &ask)?;
+    if args.port.is_some() {
+        return along(args, tree, pids, style, out);
+    }
+    let reports = examine(tree, pids, &Ask { need: args.need, ..Ask::default() })?;
     let worst = &reports[0];
     if args.json {
         let value =
@@ -35,10 +38,48 @@ pub(super) fn run(
         return ended(worst.severity);
     }
     if reports.len() > 1 {
-        write!(out, "{}\n", listed(&reports, style))?;
+        writeln!(out, "{}", listed(&reports, style))?;
     }
     write!(out, "{}", screen(worst, style))?;
     ended(worst.severity)
+}
+
+/// Who listens on a port and who stands behind: which of them binds first.
+fn along(
+    args: &DoctorArgs,
+    tree: &Tree,
+    pids: &[u32],
+    style: Style,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let hops = chain::follow(tree, pids, args.need)?;
+    let judged = args.need.and_then(|need| chain::judged(&hops, need));
+    let mut reports: Vec<&Report> = hops.iter().flat_map(|hop| &hop.reports).collect();
+    let narrowest = chain::narrowest(&hops).and_then(|hop| hop.reports.first()).map(|one| one.pid);
+    // Equally bad: the one that binds first.
+    reports.sort_by_key(|report| (Reverse(report.severity), Some(report.pid) != narrowest));
+    let Some(worst) = reports.first() else {
+        return Err(Failure::could_not_run("no process to look at"));
+    };
+    let short = judged.as_ref().is_some_and(|(fits, _)| !fits);
+    let severity = if short { worst.severity.max(Severity::Tight) } else { worst.severity };
+    if args.json {
+        let value = json::along(&hops, &reports, severity, judged.as_ref().map(|(fits, _)| *fits));
+        writeln!(out, "{}", crate::text::json(&value)?)?;
+        return ended(severity);
+    }
+    if hops.len() > 1 {
+        writeln!(out, "{}", labelled("chain", &chain::words(&hops)).join("\n"))?;
+        for (_, text) in &judged {
+            writeln!(out, "{}", labelled("need", text).join("\n"))?;
+        }
+        writeln!(out)?;
+    } else if reports.len() > 1 {
+        let all: Vec<Report> = reports.iter().map(|&report| report.clone()).collect();
+        writeln!(out, "{}", listed(&all, style))?;
+    }
+    write!(out, "{}", screen(worst, style))?;
+    ended(severity)
 }
 
 /// The diagnoses of some processes, the worst first. Who left meanwhile is left out.
@@ -57,7 +98,7 @@ pub(super) fn examine(tree: &Tree, pids: &[u32], ask: &Ask) -> Result<Vec<Report
     reports.sort_by_key(|report| {
         // Equally bad: who has listeners or connections is what one asked for.
         let serves = !report.open.listeners.is_empty() || report.connections > 0;
-        (std::cmp::Reverse(report.severity), !serves, report.more.unwrap_or(u64::MAX), report.pid)
+        (Reverse(report.severity), !serves, report.more.unwrap_or(u64::MAX), report.pid)
     });
     if reports.is_empty() {
         Err(Failure::could_not_run("no process to look at"))

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use throng_limits::Tree;
 use throng_limits::doctor::gather::sample;
 use throng_limits::doctor::words::{grouped, limit};
-use throng_limits::doctor::{Ask, Report, diagnose, gather};
+use throng_limits::doctor::{Ask, Report, diagnose};
 use throng_limits::growth::{History, trend};
 
 use super::screen::screen;
 use super::style::Style;
-use super::{DoctorArgs, chosen, ended, examined, json};
+use super::{DoctorArgs, chosen, ended, examined, gathered, json};
 use crate::failure::Failure;
 
 /// The shortest and the longest time between two looks.
@@ -87,7 +87,7 @@ impl Watched {
         if let Some(sample) = sample(tree, self.pid, at_ms) {
             self.history.add(sample);
         }
-        let Ok(mut facts) = gather(tree, self.pid, &ask) else {
+        let Ok(mut facts) = gathered(tree, self.pid, &ask) else {
             return examined(tree, self.pid, &ask);
         };
         let free = facts.ceiling().saturating_sub(facts.used().unwrap_or(0));

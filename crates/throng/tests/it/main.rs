@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod control;
+mod doctor;
 mod full;
 mod server;
 mod stuck_log;
