@@ -27,6 +27,7 @@ pub use fix::Fix;
 pub use keeper::Kind as KeeperKind;
 pub use launcher::Launcher;
 pub use lineage::Relative;
+pub(crate) use lineage::lineage;
 pub use remark::{Kind as RemarkKind, Remark};
 pub use source::Evidence;
 pub use unit::Scope;
@@ -38,6 +39,7 @@ use crate::facts::{FactError, OpenFiles};
 use crate::{Tree, printable};
 use blame::{Half, blame};
 use gather::{Facts, gather};
+pub(crate) use gather::{Keeping, keeping};
 
 /// Where a limit comes from.
 #[derive(Debug, Clone)]

@@ -189,7 +189,7 @@ pub(crate) fn backlog() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use throng_limits::facts::launcher::{Ancestor, Launcher};
+    use throng_limits::room::{Ancestor, Launcher};
 
     fn room(descriptors: u64) -> Room {
         let limit = OpenFiles { soft: descriptors, hard: descriptors };

@@ -5,14 +5,12 @@ pub mod counters;
 pub mod elf;
 pub mod identity;
 pub mod kernel;
-pub mod launcher;
 pub mod limits;
 pub mod listener;
 pub mod netstat;
 pub mod nginx;
 pub mod process;
 pub mod sockstat;
-pub mod supervisord;
 pub mod waiting;
 
 pub use cgroup::Cgroup;

@@ -136,8 +136,10 @@ impl Facts {
         ];
         let mut summary =
             format!("minfds={wanted} in [supervisord] of {file}; counts from its next full start");
-        if wanted > process.limit.hard && !(process.uid == 0 && process.may_raise) {
+        if wanted > process.limit.hard && !process.raises {
             summary = format!("a hard limit of {wanted} for what starts supervisord; {summary}");
+            // Where this is refused nothing has been stopped yet.
+            steps.insert(0, format!("ulimit -n {wanted}"));
             mind.push(format!(
                 "supervisord inherits a hard limit of {} and may not raise it: raise that first, or it \
                  does not start",

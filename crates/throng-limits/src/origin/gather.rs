@@ -9,7 +9,7 @@ use super::limits_conf::{Applied, FD_SETSIZE, LimitsConf, Opening, Power, Varian
 use super::lineage::{Relative, lineage};
 use super::pam_stack::{self, Limits, Stack};
 use super::source::{Disk, Evidence, Source};
-use super::supervisord::Supervisord;
+use super::supervisord::{MINFDS, Minfds, Supervisord};
 use super::unit::{self, Scope, Unit};
 use crate::Tree;
 use crate::facts::OpenFiles;
@@ -136,7 +136,7 @@ pub(crate) fn gather(tree: &Tree, pid: u32) -> Option<Facts> {
         has_systemd,
         variant: scene.variant,
         unit: unit.map(|(name, scope)| scene.meant(&name, scope, has_systemd, &account)),
-        supervisord: scene.supervisord(tree),
+        supervisord: running_supervisord(tree, disk, &line),
         keeper: scene.keeper(tree, &launcher),
         sessions: scene.sessions(&launcher, &account),
         login: scene.session("sshd", account.clone(), None, own.limit),
@@ -148,6 +148,43 @@ pub(crate) fn gather(tree: &Tree, pid: u32) -> Option<Facts> {
         unseen,
         line,
     })
+}
+
+/// What keeps a process running, without a word about how: all that a start line needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Keeping {
+    /// Where in the line, what it wants at least, and the file that says so or could.
+    pub(crate) supervisord: Option<(usize, u64, Option<String>)>,
+    pub(crate) container: bool,
+    pub(crate) unit: Option<(String, Scope)>,
+}
+
+/// Reads what keeps the first process of a line running.
+pub(crate) fn keeping(tree: &Tree, line: &[Relative]) -> Keeping {
+    let cgroup = line.first().and_then(|own| tree.read_proc(&format!("{}/cgroup", own.pid)).ok());
+    let cgroup = cgroup.unwrap_or_default();
+    let disk = Disk::machine(tree);
+    let marks = Marks::default();
+    let signs = Signs { line, cgroup: &cgroup, marks: &marks, inside: inside(disk) };
+    let supervisord = running_supervisord(tree, disk, line).map(|(at, it)| {
+        let minfds = match it.minfds {
+            Minfds::Written { value, .. } | Minfds::Argument(value) => value,
+            Minfds::Unset | Minfds::Malformed(_) | Minfds::Unseen => MINFDS,
+        };
+        (at, minfds, it.path().map(str::to_owned))
+    });
+    let container = launcher::container(signs).is_some();
+    Keeping { supervisord, container, unit: unit::unit_of(&cgroup) }
+}
+
+fn running_supervisord(
+    tree: &Tree,
+    disk: Disk<'_>,
+    line: &[Relative],
+) -> Option<(usize, Supervisord)> {
+    let (at, process) = line.iter().enumerate().skip(1).find(|(_, each)| is_supervisord(each))?;
+    let cwd = tree.link_proc(&format!("{}/cwd", process.pid)).ok();
+    Some((at, Supervisord::read(disk, &process.cmdline, cwd.as_deref())))
 }
 
 /// What all readings of one diagnosis share.
@@ -298,13 +335,6 @@ impl Scene<'_> {
         });
         let script = lines.clone().find(|line| sets_limit(&line.text)).cloned();
         (opens, script)
-    }
-
-    fn supervisord(&self, tree: &Tree) -> Option<(usize, Supervisord)> {
-        let (at, process) =
-            self.line.iter().enumerate().skip(1).find(|(_, each)| is_supervisord(each))?;
-        let cwd = tree.link_proc(&format!("{}/cwd", process.pid)).ok();
-        Some((at, Supervisord::read(self.disk, &process.cmdline, cwd.as_deref())))
     }
 
     fn keeper(&self, tree: &Tree, launcher: &Launcher) -> Option<Service> {

@@ -24,7 +24,10 @@ pub struct Relative {
     pub started_s: Option<i64>,
     /// Its command line, as it may be shown.
     pub cmdline: Vec<String>,
+    /// Whether a program that root owns and this one starts could raise a hard limit.
     pub may_raise: bool,
+    /// Whether it could itself, as it is.
+    pub raises: bool,
 }
 
 /// The process itself, then its parent, and so on; ends where one cannot be seen.
@@ -51,14 +54,18 @@ fn relative(tree: &Tree, pid: u32, booted_s: Option<i64>) -> Option<(Relative, O
     let started_s = booted_s.zip(ticks).map(|(booted, ticks)| booted + ticks / TICKS_PER_SECOND);
     let cmdline = read("cmdline");
     let words = cmdline.split('\0').filter(|word| !word.is_empty()).take(WORDS_MAX);
+    let uid = parse_number(&status, "Uid:").unwrap_or(0);
+    let users = read("uid_map");
+    let may_raise = has_power(&status, "CapBnd:").unwrap_or(true) && is_the_machines(&users);
     let relative = Relative {
         pid,
         name: printable(read("comm").trim()),
-        uid: parse_number(&status, "Uid:").unwrap_or(0),
+        uid,
         limit,
         started_s,
         cmdline: words.map(printable).collect(),
-        may_raise: parse_may_raise(&status),
+        may_raise,
+        raises: may_raise && has_power(&status, "CapEff:").unwrap_or(uid == 0),
     };
     Some((relative, parse_number(&status, "PPid:")))
 }
@@ -85,12 +92,18 @@ pub(super) fn parse_number(status: &str, row: &str) -> Option<u32> {
     row.split_whitespace().next()?.parse().ok()
 }
 
-/// Whether what is bounded by this process's capabilities can raise a hard limit. A status without
-/// them is one of a time before, or was composed by hand: root may.
-fn parse_may_raise(status: &str) -> bool {
-    let set = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-    set.is_none_or(|set| set & (1 << SYS_RESOURCE) != 0)
+/// Whether a set of capabilities holds the one that raises hard limits; none where it is not told, as
+/// in a status that was composed by hand.
+fn has_power(status: &str, row: &str) -> Option<bool> {
+    let set = status.lines().find_map(|line| line.strip_prefix(row))?;
+    let set = u64::from_str_radix(set.trim(), 16).ok()?;
+    Some(set & (1 << SYS_RESOURCE) != 0)
+}
+
+/// Whether users are the machine's own, and not a container's: a capability from there raises nothing.
+fn is_the_machines(uid_map: &str) -> bool {
+    // user_namespaces(7): the machine's own maps everybody to themselves.
+    uid_map.trim().is_empty() || uid_map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 #[cfg(test)]
@@ -107,9 +120,67 @@ mod tests {
 
     #[test]
     fn the_power_to_raise_is_a_bit() {
-        assert!(parse_may_raise("CapBnd:\t000001ffffffffff\n"));
-        assert!(!parse_may_raise("CapBnd:\t000001fffeffffff\n"));
-        assert!(parse_may_raise(""));
+        assert_eq!(has_power("CapPrm:\t0\nCapBnd:\t000001ffffffffff\n", "CapBnd:"), Some(true));
+        assert_eq!(has_power("CapBnd:\t000001fffeffffff\n", "CapBnd:"), Some(false));
+        assert_eq!(has_power("CapEff:\tmany\n", "CapEff:"), None);
+        assert_eq!(has_power("", "CapEff:"), None);
+    }
+
+    #[test]
+    fn a_capability_of_a_containers_own_users_raises_nothing() {
+        assert!(is_the_machines("         0          0 4294967295\n"));
+        assert!(!is_the_machines("         0     100000      65536\n"));
+        assert!(is_the_machines(""));
+    }
+
+    /// A `/proc` of its own, gone afterwards.
+    struct Proc(std::path::PathBuf);
+
+    impl Proc {
+        fn of(name: &str, processes: &[(u32, u32, &str, &str)]) -> Self {
+            let at = std::env::temp_dir().join(format!("throng-{name}-{}", std::process::id()));
+            for (pid, parent, name, limit) in processes {
+                let at = at.join(pid.to_string());
+                std::fs::create_dir_all(&at).unwrap();
+                std::fs::write(at.join("status"), format!("PPid:\t{parent}\n")).unwrap();
+                std::fs::write(at.join("comm"), format!("{name}\n")).unwrap();
+                let limits = format!("Max open files            {limit}  files\n");
+                std::fs::write(at.join("limits"), limits).unwrap();
+            }
+            Self(at)
+        }
+
+        fn line(&self, pid: u32) -> Vec<Relative> {
+            lineage(&Tree::at(&self.0, "/"), pid)
+        }
+    }
+
+    impl Drop for Proc {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).ok(); // the next run makes another
+        }
+    }
+
+    #[test]
+    fn ancestors_are_read_from_any_proc() {
+        let proc = Proc::of(
+            "proc",
+            &[
+                (9, 7, "throng", "1024 1024"),
+                (7, 1, "sh\u{1b}[2J", "512 1024"),
+                (1, 0, "init", "1 2"),
+            ],
+        );
+        let line = proc.line(9);
+        assert_eq!(line.iter().map(|each| each.pid).collect::<Vec<_>>(), [9, 7, 1]);
+        assert_eq!(line[1].limit, OpenFiles { soft: 512, hard: 1024 });
+        assert!(!line[1].name.contains('\u{1b}'), "{}", line[1].name);
+    }
+
+    #[test]
+    fn a_tree_that_is_a_circle_ends() {
+        let proc = Proc::of("circle", &[(5, 6, "a", "1 2"), (6, 5, "b", "1 2")]);
+        assert_eq!(proc.line(5).len(), 2);
     }
 
     #[test]

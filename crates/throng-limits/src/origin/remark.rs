@@ -186,7 +186,7 @@ impl Facts {
                 self.nr_open
             );
             say(all, Kind::Danger, words, vec![by.clone()]);
-        } else if *value > process.limit.hard && !process.may_raise {
+        } else if *value > process.limit.hard && !process.raises {
             let words = format!(
                 "{} is above the hard limit {} that supervisord inherits and may not raise: it will not \
                  start again, and its message will name {value} as the hard limit, which it is not",

@@ -10,6 +10,7 @@ fn relative(pid: u32, name: &str, cmdline: &str) -> Relative {
         started_s: None,
         cmdline: cmdline.split(' ').map(str::to_owned).collect(),
         may_raise: true,
+        raises: true,
     }
 }
 
