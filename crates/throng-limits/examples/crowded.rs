@@ -44,6 +44,8 @@ fn main() -> Done {
 fn hold(connections: u32) -> Done {
     raise::raise_open_files()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    // Who finds a full queue tries again after a second: on a busy machine that would take hours.
+    rustix::net::listen(&listener, 4096)?;
     say(&listener.local_addr()?.to_string())?;
     let watching = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let mut held = Vec::new();
