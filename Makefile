@@ -13,15 +13,15 @@ run: ## Builds the server and runs it in development mode, with the playground a
 	@cargo run --locked --quiet -p throng -- serve --dev $(ARGS)
 
 test: ## Installs what the tests need, then runs every test
-	@scripts/need --install rust cc ip node npm chromium nginx haproxy
+	@scripts/need --install rust cc ip node npm chromium nginx haproxy caddy supervisor
 	@scripts/test rust js
 
 test-rust: ## Only the tests in Rust
 	@scripts/need --install rust cc ip
 	@scripts/test rust
 
-test-js: ## Only the end-to-end tests: the real binary, the SDK, a browser, proxies
-	@scripts/need --install rust cc node npm chromium nginx haproxy
+test-js: ## Only the end-to-end tests: the real binary, the SDK, a browser, proxies, supervisord
+	@scripts/need --install rust cc node npm chromium nginx haproxy caddy supervisor
 	@scripts/test js
 
 lint: ## Formatting, clippy with warnings as errors, and licences if cargo-deny is there

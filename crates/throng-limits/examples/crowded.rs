@@ -155,11 +155,9 @@ fn heard(child: &mut Child) -> Done<String> {
     let mut line = Vec::new();
     let output = child.stdout.as_mut().ok_or("it has no output")?;
     // Byte by byte: what comes after the line stays in the pipe.
-    for byte in output.bytes() {
-        match byte? {
-            b'\n' => break,
-            byte => line.push(byte),
-        }
+    let mut byte = [0];
+    while output.read(&mut byte)? == 1 && byte != *b"\n" {
+        line.extend(byte);
     }
     Ok(String::from_utf8(line)?)
 }

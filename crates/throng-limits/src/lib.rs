@@ -9,6 +9,7 @@ pub mod descriptors;
 pub mod doctor;
 pub mod facts;
 pub mod growth;
+mod number;
 pub mod origin;
 pub mod raise;
 pub mod room;
@@ -17,6 +18,7 @@ pub mod tree;
 
 pub use budget::{Budget, Guarantees, Lane, Permit};
 pub use facts::OpenFiles;
+pub use number::thousands;
 pub use raise::{RaiseError, Raised};
 pub use room::Ceiling;
 pub use tree::{Meta, Tree, printable};

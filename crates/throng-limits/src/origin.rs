@@ -187,3 +187,6 @@ fn printable_lines(words: &str) -> String {
     let clean = words.chars().all(|c| !c.is_control());
     if clean { words.to_owned() } else { printable(words) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! `throng probe`: one client, step by step, and what to do about the first step that fails.
 
 mod advice;
+mod nginx;
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -145,7 +146,10 @@ fn walk(url: &str, headers: &str, report: &mut Report<'_>) -> Result<Result<(), 
         Manner { timeout: STEP_PATIENCE, headers: headers.to_owned(), ..Manner::default() };
     let mut client = match Client::over(stream, &target, &manner) {
         Ok(client) => client,
-        Err(error) => return Ok(Err(advice::upgrade(&error, args, &target.path))),
+        Err(error) => {
+            return Ok(Err(nginx::is_full(&error, *address)
+                .unwrap_or_else(|| advice::upgrade(&error, args, &target.path))));
+        }
     };
     report.pass(Step::Upgrade, "it is a WebSocket".to_owned(), begun.elapsed())?;
     let origin = match &args.origin {

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use throng_limits::facts::listener::listening_ports;
+use throng_limits::room::nginx::Nginx;
 use throng_server::control::{self, AskError, Clients, Question, Slow, Status};
 
 use crate::args::StatusArgs;
@@ -16,7 +18,8 @@ pub(crate) fn run(args: &StatusArgs, out: &mut dyn Write) -> Result<(), Failure>
     if args.json {
         writeln!(out, "{}", crate::text::json(&status)?)?;
     } else {
-        write!(out, "{}", shown(&status))?;
+        let ahead = Nginx::in_front_of(&listening_ports(status.pid));
+        write!(out, "{}", shown(&status, ahead.as_ref()))?;
     }
     if status.healthy { Ok(()) } else { Err(Failure::found(String::new())) }
 }
@@ -26,7 +29,7 @@ pub(crate) fn unanswered(error: AskError) -> Failure {
     Failure::could_not_run(error.to_string())
 }
 
-fn shown(status: &Status) -> String {
+fn shown(status: &Status, ahead: Option<&Nginx>) -> String {
     let mut text = if status.healthy {
         "healthy\n".to_owned()
     } else {
@@ -41,7 +44,8 @@ fn shown(status: &Status) -> String {
         ("log", log(status.log_lines_dropped)),
     ];
     text.push('\n');
-    for (name, fact) in facts {
+    let ahead = ahead.and_then(|nginx| Some(("in front", narrow(nginx, &status.clients)?)));
+    for (name, fact) in facts.into_iter().chain(ahead) {
         text.push_str(&format!("{name:<11} {fact}\n"));
     }
     let closed = status.closed.iter().map(|one| {
@@ -77,6 +81,12 @@ fn clients(clients: &Clients) -> String {
     let room = most.saturating_sub(open);
     let (open, most, room) = (thousands(open), thousands(most), thousands(room));
     format!("{open} of {most} ({because}), room for {room} more")
+}
+
+/// An nginx in front that has less room than the server itself.
+fn narrow(nginx: &Nginx, clients: &Clients) -> Option<String> {
+    let fit = nginx.clients().saturating_mul(nginx.workers);
+    (fit < clients.ceiling).then(|| visible(&format!("{nginx}; to have more, {}", nginx.fix())))
 }
 
 fn slow(slow: Option<&Slow>) -> String {
@@ -130,6 +140,8 @@ fn counted(title: &str, rows: impl Iterator<Item = (String, u64, u64)>) -> Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use throng_limits::facts::OpenFiles;
+    use throng_limits::facts::nginx::Config;
     use throng_server::control::{Client, Closed, Published, Shard, Transport, Turned};
 
     fn status() -> Status {
@@ -153,7 +165,7 @@ mod tests {
     #[test]
     fn a_healthy_server_is_a_short_screen() {
         assert_eq!(
-            shown(&status()),
+            shown(&status(), None),
             "healthy\n\n\
              server      host_8000 (throng 0.1.0), pid 71, up 2 h\n\
              clients     1,200 of 5,000 (within 5,120 descriptors), room for 3,800 more\n\
@@ -164,6 +176,26 @@ mod tests {
              closed      none\n\
              refused     none\n"
         );
+    }
+
+    #[test]
+    fn a_narrow_nginx_in_front_is_said_with_its_fix() {
+        let limit = OpenFiles { soft: 1024, hard: 524_288 };
+        let nginx = Nginx {
+            pid: 7,
+            config: Config::default(),
+            workers: 2,
+            limit,
+            fullest: 9,
+            reach: limit.hard,
+            reload: "nginx -s reload".to_owned(),
+        };
+        let text = shown(&status(), Some(&nginx));
+        let line = text.lines().find_map(|line| line.strip_prefix("in front    ")).unwrap();
+        assert!(line.starts_with("nginx, pid 7, has worker_connections 512 (nobody"), "{line}");
+        assert!(line.contains("256 clients") && line.ends_with("nginx -s reload"), "{line}");
+        let wide = Nginx { workers: 20, ..nginx };
+        assert!(!shown(&status(), Some(&wide)).contains("in front"));
     }
 
     #[test]
@@ -193,7 +225,7 @@ mod tests {
             ..status()
         };
         assert_eq!(
-            shown(&status),
+            shown(&status, None),
             "NOT HEALTHY: the server is full: new clients are refused\n\n\
              server      host_8000 (throng 0.1.0), pid 71, up 2 h\n\
              clients     1,200 of 1,200 (client.connection_limit), room for 0 more\n\

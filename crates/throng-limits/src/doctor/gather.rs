@@ -1,6 +1,7 @@
 //! Reads the facts of one process. Whatever cannot be read is left out, and said.
 
 use super::advice::wanted_limit;
+use super::caps;
 use super::facts::{Caller, Facts, Kernel, Listener, Open, Route, Select, Silence};
 use super::finding::{OriginReport, Unseen};
 use crate::descriptors::{self, Descriptors};
@@ -56,6 +57,7 @@ pub fn gather(tree: &Tree, pid: u32, ask: &Ask) -> Result<Facts, FactError> {
         who,
         unseen,
     };
+    caps::add(tree, &mut facts);
     match Origin::read(tree, pid) {
         Ok(origin) => facts.origin = origin.report(wanted_limit(&facts), None),
         Err(error) => facts.unseen.push(missing("who set its limit", &error)),

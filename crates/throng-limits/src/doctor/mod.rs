@@ -4,6 +4,7 @@
 //! one table looks at the facts and puts rungs on the ladder and findings beside it.
 
 pub mod advice;
+pub mod caps;
 pub mod ceiling;
 pub mod checks;
 pub mod facts;

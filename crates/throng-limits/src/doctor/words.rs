@@ -1,18 +1,6 @@
 //! Numbers as people read them.
 
-/// Digits in groups: `1,017`.
-#[must_use]
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
+pub use crate::number::thousands as grouped;
 
 /// A limit: as it is typed, and `unlimited` where it is none.
 #[must_use]

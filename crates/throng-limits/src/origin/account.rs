@@ -4,7 +4,7 @@ use super::source::Disk;
 
 /// A user, with the groups that he is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
+pub(super) struct Account {
     pub name: String,
     pub uid: u32,
     pub gid: u32,
@@ -12,7 +12,7 @@ pub struct Account {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Group {
+pub(super) struct Group {
     pub name: String,
     pub gid: u32,
 }
@@ -26,7 +26,7 @@ impl Account {
 
     /// Finds a user in the texts of `passwd` and `group`.
     #[must_use]
-    pub fn find(uid: u32, passwd: &str, group: &str) -> Self {
+    pub(super) fn find(uid: u32, passwd: &str, group: &str) -> Self {
         // passwd(5): name:password:uid:gid:gecos:directory:shell
         let found = passwd.lines().find_map(|line| {
             let mut fields = line.split(':');
@@ -43,13 +43,13 @@ impl Account {
 
     /// Whether he is in the group of that name.
     #[must_use]
-    pub fn is_in(&self, group: &str) -> bool {
+    pub(super) fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|each| each.name == group)
     }
 
     /// Whether he is in the group of that number.
     #[must_use]
-    pub fn is_in_number(&self, gid: u32) -> bool {
+    pub(super) fn is_in_number(&self, gid: u32) -> bool {
         self.gid == gid || self.groups.iter().any(|each| each.gid == gid)
     }
 }

@@ -5,6 +5,7 @@ use super::gather::{Facts, Meant, MeantBy, Session, resets_soft};
 use super::launcher::{Launcher, is_shell, is_shim, is_supervisord, is_user_manager};
 use super::limits_conf::{Applied, By, FD_SETSIZE, Outcome, TrapKind};
 use super::lineage::Relative;
+use super::pam_stack::Limits;
 use super::source::Evidence;
 use super::supervisord::Minfds;
 use super::unit::{self, Scope};
@@ -79,7 +80,9 @@ pub(crate) fn blame(facts: &Facts, half: Half) -> Blame {
         if let Some(blame) = facts.decided_by(at, half, value) {
             return blame;
         }
-        if half.of(program.limit) != value {
+        // What process 1 adopted was started by something else, which is gone.
+        let adopted = program.pid == 1 && facts.is_remembered();
+        if half.of(program.limit) != value && !adopted {
             return facts.between(child, program, half);
         }
     }
@@ -129,15 +132,20 @@ impl Facts {
             // It was changed in the running supervisord, or a command of its own changed it.
             return None;
         }
-        let above = self.line.get(at + 1).map(|above| above.limit);
+        let above = self.given_to(at);
         let raised = above.is_none_or(|above| half.of(above) < value);
+        // It never lowers anything: a hard limit below its parent's, and all of it used, is another's.
+        let OpenFiles { soft, hard } = process.limit;
+        if soft == hard && above.is_some_and(|above| above.hard > hard) {
+            return None;
+        }
         // A hard limit is only ever raised, and only together with the soft one.
         if half == Half::Hard && !(raised && process.limit.soft == value) {
             return None;
         }
         match &supervisord.minfds {
             Minfds::Written { value: wanted, by }
-                if *wanted == value && (raised || above.is_none()) =>
+                if *wanted == value && (raised || half == Half::Soft) =>
             {
                 Some(blame(&format!("minfds={wanted} in {}", by.place()), vec![by.clone()]))
             }
@@ -162,15 +170,31 @@ impl Facts {
         }
     }
 
+    /// What a program of the line was started with: its parent's limit, or its unit's.
+    fn given_to(&self, at: usize) -> Option<OpenFiles> {
+        let above = self.line.get(at + 1)?;
+        let meant = self.unit.as_ref().filter(|_| above.pid == 1 && self.has_systemd);
+        Some(meant.map_or(above.limit, |meant| meant.limit))
+    }
+
     fn by_session(&self, session: &Session, half: Half, value: u64) -> Option<Blame> {
         let applied = session.applied.as_ref()?;
+        if let Some(before) = &session.before
+            && half.of(before.limit) == value
+            && before.limit != applied.limit
+        {
+            let then = Session { applied: Some(before.clone()), before: None, ..session.clone() };
+            let blame = self.by_session(&then, half, value)?;
+            let words = format!("{}, as its files were when the session was opened", blame.words);
+            return Some(Blame { words, ..blame });
+        }
         if let Some(blame) = self.by_refusal(session, applied, half, value) {
             return Some(blame);
         }
         let (user, service) = (&session.account.name, &session.service);
-        let manager = session.service == "systemd-user";
+        let raises_itself = session.service == "systemd-user";
         // A manager raises its own soft limit to the hard one.
-        let given = if manager { applied.limit.hard } else { half.of(applied.limit) };
+        let given = if raises_itself { applied.limit.hard } else { half.of(applied.limit) };
         if given != value {
             return None;
         }
@@ -352,6 +376,15 @@ impl Facts {
         if half == Half::Soft && raised {
             return itself(value);
         }
+        if is_supervisord(child) && value < has {
+            let words = format!(
+                "{} has {has} and {} has {value}: set before supervisord began, which passes it on and never \
+                 lowers one",
+                self.who(parent),
+                self.who(child)
+            );
+            return blame(Setter::Between, words);
+        }
         if is_shell(&child.name) {
             let words =
                 format!("{} set {value} with ulimit; its parent has {has}", self.who(child));
@@ -389,12 +422,15 @@ impl Facts {
             if half == Half::Soft && resets_soft(&session.service) && value == FD_SETSIZE {
                 return by_su(&session.service, None);
             }
-            if !session.is_limited() && half.of(unit::BUILT_IN) == value {
-                return unlimited(session, value);
+            if !session.is_limited() {
+                return self.unlimited(session, half, value);
             }
         }
         if let Some(meant) = &self.unit {
             return self.by_unit(meant, half, value, own);
+        }
+        if let Some(session) = self.sessions.first() {
+            return self.changed_in(session, half, value);
         }
         let top = self.line.last().filter(|top| self.line.len() > 1 && half.of(top.limit) == value);
         let kernel =
@@ -424,6 +460,57 @@ impl Facts {
                 words: format!("nothing that can be seen says who gave it {value}"),
                 evidence: Vec::new(),
             },
+        }
+    }
+
+    /// A session in which something else than PAM has decided: what its program was given, or a
+    /// command in it.
+    fn changed_in(&self, session: &Session, half: Half, value: u64) -> Blame {
+        let service = &session.service;
+        let given = half.of(unit::BUILT_IN) == value;
+        let (setter, words) = if given {
+            (
+                Setter::UnitDefault,
+                format!(
+                    "{service} was given {value} by systemd's default 1024:524288, and kept it"
+                ),
+            )
+        } else {
+            let words = format!(
+                "the session that {service} opened has {value} by a ulimit in it, or by files of PAM that \
+                 were changed since"
+            );
+            (Setter::Unknown, words)
+        };
+        Blame { setter, words, evidence: step_of(session) }
+    }
+
+    /// Whether what started the process can be told without its ancestors.
+    fn is_remembered(&self) -> bool {
+        let outside = self.container.as_ref().is_some_and(|container| !container.id.is_empty());
+        outside || self.unit.is_some() || !self.sessions.is_empty()
+    }
+
+    /// A session in which `pam_limits` is not run.
+    fn unlimited(&self, session: &Session, half: Half, value: u64) -> Blame {
+        let service = &session.service;
+        let (why, evidence) = match (&session.without_pam, &session.limits) {
+            (Some(line), _) => (format!("does not ask PAM ({})", line.cite()), vec![line.clone()]),
+            (None, Limits::Missing { step }) => (
+                format!("cannot load the module ({})", step.evidence.cite()),
+                vec![step.evidence.clone()],
+            ),
+            _ => ("runs no pam_limits".to_owned(), step_of(session)),
+        };
+        let whose = if half.of(unit::BUILT_IN) == value {
+            "its own, from systemd's default 1024:524288"
+        } else {
+            "its own, or a ulimit's since"
+        };
+        Blame {
+            setter: Setter::UnitDefault,
+            words: format!("{service} {why}, so {value} is {whose}"),
+            evidence,
         }
     }
 
@@ -509,28 +596,7 @@ fn by_container(container: &Container, value: u64) -> Blame {
     Blame { setter: Setter::Container, words, evidence }
 }
 
-/// A session in which `pam_limits` is not run.
-fn unlimited(session: &Session, value: u64) -> Blame {
-    let service = &session.service;
-    let (why, evidence) = match (&session.without_pam, &session.limits) {
-        (Some(line), _) => (format!("does not ask PAM ({})", line.cite()), vec![line.clone()]),
-        (None, super::pam_stack::Limits::Missing { step }) => (
-            format!("cannot load the module ({})", step.evidence.cite()),
-            vec![step.evidence.clone()],
-        ),
-        _ => ("runs no pam_limits".to_owned(), step_of(session)),
-    };
-    Blame {
-        setter: Setter::UnitDefault,
-        words: format!(
-            "{service} {why}, so {value} is {service}'s own, from systemd's default 1024:524288"
-        ),
-        evidence,
-    }
-}
-
 fn step_of(session: &Session) -> Vec<Evidence> {
-    use super::pam_stack::Limits;
     match (&session.limits, &session.stack) {
         (Limits::Run { step, .. } | Limits::Missing { step }, _) => vec![step.evidence.clone()],
         (Limits::NotRun, Some(stack)) => vec![stack.file.clone()],

@@ -25,7 +25,7 @@ pub enum Runtime {
 
 /// A container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Container {
+pub(super) struct Container {
     pub runtime: Runtime,
     /// Empty where its cgroup does not show it.
     pub id: String,
@@ -76,7 +76,7 @@ impl Container {
 
 /// Tells a container by the text of a process's `cgroup`.
 #[must_use]
-pub fn container_of(cgroup: &str) -> Option<(Runtime, String)> {
+pub(super) fn container_of(cgroup: &str) -> Option<(Runtime, String)> {
     let paths = || cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2));
     paths().find_map(|path| {
         let mut parts = path.split('/').filter(|part| !part.is_empty()).rev();
@@ -111,7 +111,7 @@ fn id_in(part: &str) -> Option<String> {
 /// The limit on files in the text of an OCI `config.json`.
 // One number of one file: reading JSON as a whole would take a crate that nothing else here needs.
 #[must_use]
-pub fn parse_rlimit(json: &str) -> Option<(u64, u64)> {
+pub(super) fn parse_rlimit(json: &str) -> Option<(u64, u64)> {
     let at = json.find("\"RLIMIT_NOFILE\"")?;
     let start = json.get(..at)?.rfind('{')?;
     let end = at + json.get(at..)?.find('}')?;

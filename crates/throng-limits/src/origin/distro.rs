@@ -17,7 +17,7 @@ pub(crate) fn variant(disk: Disk<'_>) -> Variant {
 
 /// Tells it by the text of `os-release`.
 #[must_use]
-pub fn variant_of(release: &str) -> Variant {
+pub(super) fn variant_of(release: &str) -> Variant {
     let value = |key: &str| {
         release.lines().find_map(|line| Some(line.strip_prefix(key)?.trim_matches(['"', '\''])))
     };

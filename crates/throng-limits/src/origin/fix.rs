@@ -5,6 +5,7 @@ use super::gather::{Facts, Meant, MeantBy, Session};
 use super::keeper::Service;
 use super::launcher::Launcher;
 use super::limits_conf::{By, LimitsConf, Opening, Outcome, Power};
+use super::lineage::Relative;
 use super::pam_stack::Limits;
 use super::source::{Evidence, Source};
 use super::supervisord::Minfds;
@@ -84,6 +85,9 @@ impl Facts {
             None => drop_in(unit, &Scope::System, wanted, "90-nofile.conf"),
         };
         fix.verify = of_supervisord();
+        if fix.steps.is_empty() {
+            return fix;
+        }
         fix.mind = vec![
             "restarts everything under supervisord; reread, update and reload do not apply it"
                 .to_owned(),
@@ -95,7 +99,15 @@ impl Facts {
     fn supervised(&self, wanted: u64) -> Fix {
         let Some((at, supervisord)) = &self.supervisord else { return self.by_hand(wanted) };
         let process = &self.line[*at];
-        let file = supervisord.path().unwrap_or("supervisord.conf");
+        if let Some(container) = self.container.as_ref().filter(|_| wanted > process.limit.hard) {
+            let mut fix = contained(container.runtime, Some(container), wanted);
+            fix.mind
+                .push(format!("and minfds={wanted} in [supervisord], since supervisord starts it"));
+            return fix;
+        }
+        let Some(file) = supervisord.path() else {
+            return self.supervised_somehow(process, wanted);
+        };
         let quoted = quote(file);
         let mut steps = Vec::new();
         match &supervisord.minfds {
@@ -107,13 +119,16 @@ impl Facts {
                 steps.push(format!("sed -i '/^\\[supervisord\\]/a minfds={wanted}' {quoted}"));
             }
         }
-        let command: Vec<_> = process.cmdline.iter().map(|word| quote(word)).collect();
-        steps.push(format!("supervisorctl -c {quoted} shutdown"));
-        steps.push(format!(
-            "while kill -0 {} 2>/dev/null; do sleep 1; done; {}",
-            process.pid,
-            command.join(" ")
-        ));
+        // Where supervisord is all that the container runs, the container ends with it.
+        let whole = |container: &&Container| process.pid == 1 || !container.id.is_empty();
+        match self.container.as_ref().filter(whole) {
+            Some(container) => steps.push(format!(
+                "{} restart {}",
+                tool(container.runtime),
+                short(Some(container))
+            )),
+            None => steps.extend(full_start(process, &quoted)),
+        }
         let mut mind = vec![
             "a full stop and start of supervisord restarts everything under it; reread, update and \
              reload do not apply it"
@@ -132,8 +147,55 @@ impl Facts {
         Fix { summary, steps, verify: of_supervisord(), mind }
     }
 
+    /// supervisord with a file that could not be found.
+    fn supervised_somehow(&self, process: &Relative, wanted: u64) -> Fix {
+        Fix {
+            summary: format!(
+                "minfds={wanted} in [supervisord] of the file that supervisord ({}) was started with; counts \
+                 from its next full start",
+                process.pid
+            ),
+            steps: Vec::new(),
+            verify: of_supervisord(),
+            mind: vec![format!("its command line: {}", process.cmdline.join(" "))],
+        }
+    }
+
+    /// What is said where the number is allowed already, and will be at the next start.
+    fn nothing(&self, verify: String) -> Fix {
+        Fix {
+            summary: format!(
+                "nothing: {} descriptors are allowed, and will be",
+                self.line[0].limit.soft
+            ),
+            steps: Vec::new(),
+            verify,
+            mind: Vec::new(),
+        }
+    }
+
+    /// A service of a user whose manager has less than is wanted.
+    fn manager_fix(&self, wanted: u64) -> Option<Fix> {
+        let session =
+            self.sessions.iter().find(|it| it.service == "systemd-user" && it.is_limited())?;
+        let above = self.line.get(session.at?)?;
+        let unit = format!("user@{}.service", session.account.uid);
+        (above.limit.hard < wanted).then(|| {
+            let verify = of_unit(&unit, &Scope::System);
+            self.session_then(session, wanted, &format!("systemctl restart {unit}"), &verify)
+        })
+    }
+
     fn unit_fix(&self, meant: &Meant, wanted: u64) -> Fix {
         let (name, scope) = (&meant.unit.name, &meant.unit.scope);
+        let (own, means) = (self.line[0].limit, meant.limit);
+        let raises = own.soft == own.hard && means.hard == own.hard;
+        if own.soft >= wanted && (means.soft >= wanted || raises) {
+            return self.nothing(of_unit(name, scope));
+        }
+        if let Some(fix) = self.manager_fix(wanted).filter(|_| *scope == Scope::User) {
+            return fix;
+        }
         if let Some(session) = meant.session.as_ref().filter(|session| session.is_limited()) {
             return self.session_then(
                 session,
@@ -188,7 +250,7 @@ impl Facts {
     }
 
     fn kept(&self, service: &Service, wanted: u64) -> Fix {
-        let (prefix, again) = service.kind.words(wanted, &service.name);
+        let (prefix, again) = service.kind.words(wanted, &quote(service.handle()));
         let file = quote(&service.file);
         let hard = self.line.get(1).map_or(self.line[0].limit.hard, |keeper| keeper.limit.hard);
         let (edit, summary) = match (&service.sets, service.kind) {
@@ -209,11 +271,11 @@ impl Facts {
                 format!("ulimit -n {wanted} at the top of {}", service.file),
             ),
         };
-        let own = &self.line[0].name;
+        let own = &self.line[0];
         Fix {
             summary: format!("{summary}; counts from the next restart of {}", service.name),
             steps: vec![edit, again],
-            verify: format!("grep 'open files' /proc/$(pgrep -o -x {})/limits", quote(own)),
+            verify: of_command(own),
             mind: Vec::new(),
         }
     }
@@ -342,6 +404,9 @@ impl Facts {
 
     fn by_hand(&self, wanted: u64) -> Fix {
         let own = &self.line[0];
+        if let Some(container) = self.container.as_ref().filter(|_| wanted > own.limit.hard) {
+            return contained(container.runtime, Some(container), wanted);
+        }
         let command: Vec<_> = own.cmdline.iter().map(|word| quote(word)).collect();
         let lifts = wanted > own.limit.hard;
         let mind = if lifts {
@@ -355,7 +420,7 @@ impl Facts {
         Fix {
             summary: format!("ulimit -n {wanted} in the script that starts it, before its line"),
             steps: vec![format!("ulimit -n {wanted} && exec {}", command.join(" "))],
-            verify: format!("grep 'open files' /proc/$(pgrep -o -x {})/limits", quote(&own.name)),
+            verify: of_command(own),
             mind,
         }
     }
@@ -402,8 +467,7 @@ fn drop_in(name: &str, scope: &Scope, wanted: u64, file: &str) -> Fix {
 }
 
 fn contained(runtime: Runtime, container: Option<&Container>, wanted: u64) -> Fix {
-    let id = container.map_or("", |container| container.id.get(..12).unwrap_or(&container.id));
-    let id = if id.is_empty() { "CONTAINER" } else { id };
+    let id = short(container);
     let limit = format!("{wanted}:{wanted}");
     if runtime == Runtime::Kubernetes {
         return Fix {
@@ -426,7 +490,7 @@ fn contained(runtime: Runtime, container: Option<&Container>, wanted: u64) -> Fi
             ],
         };
     }
-    let tool = if runtime == Runtime::Podman { "podman" } else { "docker" };
+    let tool = tool(runtime);
     let mut mind = vec![
         format!("compose: ulimits: {{ nofile: {{ soft: {wanted}, hard: {wanted} }} }}"),
         format!(
@@ -447,6 +511,41 @@ fn contained(runtime: Runtime, container: Option<&Container>, wanted: u64) -> Fi
         verify: format!("{tool} exec {id} sh -c 'ulimit -Sn; ulimit -Hn'"),
         mind,
     }
+}
+
+fn tool(runtime: Runtime) -> &'static str {
+    if runtime == Runtime::Podman { "podman" } else { "docker" }
+}
+
+/// The number of a container as people type it.
+fn short(container: Option<&Container>) -> &str {
+    let id = container.map_or("", |container| container.id.get(..12).unwrap_or(&container.id));
+    if id.is_empty() { "CONTAINER" } else { id }
+}
+
+/// Ends a supervisord and starts it as it was, as a daemon.
+fn full_start(process: &Relative, file: &str) -> [String; 2] {
+    let stays = |word: &&String| !matches!(word.as_str(), "-n" | "--nodaemon");
+    let command: Vec<_> = process.cmdline.iter().filter(stays).map(|word| quote(word)).collect();
+    let pid = process.pid;
+    [
+        format!("supervisorctl -c {file} shutdown"),
+        format!("while [ -e /proc/{pid}/exe ]; do sleep 1; done; {}", command.join(" ")),
+    ]
+}
+
+/// The limits of a process that is found by its command line.
+fn of_command(process: &Relative) -> String {
+    let mut pattern = String::new();
+    for c in process.cmdline.join(" ").chars() {
+        if "\\.+*?()|[]{}^$".contains(c) {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    let find = if pattern.is_empty() { "-x".to_owned() } else { "-f".to_owned() };
+    let what = if pattern.is_empty() { &process.name } else { &pattern };
+    format!("grep 'open files' /proc/$(pgrep -o {find} {})/limits", quote(what))
 }
 
 fn restart(name: &str, scope: &Scope) -> String {

@@ -8,7 +8,7 @@ use super::launcher::{self, Inside, Launcher, Marks, Signs, is_supervisord, pam_
 use super::limits_conf::{Applied, FD_SETSIZE, LimitsConf, Opening, Power, Variant};
 use super::lineage::{Relative, lineage};
 use super::pam_stack::{self, Limits, Stack};
-use super::source::{Disk, Evidence};
+use super::source::{Disk, Evidence, Source};
 use super::supervisord::Supervisord;
 use super::unit::{self, Scope, Unit};
 use crate::Tree;
@@ -85,6 +85,8 @@ pub(crate) struct Session {
     pub(crate) without_pam: Option<Evidence>,
     /// What `pam_limits` does, where it is run.
     pub(crate) applied: Option<Applied>,
+    /// What it did, if files that were changed since had no such lines then.
+    pub(crate) before: Option<Applied>,
     pub(crate) conf: LimitsConf,
 }
 
@@ -185,17 +187,20 @@ impl Scene<'_> {
             nr_open: self.nr_open,
             power: if may_raise { Power::Raises } else { Power::OnlyLowers },
         };
-        let applied = matches!(limits, Limits::Run { .. }).then(|| conf.apply(opening));
-        Session {
-            at,
-            service: service.to_owned(),
-            account,
-            stack,
-            limits,
-            without_pam,
-            applied,
-            conf,
-        }
+        let run = matches!(limits, Limits::Run { .. });
+        let applied = run.then(|| conf.apply(opening));
+        let opened_s =
+            at.map_or(self.line.first(), |at| self.line.get(at - 1)).and_then(|it| it.started_s);
+        let since = |source: &Source| {
+            source.changed_s.zip(opened_s).is_some_and(|(changed, opened)| changed > opened)
+        };
+        let before = (run && conf.files.iter().any(since)).then(|| {
+            let mut before = conf.clone();
+            before.files.retain(|source| !since(source));
+            before.apply(opening)
+        });
+        let service = service.to_owned();
+        Session { at, service, account, stack, limits, without_pam, applied, before, conf }
     }
 
     /// The sessions that were opened on the way to the process, the closest first; where they are

@@ -13,7 +13,7 @@ pub enum Kind {
 
 /// A service that one of them keeps running.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Service {
+pub(super) struct Service {
     pub kind: Kind,
     pub name: String,
     /// The file to edit.
@@ -45,17 +45,14 @@ impl Kind {
         }
     }
 
-    /// The command that sets a limit before a service, with the way to start it again.
+    /// The command that sets a limit before a service, with the way to start it again. A service is
+    /// named by its directory, wherever that is; OpenRC's by its name.
     #[must_use]
     pub fn words(self, limit: u64, service: &str) -> (String, String) {
         match self {
             Self::Runit => (format!("chpst -o {limit}"), format!("sv restart {service}")),
-            Self::Daemontools => {
-                (format!("softlimit -o {limit}"), format!("svc -t /service/{service}"))
-            }
-            Self::S6 => {
-                (format!("s6-softlimit -H -o {limit}"), format!("s6-svc -r /run/service/{service}"))
-            }
+            Self::Daemontools => (format!("softlimit -o {limit}"), format!("svc -t {service}")),
+            Self::S6 => (format!("s6-softlimit -H -o {limit}"), format!("s6-svc -r {service}")),
             Self::OpenRc => {
                 (format!("rc_ulimit=\"-n {limit}\""), format!("rc-service {service} restart"))
             }
@@ -73,6 +70,13 @@ impl Kind {
 }
 
 impl Service {
+    /// What its tools know it by.
+    #[must_use]
+    pub(super) fn handle(&self) -> &str {
+        let directory = self.file.strip_suffix("/run").filter(|_| self.kind != Kind::OpenRc);
+        directory.unwrap_or(&self.name)
+    }
+
     /// Reads the service that a keeper with this command line keeps: `runsv push`.
     pub(crate) fn read(disk: Disk<'_>, kind: Kind, name: &str, cwd: Option<&str>) -> Self {
         let name = name.rsplit('/').find(|part| !part.is_empty()).unwrap_or(name);
@@ -85,7 +89,7 @@ impl Service {
         let found = paths.iter().position(|path| disk.has(path) == Some(true)).unwrap_or(0);
         let file = paths.swap_remove(found);
         let sets = disk.read(&file).and_then(|source| {
-            let line = source.text.lines().position(|line| sets_limit(line))?;
+            let line = source.text.lines().position(sets_limit)?;
             Some(source.evidence(line + 1))
         });
         Self { kind, name: name.to_owned(), file, sets }
@@ -94,7 +98,7 @@ impl Service {
 
 /// Whether a line of a script sets the limit on files.
 #[must_use]
-pub fn sets_limit(line: &str) -> bool {
+pub(super) fn sets_limit(line: &str) -> bool {
     let line = line.split('#').next().unwrap_or_default();
     let mut words =
         line.split(|c: char| c.is_whitespace() || matches!(c, ';' | '&' | '"' | '\'' | '(' | '='));
@@ -104,7 +108,7 @@ pub fn sets_limit(line: &str) -> bool {
             Some("ulimit" | "chpst" | "softlimit" | "s6-softlimit" | "rc_ulimit")
         )
     };
-    if !words.by_ref().any(|word| program(word)) {
+    if !words.by_ref().any(program) {
         return false;
     }
     words.any(|word| {
@@ -115,7 +119,7 @@ pub fn sets_limit(line: &str) -> bool {
 
 /// The OpenRC service of a cgroup such as `/openrc.push`.
 #[must_use]
-pub fn openrc_of(cgroup: &str) -> Option<String> {
+pub(super) fn openrc_of(cgroup: &str) -> Option<String> {
     let paths = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2));
     let mut parts = paths.flat_map(|path| path.split('/'));
     parts.find_map(|part| part.strip_prefix("openrc.")).map(str::to_owned)

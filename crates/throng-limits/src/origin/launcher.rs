@@ -39,20 +39,20 @@ pub enum Launcher {
 
 /// What the environment of a process tells by the names in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Marks {
+pub(super) struct Marks {
     pub names: Vec<String>,
 }
 
 impl Marks {
     /// Finds the names in the text of `/proc/PID/environ`.
     #[must_use]
-    pub fn parse(environ: &str) -> Self {
+    pub(super) fn parse(environ: &str) -> Self {
         let name = |pair: &str| pair.split_once('=').map(|(name, _)| name.to_owned());
         Self { names: environ.split('\0').filter_map(name).collect() }
     }
 
     #[must_use]
-    pub fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         self.names.iter().any(|each| each == name)
     }
 }
@@ -101,12 +101,12 @@ pub(crate) fn launcher(signs: Signs<'_>) -> Launcher {
         if is_shim(&each.name) {
             break;
         }
-        let manager = is_user_manager(each) && unit_of(signs.cgroup).is_some();
-        if let Some(service) = pam_service(each).filter(|_| at > 0 && !manager) {
+        let keeps_unit = is_user_manager(each) && unit_of(signs.cgroup).is_some();
+        if let Some(service) = pam_service(each).filter(|_| at > 0 && !keeps_unit) {
             return Launcher::Session { service: service.to_owned(), pid: Some(each.pid) };
         }
     }
-    if let Some((runtime, _)) = container(signs) {
+    if let Some((runtime, _)) = container(signs).filter(|_| signs.inside == Inside::Machine) {
         return Launcher::Container(runtime);
     }
     if let Some(service) = openrc_of(signs.cgroup) {
@@ -118,11 +118,14 @@ pub(crate) fn launcher(signs: Signs<'_>) -> Launcher {
     if let Some(service) = remembered(signs) {
         return Launcher::Session { service: service.to_owned(), pid: None };
     }
-    let mut shells = above.map(|(_, each)| each).filter(|each| is_shell(&each.name));
-    shells.next().map_or(Launcher::Unknown, |shell| Launcher::Shell {
-        pid: shell.pid,
-        name: shell.name.clone(),
-    })
+    // In a container of our own, somebody's shell is closer than what started the container.
+    let mut shells =
+        above.map(|(_, each)| each).filter(|each| is_shell(&each.name) && each.pid != 1);
+    match (shells.next(), container(signs)) {
+        (Some(shell), _) => Launcher::Shell { pid: shell.pid, name: shell.name.clone() },
+        (None, Some((runtime, _))) => Launcher::Container(runtime),
+        (None, None) => Launcher::Unknown,
+    }
 }
 
 /// The service of PAM under which a program opens sessions.

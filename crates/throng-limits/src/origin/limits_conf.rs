@@ -18,7 +18,7 @@ pub(crate) const FD_SETSIZE: u64 = 1024;
 
 /// Whose `pam_limits` it is; Debian's and Ubuntu's differs in what it does to everybody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Variant {
+pub(super) enum Variant {
     /// Resets everybody to the limits of process 1; `*` and groups do not cover root; a limit that
     /// cannot be set is no reason to refuse the session.
     Debian,
@@ -27,7 +27,7 @@ pub enum Variant {
 
 /// All files that the module would read, in its order, and those that only look as if.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LimitsConf {
+pub(super) struct LimitsConf {
     pub files: Vec<Source>,
     /// Files in `limits.d` whose names do not end in `.conf`.
     pub passed_over: Vec<Source>,
@@ -35,7 +35,7 @@ pub struct LimitsConf {
 
 /// A session that is opened.
 #[derive(Debug, Clone, Copy)]
-pub struct Opening<'a> {
+pub(super) struct Opening<'a> {
     pub account: &'a Account,
     pub variant: Variant,
     /// What the program has that opens it.
@@ -47,14 +47,14 @@ pub struct Opening<'a> {
 
 /// Whether the program that opens a session may raise a hard limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Power {
+pub(super) enum Power {
     Raises,
     OnlyLowers,
 }
 
 /// What `pam_limits` does to a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Applied {
+pub(super) struct Applied {
     pub limit: OpenFiles,
     pub soft: By,
     pub hard: By,
@@ -64,7 +64,7 @@ pub struct Applied {
 
 /// What a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum By {
+pub(super) enum By {
     Line(Evidence),
     /// Reset to what process 1 has.
     FirstProcess,
@@ -73,7 +73,7 @@ pub enum By {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub(super) enum Outcome {
     Set,
     /// A line `user -` ends the module's work before it has begun.
     Exempt(Evidence),
@@ -85,13 +85,13 @@ pub enum Outcome {
 
 /// A line that does not do what it looks like.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trap {
+pub(super) struct Trap {
     pub kind: TrapKind,
     pub evidence: Evidence,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TrapKind {
+pub(super) enum TrapKind {
     /// The number ends at the first character that is no digit.
     NumberCut(u64),
     NoNumber,
@@ -136,7 +136,7 @@ impl LimitsConf {
     /// What the module does to a session, with all lines about the number of files that do not do
     /// what they look like for this user.
     #[must_use]
-    pub fn apply(&self, opening: Opening<'_>) -> Applied {
+    pub(super) fn apply(&self, opening: Opening<'_>) -> Applied {
         let mut table = Table::new(opening);
         for source in &self.files {
             for (number, line) in source.text.lines().enumerate() {
@@ -152,20 +152,6 @@ impl LimitsConf {
             }
         }
         table.settle()
-    }
-
-    /// The last time one of the files was changed.
-    #[must_use]
-    pub fn changed_s(&self) -> Option<i64> {
-        self.files.iter().filter_map(|source| source.changed_s).max()
-    }
-
-    /// All values for the number of files, for a file that is not for this user too.
-    #[must_use]
-    pub fn mentions(&self) -> bool {
-        self.files.iter().any(|source| {
-            source.text.lines().any(|line| uncommented(line).to_lowercase().contains("nofile"))
-        })
     }
 }
 
@@ -235,10 +221,7 @@ impl<'a> Table<'a> {
             "-" => (true, true),
             _ => return self.trap(TrapKind::BadType, evidence()),
         };
-        let value = match self.value(value, &evidence) {
-            Some(value) => value,
-            None => return,
-        };
+        let Some(value) = self.value(value, &evidence) else { return };
         // A line of `-` whose soft half is outranked is dropped before its hard half is looked at.
         if soft {
             if self.soft.0 < rank {

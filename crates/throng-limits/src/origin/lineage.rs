@@ -65,13 +65,13 @@ fn relative(tree: &Tree, pid: u32, booted_s: Option<i64>) -> Option<(Relative, O
 
 /// The time of the boot, from the text of `/proc/stat`.
 #[must_use]
-pub fn parse_boot(stat: &str) -> Option<i64> {
+pub(super) fn parse_boot(stat: &str) -> Option<i64> {
     stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
 }
 
 /// The time of the start in ticks since the boot, from the text of `/proc/PID/stat`.
 #[must_use]
-pub fn parse_start(stat: &str) -> Option<i64> {
+pub(super) fn parse_start(stat: &str) -> Option<i64> {
     // The name of the program stands in parentheses and may hold spaces and parentheses itself.
     let after_name = stat.get(stat.rfind(')')? + 1..)?;
     // proc(5): state is field 3, starttime 22.
@@ -80,7 +80,7 @@ pub fn parse_start(stat: &str) -> Option<i64> {
 
 /// The first number of a row of `/proc/PID/status`, such as `PPid:`.
 #[must_use]
-pub fn parse_number(status: &str, row: &str) -> Option<u32> {
+pub(super) fn parse_number(status: &str, row: &str) -> Option<u32> {
     let row = status.lines().find_map(|line| line.strip_prefix(row))?;
     row.split_whitespace().next()?.parse().ok()
 }

@@ -23,7 +23,7 @@ const MODULE: &str = "pam_limits.so";
 
 /// The stack of sessions of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stack {
+pub(super) struct Stack {
     /// The name under which the program asks, such as `sshd`.
     pub service: String,
     /// Its file; `/etc/pam.d/other` where it has none.
@@ -33,7 +33,7 @@ pub struct Stack {
 
 /// A module that is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
+pub(super) struct Step {
     pub control: Control,
     pub module: String,
     pub arguments: Vec<String>,
@@ -42,7 +42,7 @@ pub struct Step {
 
 /// What its failure means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Control {
+pub(super) enum Control {
     /// No session.
     Needed,
     /// Nothing.
@@ -51,7 +51,7 @@ pub enum Control {
 
 /// What a stack does about limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Limits {
+pub(super) enum Limits {
     /// The module is run; with the file named by its argument `conf=`.
     Run { step: Step, conf: Option<String> },
     /// The module is named by a path where nothing is: limits are not set, and where it is needed

@@ -8,6 +8,7 @@ use super::limits_conf::{Applied, By, Outcome, Trap, TrapKind};
 use super::pam_stack::{Control, Limits};
 use super::source::Evidence;
 use super::supervisord::Minfds;
+use super::unit::Scope;
 
 /// Above this, closing descriptors one by one before each start takes seconds.
 const MINFDS_SLOW: u64 = 1_048_576;
@@ -44,6 +45,7 @@ pub(crate) fn remarks(facts: &Facts, setters: &[&Setter]) -> Vec<Remark> {
     facts.of_the_unit(&mut all);
     facts.traps(&mut all);
     facts.beside_the_way(&mut all);
+    facts.headroom(&mut all);
     facts.unseen(&mut all);
     all.sort_by_key(|remark| remark.kind);
     let mut once: Vec<Remark> = Vec::new();
@@ -84,20 +86,42 @@ impl Facts {
                 };
                 say(all, kind, words, vec![step.evidence.clone()]);
             }
+        }
+        self.refused_sessions(all);
+    }
+
+    /// Where a limit that the kernel refuses ends the session, one sentence for each user.
+    fn refused_sessions(&self, all: &mut Vec<Remark>) {
+        let mut refused: Vec<(&str, Vec<&str>, u64, Vec<Evidence>)> = Vec::new();
+        for door in self.doors.iter().chain(&self.sessions) {
             let (Some(applied), Limits::Run { step, .. }) = (&door.applied, &door.limits) else {
                 continue;
             };
-            if let Outcome::LockedOut(wanted) = applied.outcome
-                && step.control == Control::Needed
-            {
-                let words = format!(
-                    "DO NOT LOG OUT: {} lines ask {} for {}, above fs.nr_open ({}); this pam_limits then \
-                     refuses the session, so {} does not get in; keep a root shell open and lower it",
-                    "limits.conf's", door.service, wanted.hard, self.nr_open, door.account.name
-                );
-                let lines = applied.traps.iter().filter(|trap| trap.kind == TrapKind::AboveNrOpen);
-                say(all, Kind::Danger, words, lines.map(|trap| trap.evidence.clone()).collect());
+            let Outcome::LockedOut(wanted) = applied.outcome else { continue };
+            if step.control != Control::Needed {
+                continue;
             }
+            let user = door.account.name.as_str();
+            match refused.iter_mut().find(|(name, ..)| *name == user) {
+                Some((_, services, ..)) if services.contains(&door.service.as_str()) => {}
+                Some((_, services, ..)) => services.push(&door.service),
+                None => {
+                    let lines =
+                        applied.traps.iter().filter(|trap| trap.kind == TrapKind::AboveNrOpen);
+                    let lines = lines.map(|trap| trap.evidence.clone()).collect();
+                    refused.push((user, vec![&door.service], wanted.hard, lines));
+                }
+            }
+        }
+        for (user, services, wanted, lines) in refused {
+            let words = format!(
+                "DO NOT LOG OUT: {} asks for {wanted}, above fs.nr_open ({}), and this pam_limits then refuses \
+                 the session: {user} does not get in by {}; keep a root shell open and lower the number",
+                lines.first().map_or_else(|| "limits.conf".to_owned(), Evidence::place),
+                self.nr_open,
+                services.join(", ")
+            );
+            say(all, Kind::Danger, words, lines);
         }
     }
 
@@ -263,10 +287,13 @@ impl Facts {
     fn beside_the_way(&self, all: &mut Vec<Remark>) {
         let starter = match &self.launcher {
             Launcher::Supervisord { .. } => "supervisord",
-            Launcher::Unit { .. } => "systemd",
+            Launcher::Unit { scope: Scope::System, .. } => "systemd",
             Launcher::Container(_) => "a container's runtime",
             Launcher::Keeper { kind, .. } => kind.name(),
-            Launcher::Session { .. } | Launcher::Shell { .. } | Launcher::Unknown => return,
+            Launcher::Unit { scope: Scope::User, .. }
+            | Launcher::Session { .. }
+            | Launcher::Shell { .. }
+            | Launcher::Unknown => return,
         };
         let opened = self
             .unit
@@ -295,6 +322,15 @@ impl Facts {
                 line.cite()
             );
             say(all, Kind::Note, words, vec![line.clone()]);
+        }
+    }
+
+    fn headroom(&self, all: &mut Vec<Remark>) {
+        let limit = self.line[0].limit;
+        if limit.soft == limit.hard {
+            let words = "soft and hard are equal: raising them in the running process takes \
+                         CAP_SYS_RESOURCE";
+            say(all, Kind::Note, words.to_owned(), Vec::new());
         }
     }
 

@@ -9,7 +9,7 @@ const EVIDENCE_CHARS_MAX: usize = 200;
 
 /// A file that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
+pub(super) struct Source {
     pub path: String,
     pub text: String,
     /// Seconds since 1970.
@@ -30,7 +30,7 @@ pub struct Evidence {
 
 /// What came of looking for a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
+pub(super) enum Seen {
     There(Source),
     Absent,
     /// It is there, and not for us.
@@ -47,7 +47,7 @@ pub(crate) struct Disk<'a> {
 impl Source {
     /// The line of that number, as evidence.
     #[must_use]
-    pub fn evidence(&self, number: usize) -> Evidence {
+    pub(super) fn evidence(&self, number: usize) -> Evidence {
         let text = number.checked_sub(1).and_then(|before| self.text.lines().nth(before));
         Evidence {
             file: self.path.clone(),
@@ -59,7 +59,7 @@ impl Source {
 
     /// The file as a whole, as evidence of what is not in it.
     #[must_use]
-    pub fn whole(&self, text: &str) -> Evidence {
+    pub(super) fn whole(&self, text: &str) -> Evidence {
         Evidence {
             file: self.path.clone(),
             line: None,
@@ -162,6 +162,7 @@ fn inside(pid: u32, path: &str) -> String {
 
 /// A line as it may be shown.
 pub(crate) fn shown(line: &str) -> String {
-    let line: String = line.trim().chars().take(EVIDENCE_CHARS_MAX).collect();
+    let line = line.trim().replace('\t', " ");
+    let line: String = line.chars().take(EVIDENCE_CHARS_MAX).collect();
     printable(&line)
 }

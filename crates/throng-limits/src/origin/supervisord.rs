@@ -9,7 +9,7 @@ const ELSEWHERE: [&str; 2] = ["/etc/supervisord.conf", "/etc/supervisor/supervis
 
 /// What is known of a supervisord.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Supervisord {
+pub(super) struct Supervisord {
     pub config: Config,
     pub minfds: Minfds,
     /// A line `pidfile=` or the like is of no concern; the section that a new line goes into is.
@@ -18,7 +18,7 @@ pub struct Supervisord {
 
 /// The file that it was started with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Config {
+pub(super) enum Config {
     /// Named on its command line, or the first that is found where it looks.
     File(Source),
     /// There, and not for us.
@@ -28,7 +28,7 @@ pub enum Config {
 
 /// What it wants at least.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Minfds {
+pub(super) enum Minfds {
     Written {
         value: u64,
         by: Evidence,
@@ -41,18 +41,6 @@ pub enum Minfds {
     Malformed(Evidence),
     /// The file could not be read.
     Unseen,
-}
-
-impl Minfds {
-    /// What it comes to, as far as known.
-    #[must_use]
-    pub fn value(&self) -> Option<u64> {
-        match self {
-            Self::Written { value, .. } | Self::Argument(value) => Some(*value),
-            Self::Unset => Some(MINFDS),
-            Self::Malformed(_) | Self::Unseen => None,
-        }
-    }
 }
 
 impl Supervisord {
@@ -80,7 +68,7 @@ impl Supervisord {
 
     /// The path of its file.
     #[must_use]
-    pub fn path(&self) -> Option<&str> {
+    pub(super) fn path(&self) -> Option<&str> {
         match &self.config {
             Config::File(source) => Some(&source.path),
             Config::Hidden(path) => Some(path),
@@ -91,7 +79,7 @@ impl Supervisord {
 
 /// Finds `minfds` in the section `[supervisord]`.
 #[must_use]
-pub fn parse_minfds(source: &Source) -> Minfds {
+pub(super) fn parse_minfds(source: &Source) -> Minfds {
     let mut minfds = Minfds::Unset;
     let mut section = String::new();
     for (number, line) in source.text.lines().enumerate() {
@@ -177,8 +165,14 @@ mod tests {
 
     #[test]
     fn minfds_counts_in_its_section_only() {
-        assert_eq!(minfds("[supervisord]\nminfds=8192 ; more\n").value(), Some(8192));
-        assert_eq!(minfds("[supervisord]\nMinFds : 8192\n").value(), Some(8192));
+        assert!(matches!(
+            minfds("[supervisord]\nminfds=8192 ; more\n"),
+            Minfds::Written { value: 8192, .. }
+        ));
+        assert!(matches!(
+            minfds("[supervisord]\nMinFds : 8192\n"),
+            Minfds::Written { value: 8192, .. }
+        ));
         assert_eq!(minfds("[program:x]\nminfds=8192\n"), Minfds::Unset);
         assert_eq!(minfds("[supervisord]\n;minfds=8192\n#minfds=1\n"), Minfds::Unset);
         assert_eq!(minfds("[supervisord]\nenvironment=A=1,\n minfds=3\n"), Minfds::Unset);

@@ -42,7 +42,7 @@ pub enum Scope {
 
 /// A merged unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unit {
+pub(super) struct Unit {
     pub name: String,
     pub scope: Scope,
     /// Its own file, and its drop-ins in the order in which they are applied.
@@ -58,7 +58,7 @@ pub struct Unit {
 
 /// A limit as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit {
+pub(super) struct Limit {
     pub soft: u64,
     pub hard: u64,
 }
@@ -66,7 +66,7 @@ pub struct Limit {
 impl Limit {
     /// What systemd makes of it: nothing goes above `fs.nr_open`.
     #[must_use]
-    pub fn clamped(self, nr_open: u64) -> OpenFiles {
+    pub(super) fn clamped(self, nr_open: u64) -> OpenFiles {
         OpenFiles { soft: self.soft.min(nr_open), hard: self.hard.min(nr_open) }
     }
 }
@@ -90,7 +90,7 @@ impl Unit {
 
     /// Applies the settings of all sources in their order.
     #[must_use]
-    pub fn merge(name: &str, scope: Scope, sources: Vec<Source>) -> Self {
+    pub(super) fn merge(name: &str, scope: Scope, sources: Vec<Source>) -> Self {
         let mut unit = Self {
             name: name.to_owned(),
             scope,
@@ -128,12 +128,6 @@ impl Unit {
             _ => {}
         }
     }
-
-    /// When one of its files was last changed.
-    #[must_use]
-    pub fn changed(&self) -> Option<&Source> {
-        self.sources.iter().max_by_key(|source| source.changed_s)
-    }
 }
 
 /// `DefaultLimitNOFILE=` of a manager, with the line that says it.
@@ -160,7 +154,7 @@ fn default_in(source: &Source) -> Option<Option<(Limit, Evidence)>> {
 
 /// `N`, `SOFT:HARD`, each may be `infinity`.
 #[must_use]
-pub fn parse_limit(value: &str) -> Option<Limit> {
+pub(super) fn parse_limit(value: &str) -> Option<Limit> {
     let one = |word: &str| match word {
         "infinity" => Some(u64::MAX),
         word => word.parse().ok(),
@@ -175,7 +169,7 @@ pub fn parse_limit(value: &str) -> Option<Limit> {
 
 /// The unit whose cgroup this is; a login session is none.
 #[must_use]
-pub fn unit_of(cgroup: &str) -> Option<(String, Scope)> {
+pub(super) fn unit_of(cgroup: &str) -> Option<(String, Scope)> {
     let path = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2)).find_map(|path| {
         let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
         let last = parts.iter().rposition(|part| part.ends_with(".service"))?;
@@ -189,7 +183,7 @@ pub fn unit_of(cgroup: &str) -> Option<(String, Scope)> {
         return None;
     }
     let scope = match parts.iter().find(is_manager) {
-        Some(manager) if **manager != name => Scope::User,
+        Some(above) if **above != name => Scope::User,
         _ => Scope::System,
     };
     Some((name, scope))

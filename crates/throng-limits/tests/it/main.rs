@@ -2,6 +2,8 @@
 //! itself, with processes of our own in the states that the doctor is for.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod live;
+mod matrix;
 mod origin;
 mod roles;
 mod sockets;

@@ -73,13 +73,9 @@ pub(super) fn upgrade(error: &ClientError, args: &ProbeArgs, path: &str) -> Stop
     }
 }
 
-/// A refusal without the rest of the page that came with it.
+/// A refusal without the rest of what came with it.
 fn first_line(why: &str) -> String {
-    let line = why.lines().next().unwrap_or_default();
-    match line.split_once(": <") {
-        Some((status, _)) => format!("{} with a page", visible(status)),
-        None => visible(line),
-    }
+    visible(why.lines().next().unwrap_or_default())
 }
 
 fn without_status(why: &str) -> &'static str {
@@ -241,11 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_page_only_its_beginning_is_said() {
-        assert_eq!(
-            first_line("the server answered 502: <html>\r\n"),
-            "the server answered 502 with a page"
-        );
+    fn of_many_words_only_the_first_line_is_said() {
         assert_eq!(first_line("the server answered 403: no\nmore"), "the server answered 403: no");
     }
 
