@@ -13,11 +13,11 @@ run: ## Builds the server and runs it in development mode, with the playground a
 	@cargo run --locked --quiet -p throng -- serve --dev $(ARGS)
 
 test: ## Installs what the tests need, then runs every test
-	@scripts/need --install rust cc node npm chromium nginx haproxy caddy supervisor sessions keepers
+	@scripts/need --install rust cc ip node npm chromium nginx haproxy caddy supervisor sessions keepers
 	@scripts/test rust js
 
 test-rust: ## Only the tests in Rust
-	@scripts/need --install rust cc supervisor sessions keepers
+	@scripts/need --install rust cc ip supervisor sessions keepers
 	@scripts/test rust
 
 test-js: ## Only the end-to-end tests: the real binary, the SDK, a browser, proxies, supervisord

@@ -16,7 +16,7 @@ const PATIENCE_MS = 60_000;
 
 /** A supervisord started by a shell with a limit, which runs throng; until `stop()`. */
 class Supervised {
-  static async start(shell, { minfds, limits } = {}) {
+  static async start(shell, { minfds, limits, becomes = false } = {}) {
     const started = new Supervised();
     started.directory = await emptyDirectory();
     const place = (name) => path.join(started.directory, name);
@@ -30,8 +30,10 @@ class Supervised {
     ]);
     text = changed('supervisord.conf', text, [['minfds = 65536', minfds === undefined ? '' : `minfds = ${minfds}`]]);
     await writeFile(place('supervisord.conf'), text);
-    // The shell stays above supervisord, as the script of an init system would.
-    const script = `${shell}\n${program('supervisord')} -n -c ${place('supervisord.conf')} & wait $!\nexit $?`;
+    // The shell stays above supervisord, as the script of an init system would, or becomes it.
+    started.becomes = becomes;
+    const command = `${program('supervisord')} -n -c ${place('supervisord.conf')}`;
+    const script = becomes ? `${shell}\nexec ${command}` : `${shell}\n${command} & wait $!\nexit $?`;
     started.shell = spawn('bash', ['-c', script], { cwd: started.directory, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
     started.said = '';
     for (const stream of [started.shell.stdout, started.shell.stderr]) {
@@ -59,7 +61,7 @@ class Supervised {
     return (await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')).trim().split(' ').filter(Boolean);
   }
 
-  async supervisord() { return (await this.children(this.shell.pid))[0]; }
+  async supervisord() { return this.becomes ? this.shell.pid : (await this.children(this.shell.pid))[0]; }
 
   /** The limit on open files that the kernel shows for throng: soft and hard. */
   async limit() {
@@ -129,6 +131,20 @@ describe('under supervisord', () => {
       const said = await setup.line('listening on');
       assert.ok(said.includes(`limit of ${english(wanted)} descriptors`), said);
       assert.deepEqual(await setup.limit(), [wanted, wanted]);
+    });
+  });
+
+  it('does not blame a supervisord that a shell has become', TEST, async () => {
+    await supervised('ulimit -n 1024', { becomes: true }, async (setup) => {
+      const said = await setup.line('listening on');
+      const story = `(set before supervisord, pid ${setup.shell.pid}, began, which passed it on and did not set it)`;
+      assert.ok(said.includes(story), said);
+      assert.match(said, /; for more, (run: ulimit -n \d+ before supervisord starts|set minfds=)/);
+      assert.deepEqual(await setup.limit(), [1024, 1024]);
+    });
+    await supervised('ulimit -Sn 512', { becomes: true }, async (setup) => {
+      const said = await setup.line('listening on');
+      assert.ok(said.includes("soft was 1,024, the least that supervisord's minfds leaves; raised"), said);
     });
   });
 

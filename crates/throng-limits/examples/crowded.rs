@@ -44,6 +44,8 @@ fn main() -> Done {
 fn hold(connections: u32) -> Done {
     raise::raise_open_files()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    // Who finds a full queue tries again after a second: on a busy machine that would take hours.
+    rustix::net::listen(&listener, 4096)?;
     say(&listener.local_addr()?.to_string())?;
     let watching = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let mut held = Vec::new();
@@ -153,11 +155,9 @@ fn heard(child: &mut Child) -> Done<String> {
     let mut line = Vec::new();
     let output = child.stdout.as_mut().ok_or("it has no output")?;
     // Byte by byte: what comes after the line stays in the pipe.
-    for byte in output.bytes() {
-        match byte? {
-            b'\n' => break,
-            byte => line.push(byte),
-        }
+    let mut byte = [0];
+    while output.read(&mut byte)? == 1 && byte != *b"\n" {
+        line.extend(byte);
     }
     Ok(String::from_utf8(line)?)
 }

@@ -135,16 +135,18 @@ impl Origin {
             permanent: std::iter::once(fix.summary).chain(fix.steps).collect(),
             verify: Some(fix.verify),
             undone_by: self.undone_by.clone(),
-            warnings: self
-                .remarks
-                .iter()
-                .map(|remark| remark.words.clone())
-                .chain(fix.mind)
-                .collect(),
+            warnings: self.said(|kind| !is_aside(kind)),
+            notes: self.said(is_aside).into_iter().chain(fix.mind).collect(),
             supervisor: supervisor
                 .map(|each| finding::Supervisor { pid: each.pid, name: each.name.clone() }),
             evidence,
         }
+    }
+
+    /// The remarks of some kinds, the most urgent first.
+    fn said(&self, is_meant: impl Fn(RemarkKind) -> bool) -> Vec<String> {
+        let meant = self.remarks.iter().filter(|remark| is_meant(remark.kind));
+        meant.map(|remark| remark.words.clone()).collect()
     }
 
     /// Everything in words, for a page of details: who, the ancestors, what else is to be said, the
@@ -182,6 +184,11 @@ impl Origin {
         }
         page
     }
+}
+
+/// What need not be known before something is done.
+fn is_aside(kind: RemarkKind) -> bool {
+    matches!(kind, RemarkKind::Note | RemarkKind::Unseen)
 }
 
 /// Words of ours may hold a stranger's; what is longer than one name is left whole.

@@ -56,12 +56,14 @@ pub struct OriginReport {
     pub why: String,
     /// The one fix for this launcher, line by line, exactly as it is typed.
     pub permanent: Vec<String>,
-    /// The command that shows that the fix holds.
+    /// The command that shows that the fix for good holds.
     pub verify: Option<String>,
     /// What would take a live fix back, such as `a restart by supervisord`.
     pub undone_by: Vec<String>,
     /// What must not be done now, such as logging out while no login works.
     pub warnings: Vec<String>,
+    /// What is good to know besides, such as what the fix costs.
+    pub notes: Vec<String>,
     /// The process that starts this one again, which a live fix should reach too.
     pub supervisor: Option<Supervisor>,
     pub evidence: Vec<Evidence>,

@@ -36,8 +36,12 @@ pub struct Report {
     pub next: Vec<String>,
     /// The command that shows whether it helped.
     pub verify: String,
-    /// What must not be done now.
+    /// The command that shows that the fix for good holds, once it counts.
+    pub verify_for_good: Option<String>,
+    /// What must be known before anything is done, such as that no login works.
     pub warnings: Vec<String>,
+    /// What is good to know besides.
+    pub notes: Vec<String>,
     pub need: Option<Need>,
     pub limit: OpenFiles,
     pub used: Option<u64>,
@@ -105,7 +109,9 @@ pub fn diagnose(facts: &Facts) -> Report {
         undone_by: facts.origin.undone_by.clone(),
         next: next(&ladder, worst.as_ref()),
         verify: advice.verify,
+        verify_for_good: advice.verify_for_good,
         warnings: facts.origin.warnings.clone(),
+        notes: facts.origin.notes.clone(),
         need,
         limit: facts.limit,
         used: facts.used(),
@@ -126,6 +132,7 @@ struct Advice {
     note: String,
     for_good: Vec<String>,
     verify: String,
+    verify_for_good: Option<String>,
 }
 
 impl Advice {
@@ -136,6 +143,7 @@ impl Advice {
             note: String::new(),
             for_good: finding.for_good.clone(),
             verify: finding.verify.clone().unwrap_or_else(|| verify(facts)),
+            verify_for_good: None,
         }
     }
 
@@ -152,6 +160,7 @@ impl Advice {
             note: live.note,
             for_good,
             verify: verify(facts),
+            verify_for_good: facts.origin.verify.clone(),
         }
     }
 }
@@ -166,8 +175,7 @@ fn is_the_limit(finding: &Finding, need: Option<&Need>) -> bool {
 }
 
 fn verify(facts: &Facts) -> String {
-    let proc = format!("grep 'open files' /proc/{}/limits", facts.who.pid);
-    facts.origin.verify.clone().unwrap_or(proc)
+    format!("grep 'open files' /proc/{}/limits", facts.who.pid)
 }
 
 /// Who gave the process its limit, and that it is not the shell's.
@@ -209,7 +217,13 @@ fn fine(facts: &Facts, ladder: &Ladder) -> String {
 
 fn judged(ladder: &Ladder, wanted: u64) -> Option<Need> {
     let first = ladder.crowd().min_by_key(|rung| rung.allows)?;
-    Some(Need { wanted, fits: first.allows, resource: first.resource, by: brief(first) })
+    let by = if first.resource == Resource::Application {
+        brief(first)
+    } else {
+        let allows = counted(first.allows, "connection");
+        format!("{} allow {allows}", first.resource.words())
+    };
+    Some(Need { wanted, fits: first.allows, resource: first.resource, by })
 }
 
 fn too_few(need: &Need) -> Option<Finding> {
@@ -242,7 +256,7 @@ pub fn brief(rung: &Rung) -> String {
         (Resource::Application, _) => {
             format!("{} {} = {} users", rung.of, limit(rung.limit), grouped(rung.allows))
         }
-        _ => format!("{name} allow {}", counted(rung.allows, "connection")),
+        _ => format!("{name}: {}", counted(rung.allows, "connection")),
     }
 }
 

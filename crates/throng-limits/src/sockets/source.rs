@@ -1,7 +1,7 @@
 //! Where the table of sockets comes from: the kernel itself, or the text that it keeps of it.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
@@ -39,6 +39,8 @@ pub(super) struct Source<'a> {
     pid: u32,
     namespace: &'a Namespace,
     form: Form,
+    /// What a copy says about the protocols of descriptors.
+    names: Option<HashMap<u32, String>>,
 }
 
 #[derive(Debug)]
@@ -60,7 +62,7 @@ impl<'a> Source<'a> {
             Some(Err(error)) => (Form::Text(BTreeMap::new()), Some(error)),
             None => (Form::Text(BTreeMap::new()), None),
         };
-        (Self { tree, pid, namespace, form }, refused)
+        (Self { tree, pid, namespace, form, names: None }, refused)
     }
 
     pub(super) fn is_kernel(&self) -> bool {
@@ -195,10 +197,14 @@ impl<'a> Source<'a> {
             let name = name.get(..length)?.split(|byte| *byte == 0).next()?;
             return Some(String::from_utf8_lossy(name).into_owned());
         }
-        let text = self.text(NAMES_KEPT).ok()?;
-        let mut rows = text.lines().filter_map(|line| line.split_once(' '));
-        let wanted = number.to_string();
-        rows.find(|(number, _)| *number == wanted).map(|(_, name)| name.to_owned())
+        if self.names.is_none() {
+            let text = self.text(NAMES_KEPT).unwrap_or_default();
+            let rows = text.lines().filter_map(|line| line.split_once(' '));
+            let names =
+                rows.filter_map(|(number, name)| Some((number.parse().ok()?, name.to_owned())));
+            self.names = Some(names.collect());
+        }
+        self.names.as_ref()?.get(&number).cloned()
     }
 
     /// Whether a descriptor is still the same socket; of a captured tree nothing else is known.

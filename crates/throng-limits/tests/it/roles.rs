@@ -1,7 +1,7 @@
 //! Processes that play a part: this test binary again, told by its environment what to be.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Lines, Write};
+use std::io::{BufRead, BufReader, Lines, Write, stdout};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -87,7 +87,9 @@ fn plays_its_part() {
 
 fn say(name: &str, value: &str) {
     // At the start of a line, whatever the harness wrote before.
-    println!("\n{name} {value}");
+    let mut out = stdout().lock();
+    writeln!(out, "\n{name} {value}").unwrap();
+    out.flush().unwrap();
 }
 
 fn wait_for_the_end() {

@@ -56,7 +56,8 @@ fn somaxconn() -> u32 {
 
 /// Says why a test does not run on this machine.
 fn skip(test: &str, why: impl std::fmt::Display) {
-    writeln!(std::io::stderr(), "skipped: {test}: {why}").unwrap();
+    let mut out = std::io::stderr().lock();
+    writeln!(out, "skipped: {test}: {why}").unwrap();
 }
 
 #[test]

@@ -88,7 +88,9 @@ fn of(report: &Report) -> Value {
         "undone_by": report.undone_by,
         "next": report.next,
         "verify": report.verify,
+        "verify_for_good": report.verify_for_good,
         "warnings": report.warnings,
+        "notes": report.notes,
         "need": report.need.as_ref().map(|need| json!({
             "wanted": need.wanted, "fits": number(need.fits), "resource": need.resource.name(), "by": need.by,
         })),

@@ -16,6 +16,8 @@ const LINES: usize = 23;
 const LABEL: usize = 8;
 /// Ceilings on a short screen, at most.
 const RUNGS: usize = 7;
+/// Ceilings with a mark: the first to bind, and what comes after.
+const MARKED: usize = 3;
 /// Other findings on a short screen, at most.
 const ALSO: usize = 3;
 /// Peers that are named.
@@ -41,6 +43,7 @@ pub(super) fn screen(report: &Report, style: Style) -> String {
     lines.extend(also);
     lines.extend(unseen);
     if style.all {
+        lines.extend(report.notes.iter().flat_map(|note| labelled("note", note)));
         lines.extend(evidence(report));
     } else if rungs > shown || left_out(report) > 0 {
         lines.push(style.dim(
@@ -121,6 +124,9 @@ fn for_good(report: &Report) -> Vec<String> {
             lines.push(format!("{:<LABEL$}{line}", ""));
         }
     }
+    if let Some(command) = report.verify_for_good.as_ref().filter(|_| !lines.is_empty()) {
+        lines.push(format!("{:<LABEL$}# then: {command}", ""));
+    }
     lines
 }
 
@@ -134,14 +140,14 @@ fn ladder(report: &Report, shown: usize) -> Vec<String> {
         ("connections", Align::Right),
         ("read in", Align::Left),
     ];
-    let rows: Vec<Vec<String>> = report
-        .ladder
-        .rungs
-        .iter()
-        .take(shown)
-        .enumerate()
-        .map(|(at, rung)| row(at, rung))
-        .collect();
+    // The first three that bind, then the shortest queue: so that a short screen has both.
+    let crowd = report.ladder.crowd().count();
+    let mut rungs: Vec<&Rung> = report.ladder.rungs.iter().collect();
+    if crowd > MARKED && rungs.len() > crowd {
+        rungs[MARKED..=crowd].rotate_right(1);
+    }
+    let rows: Vec<Vec<String>> =
+        rungs.into_iter().take(shown).enumerate().map(|(at, rung)| row(at, rung)).collect();
     if rows.is_empty() {
         return Vec::new();
     }
@@ -181,7 +187,7 @@ fn open(report: &Report) -> Vec<String> {
         let shown: Vec<String> = pairs
             .iter()
             .take(most)
-            .map(|(name, number)| format!("{} {name}", grouped(*number)))
+            .map(|(name, number)| format!("{name} {}", grouped(*number)))
             .collect();
         shown.join(", ")
     };
@@ -190,7 +196,7 @@ fn open(report: &Report) -> Vec<String> {
         parts.push(listed(&open.kinds, 5));
     }
     if !open.states.is_empty() {
-        parts.push(format!("TCP: {}", listed(&open.states, 5)));
+        parts.push(format!("TCP {}", listed(&open.states, 5)));
     }
     if open.inbound > 0 && !open.peers.is_empty() {
         parts.push(format!("from {}", from(&open.peers)));

@@ -77,3 +77,18 @@ fn this_kernel_answers() {
     let error = line.dump(&[255; 24], |_| ControlFlow::Continue(())).unwrap_err();
     assert!(error.raw_os_error().is_some(), "{error}");
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_datagram_makes_it_panic_or_go_round_for_ever(
+        mut bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+        length in 0_u32..64,
+    ) {
+        // Lengths that nearly fit are the ones that hurt.
+        if let Some(first) = bytes.first_chunk_mut() {
+            *first = length.to_ne_bytes();
+        }
+        bodies(&bytes).ok();
+        attributes(&bytes).count();
+    }
+}

@@ -64,3 +64,10 @@ fn this_kernels_text_is_understood() {
     let local = listener.local_addr().unwrap();
     assert!(rows(&text).any(|row| row.local == local && row.state == State::Listen));
 }
+
+proptest::proptest! {
+    #[test]
+    fn nothing_makes_it_panic(text in "(?s)[0-9A-F: \n\u{e9}]{0,300}") {
+        let _ = rows(&text).count();
+    }
+}

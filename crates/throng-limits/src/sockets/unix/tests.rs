@@ -75,3 +75,14 @@ fn what_a_copy_keeps_is_read_again() {
     assert_eq!(found.len(), 3);
     assert_eq!(found[2].path, "/tmp/\u{fffd}9 1 0 0 0 /x");
 }
+
+proptest::proptest! {
+    #[test]
+    fn nothing_makes_it_panic(
+        bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+        text in "(?s).{0,200}",
+    ) {
+        let _ = row(&bytes);
+        let _ = (rows(&text).count(), kept_rows(&text).count());
+    }
+}

@@ -172,19 +172,22 @@ impl fmt::Display for Silent<'_> {
         let name = header.name();
         write!(
             f,
-            "{clients} clients have come from {ip} without {name}, so login checks see {ip} for everyone; if that is your "
+            "{clients} clients have come from {ip} without {name}, so login checks see {ip} "
         )?;
-        match header {
-            // Beside the others: one in an inner block hides all those of the outer ones.
-            AddressHeader::XForwardedFor => f.write_str(
-                "nginx, write beside its other proxy_set_header lines: proxy_set_header X-Forwarded-For \
-                 $proxy_add_x_forwarded_for;",
-            )?,
-            AddressHeader::XRealIp => f.write_str(
-                "nginx, write beside its other proxy_set_header lines: proxy_set_header X-Real-IP $remote_addr;",
-            )?,
+        let value = match header {
+            AddressHeader::XForwardedFor => Some("$proxy_add_x_forwarded_for"),
+            AddressHeader::XRealIp => Some("$remote_addr"),
             // nginx has no variable that is right for IPv6 there.
-            AddressHeader::Forwarded => f.write_str("proxy, let it set that")?,
+            AddressHeader::Forwarded => None,
+        };
+        match value {
+            // Beside the others: one in an inner block hides all those of the outer ones.
+            Some(value) => write!(
+                f,
+                "for everyone; if that is your nginx, write beside its other proxy_set_header lines: \
+                 proxy_set_header {name} {value};"
+            )?,
+            None => write!(f, "for everyone; if that is your proxy, let it set {name}")?,
         }
         let network = Network::only(*ip);
         if proxies.trusts(*ip) {
