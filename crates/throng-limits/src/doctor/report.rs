@@ -109,7 +109,7 @@ pub fn diagnose(facts: &Facts) -> Report {
         now: advice.now,
         now_note: advice.note,
         for_good: advice.for_good,
-        undone_by: facts.origin.undone_by.clone(),
+        undone_by: undone_by(facts),
         next: next(&ladder, worst.as_ref()),
         verify: advice.verify,
         verify_for_good: advice.verify_for_good,
@@ -179,6 +179,13 @@ fn is_the_limit(finding: &Finding, need: Option<&Need>) -> bool {
 
 fn verify(facts: &Facts) -> String {
     format!("grep 'open files' /proc/{}/limits", facts.who.pid)
+}
+
+/// What would take the live fix back. A supervisor that is raised too passes on what it has.
+fn undone_by(facts: &Facts) -> Vec<String> {
+    let all = facts.origin.undone_by.iter();
+    let parent = facts.origin.supervisor.is_some();
+    all.filter(|by| !(parent && by.ends_with("is raised too"))).cloned().collect()
 }
 
 /// Who gave the process its limit, and that it is not the shell's.

@@ -95,10 +95,11 @@ fn first(report: &Report, style: Style) -> Vec<String> {
 }
 
 fn now(report: &Report, style: Style) -> Vec<String> {
-    let note = if report.undone_by.is_empty() || report.now.is_none() {
-        report.now_note.clone()
-    } else {
-        format!("{}; until {}", report.now_note, report.undone_by[0])
+    let note = match report.undone_by.first() {
+        Some(by) if report.now.is_some() && !report.now_note.is_empty() => {
+            format!("{}; until {by}", report.now_note)
+        }
+        _ => report.now_note.clone(),
     };
     let Some(command) = &report.now else {
         return if note.is_empty() { Vec::new() } else { labelled("now", &note) };
@@ -263,7 +264,7 @@ fn unseen(report: &Report, style: Style) -> Vec<String> {
             .collect();
     text.dedup();
     let root = report.unseen.iter().any(|each| each.root_sees);
-    let hint = if root { "; root sees more: sudo throng doctor" } else { "" };
+    let hint = if root { "; root sees more: sudo throng doctor PID" } else { "" };
     labelled("unseen", &format!("{}{hint}", text.join("; ")))
 }
 
