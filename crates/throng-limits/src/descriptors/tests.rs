@@ -106,6 +106,8 @@ fn a_captured_tree_is_looked_at_alike() {
     // A hostile name does not reach a terminal as it is.
     assert!(open.deleted.examples[1].0.chars().all(|c| !c.is_control()));
     assert_eq!(open.kinds.total(), 8);
+    // The directory's own size is something else.
+    assert_eq!(count(&captured.tree(), 7).unwrap(), 9);
 }
 
 #[test]
