@@ -74,10 +74,17 @@ pub struct Deleted {
 /// When the process is gone, or (before Linux 6.2) belongs to another user.
 pub fn count(tree: &Tree, pid: u32) -> Result<u64, FactError> {
     let directory = format!("{pid}/fd");
-    // Linux 6.2: the size of the directory is their number, and everybody may read it. The
-    // process that reads has a descriptor at least, so zero is an older kernel, or a kernel thread.
+    let listed = || Ok(u64::try_from(tree.list_proc(&directory)?.len()).unwrap_or(u64::MAX));
+    // A directory of a copy has a size of its own, which says nothing.
+    if !tree.is_live()
+        && let Ok(count) = listed()
+    {
+        return Ok(count);
+    }
+    // Linux 6.2: the size of the directory is their number, and everybody may read it. Before it
+    // is zero, as it is for who has none.
     match tree.meta_proc(&directory)?.len {
-        0 => Ok(u64::try_from(tree.list_proc(&directory)?.len()).unwrap_or(u64::MAX)),
+        0 => listed(),
         size => Ok(size),
     }
 }

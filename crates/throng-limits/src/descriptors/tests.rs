@@ -106,6 +106,8 @@ fn a_captured_tree_is_looked_at_alike() {
     // A hostile name does not reach a terminal as it is.
     assert!(open.deleted.examples[1].0.chars().all(|c| !c.is_control()));
     assert_eq!(open.kinds.total(), 8);
+    // The directory's own size is something else.
+    assert_eq!(count(&captured.tree(), 7).unwrap(), 9);
 }
 
 #[test]
@@ -132,7 +134,9 @@ fn what_we_open_is_found() {
     assert!(open.sockets.iter().any(|held| held.number == number(socket.as_raw_fd())));
     assert!(open.deleted.bytes >= 5);
     let shown = path.to_str().unwrap();
-    assert!(open.deleted.examples.iter().any(|(name, _)| name == shown), "{:?}", open.deleted);
+    let is_shown = open.deleted.examples.iter().any(|(name, _)| name == shown);
+    // Other tests of this process may have others open, which are as common.
+    assert!(is_shown || open.deleted.examples.len() == EXAMPLES, "{:?}", open.deleted);
     // A file whose name ends so is no deleted file.
     let wrong = named.to_str().unwrap().strip_suffix(" (deleted)").unwrap();
     assert!(open.deleted.examples.iter().all(|(name, _)| name != wrong));

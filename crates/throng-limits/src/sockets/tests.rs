@@ -160,7 +160,8 @@ fn a_copy_says_what_the_kernel_said() {
     let (read, live) = (read.owned.unwrap(), live.owned.unwrap());
     assert_eq!(read, live);
     let in_silence = |silence: Option<Silence>| silence.map(|silence| (silence.sample, silence.of));
-    assert_eq!(in_silence(live.close_wait_silence), Some((1, 1)));
+    // Each connection once, whatever else this process has meanwhile.
+    assert!(in_silence(live.close_wait_silence).is_some_and(|(sample, of)| sample == of));
     assert!(live.inbound >= 2 && live.unix >= 2 && live.unhashed_in_all() >= 1);
     assert!(live.silence.is_some(), "{live:?}");
     drop(held);
