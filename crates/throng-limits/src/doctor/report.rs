@@ -81,7 +81,10 @@ pub fn diagnose(facts: &Facts) -> Report {
     }
     let ladder = Ladder::of(rungs);
     let need = facts.need.and_then(|wanted| judged(&ladder, wanted));
-    findings.extend(need.as_ref().and_then(too_few));
+    // An application's own cap has said so already, with what to do.
+    if findings.iter().all(|finding| finding.check != "application") {
+        findings.extend(need.as_ref().and_then(too_few));
+    }
     // Stable: of equally bad ones the order of the table.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     let worst = findings.first().filter(|finding| finding.severity >= Severity::Tight).cloned();
@@ -240,8 +243,14 @@ fn next(ladder: &Ladder, worst: Option<&Finding>) -> Vec<String> {
             && rung.limit < SHORT_QUEUE
             && worst.is_none_or(|finding| finding.check != "accept_queue")
     });
-    let after = ladder.crowd().skip(1).filter(|rung| rung.more < u64::MAX / 4);
-    queue.into_iter().chain(after).take(NEXT).map(brief).collect()
+    let fronts = ladder.rungs.iter().filter(|rung| is_front(rung));
+    let after = ladder.crowd().skip(1).filter(|rung| rung.more < u64::MAX / 4 && !is_front(rung));
+    queue.into_iter().chain(fronts).chain(after).take(NEXT).map(brief).collect()
+}
+
+/// Whether it is a proxy before the process, and none of its own ceilings.
+fn is_front(rung: &Rung) -> bool {
+    rung.resource == Resource::Application && rung.of.ends_with("in front")
 }
 
 /// A ceiling in a few words: `accept queue 128`, `nginx in front: 384 users`.
@@ -250,7 +259,7 @@ pub fn brief(rung: &Rung) -> String {
     let name = rung.resource.words();
     match (rung.resource, rung.bounds) {
         (_, Bounds::Rush) => format!("{name} {}", limit(rung.limit)),
-        (Resource::Application, _) if rung.of.ends_with("in front") => {
+        (Resource::Application, _) if is_front(rung) => {
             format!("{}: {} users", rung.of, grouped(rung.allows))
         }
         (Resource::Application, _) => {

@@ -124,7 +124,7 @@ fn what_is_live_is_read_from_the_kernel() {
 fn secrets_do_not_leave_the_machine() {
     let (from, to) = (Place::new(), Place::new());
     from.write("proc/7/environ", "DB=postgres://u:hunter2@h\0SUPERVISOR_ENABLED=1\0");
-    from.write("proc/7/cmdline", "redis\0--requirepass\0hunter2\0--api-key=hunter2\0--port\01\0");
+    from.write("proc/7/cmdline", "redis\0--requirepass\0hunter2\0--api-key=hunter2\0--port\x001\0");
     from.write("root/etc/redis.conf", "maxclients 100\nrequirepass hunter2\n");
     from.write("root/etc/pam.d/su", "auth required pam_env.so\nkeepalive_timeout 60;\n");
     let tree = from.tree().recording(&to.0).unwrap();
@@ -138,7 +138,7 @@ fn secrets_do_not_leave_the_machine() {
     assert_eq!(copy.read_proc("7/environ").unwrap(), "DB=[removed]\0SUPERVISOR_ENABLED=1\0");
     assert_eq!(
         copy.read_proc("7/cmdline").unwrap(),
-        "redis\0--requirepass\0[removed]\0--api-key=[removed]\0--port\01\0"
+        "redis\0--requirepass\0[removed]\0--api-key=[removed]\0--port\x001\0"
     );
     assert_eq!(
         copy.read_root("/etc/redis.conf").unwrap(),

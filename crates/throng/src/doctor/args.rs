@@ -6,7 +6,6 @@ use clap::Args;
 
 /// What limits a process, who set it, and how to lift it; without a process, the whole machine.
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag that a person types")]
 pub(crate) struct DoctorArgs {
     /// The process; none: ranks every process by how full it is
     pub(crate) pid: Option<u32>,

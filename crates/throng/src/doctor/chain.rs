@@ -60,7 +60,8 @@ impl Hop {
                 .map(|rung| rung.allows)
                 .min()
         });
-        let users = users.fold(Some(0_u64), |sum, users| Some(sum?.saturating_add(users?)));
+        let mut users = users;
+        let users = users.try_fold(0_u64, |sum, users| Some(sum.saturating_add(users?)));
         let by = proxy.and_then(|proxy| {
             let limit = proxy.limit.filter(|_| proxy.users() == users)?;
             let workers = proxy.workers.len();

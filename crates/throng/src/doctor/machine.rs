@@ -3,9 +3,9 @@
 use std::io::Write;
 
 use throng_limits::Tree;
+use throng_limits::doctor::Severity;
 use throng_limits::doctor::machine::{Machine, Row};
 use throng_limits::doctor::words::{grouped, limit};
-use throng_limits::doctor::{Severity, machine};
 
 use super::screen::labelled;
 use super::style::Style;

@@ -70,7 +70,7 @@ fn along(
     }
     if hops.len() > 1 {
         writeln!(out, "{}", labelled("chain", &chain::words(&hops)).join("\n"))?;
-        for (_, text) in &judged {
+        if let Some((_, text)) = &judged {
             writeln!(out, "{}", labelled("need", text).join("\n"))?;
         }
         writeln!(out)?;

@@ -2,7 +2,7 @@
 
 use throng_limits::doctor::report::amount;
 use throng_limits::doctor::words::grouped;
-use throng_limits::doctor::{Bounds, Finding, Report, Rung, Severity};
+use throng_limits::doctor::{Bounds, Finding, Report, Resource, Rung, Severity};
 
 use super::style::Style;
 use crate::table::{Align, table};
@@ -18,6 +18,8 @@ const LABEL: usize = 8;
 const RUNGS: usize = 7;
 /// Ceilings with a mark: the first to bind, and what comes after.
 const MARKED: usize = 3;
+/// Columns of a ceiling's name.
+const CEILING: usize = 28;
 /// Other findings on a short screen, at most.
 const ALSO: usize = 3;
 /// Peers that are named.
@@ -160,10 +162,12 @@ fn row(at: usize, rung: &Rung) -> Vec<String> {
         (Bounds::Crowd, 1 | 2) => "then",
         _ => "",
     };
-    let name = if rung.of.is_empty() {
+    let name = if rung.resource == Resource::Application {
+        cut(&rung.of, CEILING)
+    } else if rung.of.is_empty() {
         rung.resource.words().to_owned()
     } else {
-        cut(&format!("{} {}", rung.resource.words(), rung.of), 28)
+        cut(&format!("{} {}", rung.resource.words(), rung.of), CEILING)
     };
     let allows = match rung.bounds {
         Bounds::Crowd if rung.allows > 1 << 50 => "no end".to_owned(),
@@ -173,7 +177,7 @@ fn row(at: usize, rung: &Rung) -> Vec<String> {
     };
     let each = match rung.bounds {
         Bounds::Beside => "-".to_owned(),
-        _ if rung.cost_milli % 1000 == 0 => amount(rung, rung.cost_milli / 1000),
+        _ if rung.cost_milli.is_multiple_of(1000) => amount(rung, rung.cost_milli / 1000),
         _ => format!("{}.{:03}", rung.cost_milli / 1000, rung.cost_milli % 1000),
     };
     let at = rung.at.first().map(|each| each.at.clone()).unwrap_or_default();

@@ -215,7 +215,7 @@ fn the_machine_is_ranked_and_a_watch_ends_when_it_is_told_to() {
     let target = Target::with_limit("-Sn 64");
     let (_, machine) = told(&dir, &[]);
     let processes = machine["processes"].as_array().unwrap();
-    assert!(processes.iter().any(|row| row["pid"].to_string() == target.pid()));
+    assert!(processes.iter().any(|row| row["pid"] == target.child.id()));
     let screen = dir.throng(&["doctor"]);
     assert!(screen.out.contains("this shell") && screen.out.lines().count() < 24, "{}", screen.out);
     let watched = dir.throng(&["doctor", &target.pid(), "--watch=1", "--looks", "2"]);

@@ -238,6 +238,13 @@ fn an_application_stops_at_its_own_cap() {
     assert_eq!(outcome.findings[0].severity, Severity::Full);
     assert_eq!(outcome.rungs[0].allows, 384);
     assert_eq!(outcome.findings[0].for_good[1], "nginx -s reload");
+    facts.caps[0].used = 10;
+    facts.caps[0].there_are = 5;
+    facts.need = Some(1500);
+    let found = look("application", &facts).findings.remove(0);
+    assert_eq!(found.severity, Severity::Tight);
+    assert_eq!(found.what, "does not hold 1,500 connections: worker_connections 768 = 384 users");
+    assert_eq!(found.for_good[0], "worker_connections 65536 in /etc/nginx/nginx.conf:9");
 }
 
 #[test]
