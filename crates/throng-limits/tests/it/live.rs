@@ -217,33 +217,27 @@ fn a_shell_that_lowered_the_limit_is_found_and_the_printed_fix_lifts_it() {
 
 #[test]
 fn su_resets_the_soft_limit_and_the_line_for_the_user_lifts_it() {
-    if !is_root_with("su") {
-        return;
-    }
-    let dir = Dir::new();
-    let before = sessions(&dir, "su nobody -s /bin/sh -c");
-    let origin = before.origin();
-    assert_eq!(origin.limit.soft, 1024, "{}", origin.tell(3000));
-    assert!(
-        matches!(origin.soft.setter, Setter::Su | Setter::PamLimits(_)),
-        "{}",
-        origin.soft.words
-    );
-    assert!(matches!(&origin.launcher, Launcher::Session { service, .. } if service == "su"));
-    the_line_lifts(&before, &dir, "su nobody -s /bin/sh -c");
+    resets_and_is_lifted("su");
 }
 
 #[test]
 fn runuser_resets_the_soft_limit_and_the_line_for_the_user_lifts_it() {
-    if !is_root_with("runuser") {
+    resets_and_is_lifted("runuser");
+}
+
+fn resets_and_is_lifted(program: &str) {
+    if !is_root_with(program) {
         return;
     }
     let dir = Dir::new();
-    let before = sessions(&dir, "runuser nobody -s /bin/sh -c");
+    let opener = format!("{program} nobody -s /bin/sh -c");
+    let before = sessions(&dir, &opener);
     let origin = before.origin();
     assert_eq!(origin.limit.soft, 1024, "{}", origin.tell(3000));
-    assert!(matches!(&origin.launcher, Launcher::Session { service, .. } if service == "runuser"));
-    the_line_lifts(&before, &dir, "runuser nobody -s /bin/sh -c");
+    let by = &origin.soft;
+    assert!(matches!(by.setter, Setter::Su | Setter::PamLimits(_)), "{}", by.words);
+    assert!(matches!(&origin.launcher, Launcher::Session { service, .. } if service == program));
+    the_line_lifts(&before, &dir, &opener);
 }
 
 #[test]
