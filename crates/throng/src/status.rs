@@ -4,7 +4,7 @@ use std::io::Write;
 
 use throng_limits::facts::listener::listening_ports;
 use throng_limits::room::nginx::Nginx;
-use throng_server::control::{self, AskError, Clients, Question, Slow, Status};
+use throng_server::control::{self, AskError, Backend, Cache, Clients, Question, Slow, Status};
 
 use crate::args::StatusArgs;
 use crate::failure::Failure;
@@ -47,6 +47,12 @@ fn shown(status: &Status, ahead: Option<&Nginx>) -> String {
     let ahead = ahead.and_then(|nginx| Some(("in front", narrow(nginx, &status.clients)?)));
     for (name, fact) in facts.into_iter().chain(ahead) {
         text.push_str(&format!("{name:<11} {fact}\n"));
+    }
+    for backend in &status.backends {
+        text.push_str(&format!("{:<11} {}\n", "backend", self::backend(backend)));
+    }
+    if let Some(cache) = &status.cache {
+        text.push_str(&format!("{:<11} {}\n", "cache", self::cache(cache)));
     }
     let closed = status.closed.iter().map(|one| {
         let name = format!("{} {}", one.code, one.name);
@@ -119,6 +125,42 @@ fn shards(status: &Status) -> String {
     if silent.is_empty() { format!("{all}, alive") } else { silent.join(", ") }
 }
 
+fn backend(backend: &Backend) -> String {
+    let Backend { option, endpoint, failed, refused, p50_ms, p99_ms, .. } = backend;
+    let mut text = format!("{} at {}: ", visible(option), visible(endpoint));
+    text.push_str(&count(backend.calls, "call"));
+    for (number, what) in [(failed, "failed"), (refused, "said no")] {
+        if *number > 0 {
+            text.push_str(&format!(", {} {what}", thousands(*number)));
+        }
+    }
+    if let Some((p50, p99)) = p50_ms.zip(*p99_ms) {
+        text.push_str(&format!("; half of them within {}, 99% within {}", ms(p50), ms(p99)));
+    }
+    let (now, max) = (thousands(backend.under_way), thousands(backend.max_in_flight));
+    text.push_str(&format!("; {now} of {max} under way"));
+    if backend.waiting > 0 {
+        text.push_str(&format!(", {} waiting", thousands(backend.waiting)));
+    }
+    if let Some(failure) = &backend.last_failure {
+        let (ago, why) = (uptime(failure.ago_s), visible(&failure.why));
+        let now = if backend.failing { "FAILING, last" } else { "last failure" };
+        text.push_str(&format!("\n{:<11} {now} {ago} ago: it {why}", ""));
+    }
+    text
+}
+
+fn ms(ms: f64) -> String {
+    if ms < 1.0 { "1 ms".to_owned() } else { format!("{ms:.0} ms") }
+}
+
+fn cache(cache: &Cache) -> String {
+    let Cache { hits, misses, kept, bytes: size } = *cache;
+    let (hits, size) = (thousands(hits), bytes(size));
+    let (asked, kept) = (thousands(misses), count(kept, "answer"));
+    format!("{hits} clients answered from it, {asked} asked about; {kept} kept ({size})")
+}
+
 fn log(dropped: u64) -> String {
     if dropped == 0 {
         return "no line dropped".to_owned();
@@ -142,7 +184,9 @@ mod tests {
     use super::*;
     use throng_limits::facts::OpenFiles;
     use throng_limits::facts::nginx::Config;
-    use throng_server::control::{Client, Closed, Published, Shard, Transport, Turned};
+    use throng_server::control::{
+        BackendFailure, Client, Closed, Published, Shard, Transport, Turned,
+    };
 
     fn status() -> Status {
         Status {
@@ -159,6 +203,8 @@ mod tests {
             refused: vec![],
             shards: vec![Shard { shard: 0, silent_s: 0 }, Shard { shard: 1, silent_s: 1 }],
             log_lines_dropped: 0,
+            backends: vec![],
+            cache: None,
         }
     }
 
@@ -237,6 +283,43 @@ mod tests {
              3008 slow       2        1,300\n\
              \nrefused             10 min  since start\n\
              the server is full  10,000       10,000\n"
+        );
+    }
+
+    #[test]
+    fn a_backend_is_a_line_with_its_last_failure_below() {
+        let mut one = Backend {
+            option: "client.proxy.connect".to_owned(),
+            endpoint: "http://127.0.0.1:3000/connect".to_owned(),
+            calls: 1200,
+            failed: 0,
+            refused: 0,
+            p50_ms: Some(3.6),
+            p99_ms: Some(0.2),
+            under_way: 2,
+            waiting: 0,
+            max_in_flight: 256,
+            last_failure: None,
+            failing: false,
+        };
+        assert_eq!(
+            backend(&one),
+            "client.proxy.connect at http://127.0.0.1:3000/connect: 1,200 calls; half of them within \
+             4 ms, 99% within 1 ms; 2 of 256 under way"
+        );
+        (one.failed, one.refused, one.waiting, one.p50_ms) = (3, 1, 9, None);
+        let why = "did not answer within 1s".to_owned();
+        one.last_failure = Some(BackendFailure { ago_s: 12, why });
+        one.failing = true;
+        assert_eq!(
+            backend(&one),
+            "client.proxy.connect at http://127.0.0.1:3000/connect: 1,200 calls, 3 failed, 1 said no; \
+             2 of 256 under way, 9 waiting\n            FAILING, last 12 s ago: it did not answer within 1s"
+        );
+        let kept = Cache { hits: 9900, misses: 100, kept: 1, bytes: 2048 };
+        assert_eq!(
+            cache(&kept),
+            "9,900 clients answered from it, 100 asked about; 1 answer kept (2 KiB)"
         );
     }
 }

@@ -9,6 +9,7 @@ mod answer;
 mod ask;
 mod backend;
 mod connect;
+mod cookie;
 mod order;
 mod publish;
 mod refresh;
@@ -38,6 +39,7 @@ use crate::notes::Who;
 use crate::shard::{ConnRef, Message, Out, Taken};
 
 pub(crate) use answer::error_code;
+pub(crate) use cookie::NoCookie;
 pub(crate) use order::{Order, Target};
 pub(crate) use say::{FORM_JSON, FORM_JSON_UNI, encode_item};
 pub(crate) use subscribe::retention;
@@ -107,6 +109,8 @@ pub(crate) struct Open {
     pub address: ClientAddress,
     /// Headers of the request that some backend is to see.
     pub headers: Headers,
+    /// It brought no cookie, and the connect backend is to see one.
+    pub no_cookie: Option<Box<NoCookie>>,
 }
 
 /// What few clients have.
@@ -125,6 +129,10 @@ struct Extra {
     emulated: Headers,
     /// For backends only; JSON.
     meta: Option<Bytes>,
+    /// Until it is connected: that it brought no cookie.
+    no_cookie: Option<Box<NoCookie>>,
+    /// What is to be known of its refusal beside the code.
+    afterword: Option<Box<str>>,
 }
 
 /// Questions to the node that are not answered yet.
@@ -238,12 +246,16 @@ impl Session {
     pub(crate) fn open(open: Open, cx: &mut Cx<'_, '_>) -> Self {
         let stale = seconds(cx.settings.client.stale_close_delay);
         let uni = open.kind == Kind::Unidirectional;
-        let more = open.user.is_some() || open.connect.is_some() || !open.headers.is_empty();
+        let more = open.user.is_some()
+            || open.connect.is_some()
+            || !open.headers.is_empty()
+            || open.no_cookie.is_some();
         let extra = (more || uni).then(|| {
             Box::new(Extra {
                 user_header: open.user,
                 connect: open.connect,
                 headers: open.headers,
+                no_cookie: open.no_cookie,
                 session: uni.then(|| cx.out.rng.uuid()),
                 ..Extra::default()
             })
@@ -296,6 +308,11 @@ impl Session {
     /// When its connection was upgraded, in seconds of the shard.
     pub(crate) fn since_s(&self) -> u32 {
         self.since_s
+    }
+
+    /// What is to be known of its refusal beside the code.
+    pub(crate) fn afterword(&mut self) -> Option<Box<str>> {
+        self.extra.as_mut()?.afterword.take()
     }
 
     /// Whether it only listens.

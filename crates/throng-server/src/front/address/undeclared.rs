@@ -201,7 +201,7 @@ impl fmt::Display for Silent<'_> {
 }
 
 /// Whether it is this machine's, or of a private network, where one's own proxies are.
-fn is_near(ip: IpAddr) -> bool {
+pub(crate) fn is_near(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
             let [a, b, ..] = ip.octets();
