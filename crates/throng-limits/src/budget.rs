@@ -154,6 +154,13 @@ impl Budget {
         self.account.state().fits(Lane::Clients)
     }
 
+    /// Whether there are as many clients as may be, whatever the other lanes have borrowed.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let state = self.account.state();
+        state.used[Lane::Clients as usize] >= state.ceiling()
+    }
+
     /// How many clients there are.
     #[must_use]
     pub fn open(&self) -> u64 {
@@ -163,8 +170,7 @@ impl Budget {
     /// How many clients fit.
     #[must_use]
     pub fn ceiling(&self) -> u64 {
-        let state = self.account.state();
-        state.total.saturating_sub(state.guaranteed.sum()).min(state.clients_max)
+        self.account.state().ceiling()
     }
 
     /// Permits of a lane that are out.
@@ -246,6 +252,10 @@ impl State {
         let spoken_for: u64 =
             self.used.iter().zip(self.guaranteed.0).map(|(&used, part)| used.max(part)).sum();
         used < self.guaranteed.part(lane) || spoken_for < self.total
+    }
+
+    fn ceiling(&self) -> u64 {
+        self.total.saturating_sub(self.guaranteed.sum()).min(self.clients_max)
     }
 
     fn used_total(&self) -> u64 {

@@ -1,4 +1,4 @@
-//! How many clients one address may have, and how many may come from it in a second.
+//! How many connections one address may have, and how many may come from it in a second.
 //!
 //! An address is an IPv4 address or an IPv6 /64, which is what one household or machine has.
 
@@ -11,21 +11,21 @@ use parking_lot::Mutex;
 
 use crate::config::PerAddress;
 
-/// Addresses that are remembered beyond those that have clients: some MiB. While more come in one
+/// Addresses that are remembered: some MiB. While more come in one
 /// second, the newest are let in uncounted, since a table that grows with its attackers is the
 /// attack.
 const REMEMBERED_MAX: usize = 65_536;
 /// What came before this is no part of a rate.
 const RATE_WINDOW: Duration = Duration::from_secs(1);
 
-/// The clients of each address.
+/// The connections of each address, clients or not.
 #[derive(Debug, Clone)]
 pub struct Addresses {
     limits: PerAddress,
     table: Arc<Mutex<Table>>,
 }
 
-/// One client's part of its address; dropping it gives it back.
+/// One connection's part of its address; dropping it gives it back.
 #[derive(Debug)]
 pub struct Held {
     table: Arc<Mutex<Table>>,
@@ -66,7 +66,7 @@ impl Addresses {
         Self { limits, table: Arc::default() }
     }
 
-    /// Counts one more client of an address; none is held for one that is exempt.
+    /// Counts one more connection of an address; none is held for one that is exempt.
     ///
     /// # Errors
     /// When the address has as many as it may, or more come than may.
@@ -115,7 +115,7 @@ impl Place {
 
 impl Table {
     /// Whether this place is in the table, or may be added. Forgets, once a second at most, those
-    /// that have no clients and whose arrivals are long past.
+    /// that have no connections and whose arrivals are long past.
     fn has_room_for(&mut self, place: Place, now: Instant) -> bool {
         if self.places.len() < REMEMBERED_MAX || self.places.contains_key(&place) {
             return true;

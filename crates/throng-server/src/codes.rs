@@ -574,8 +574,9 @@ const OTHERS: &[Explanation] = &[
             503,
             "Service Unavailable",
             "reconnects by itself",
-            "The server is full: no descriptors left for clients, `client.connection_limit` or \
-         `client.connection_rate_limit` reached, or it is stopping. The body says which, and \
+            "The server is full: no descriptors left for clients, `client.connection_limit`, \
+         `client.connection_rate_limit` or a limit of `limits.per_address` reached, or it is \
+         stopping. The body says which, and \
          `Retry-After` when to return. The limit stands in the server's first log line, and in \
          /proc/PID/limits.",
         ),

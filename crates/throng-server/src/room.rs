@@ -1,13 +1,13 @@
 //! How many descriptors this process has to spend: measured at the start, and once a second since.
 
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
-use throng_limits::facts::OpenFiles;
-use throng_limits::facts::kernel;
 use throng_limits::facts::limits::own_descriptors;
+use throng_limits::facts::{OpenFiles, accept_queue, kernel};
 use throng_limits::raise::raise_open_files;
 use throng_limits::room::{Bound, Origin};
-use throng_limits::{Budget, Ceiling, Guarantees, Raised};
+use throng_limits::{Budget, Ceiling, Guarantees, Lane, Raised};
 
 use crate::config::Settings;
 use crate::front::accept::BACKLOG;
@@ -17,8 +17,8 @@ use crate::log::{Log, line, thousands};
 const STRANGE_FEW: u64 = 8;
 /// Descriptors of each shard: its event queue and what wakes it.
 const PER_SHARD: u64 = 2;
-/// What is opened after measuring: signals (a pair and a copy), the spare, and for a moment each
-/// second a file that tells the machine's numbers.
+/// What is opened after measuring: the control socket, and one who asks there before it is paid
+/// for; a spare for each of two listeners; and one file that is left over at a wrong moment.
 const STILL_TO_OPEN: u64 = 5;
 
 /// What there is, and what it is spent on.
@@ -127,6 +127,12 @@ impl Room {
         self.ceiling.descriptors.saturating_sub(self.own + self.strange)
     }
 
+    /// Whether somebody has changed the limit since the last look. It opens nothing and costs next
+    /// to nothing.
+    pub(crate) fn is_changed(&self) -> bool {
+        OpenFiles::own() != self.limit
+    }
+
     /// Looks again, and gives the budget what there is now: somebody may have raised or lowered
     /// the limit of the running process, or something opened files without asking.
     pub(crate) fn look(&mut self, budget: &Budget, log: &Log) {
@@ -134,11 +140,19 @@ impl Room {
         if limit.hard > self.limit.hard || limit.soft > self.limit.soft {
             limit = Self::raise(log).is;
         }
+        let used = budget.used_total();
+        // Invariant PAY-FIRST: what the machine has is read from files, one after the other.
+        let paid = budget.try_take(Lane::Files);
         let open = own_descriptors().unwrap_or(0);
-        let seems = open.saturating_sub(self.own + budget.used_total());
+        let seems = open.saturating_sub(self.own + used);
         let strange = seems.min(self.strange_before);
         self.strange_before = seems;
-        let ceiling = Ceiling::read(Path::new("/proc"), limit, open);
+        let ceiling = match paid {
+            Some(_) => Ceiling::read(Path::new("/proc"), limit, open),
+            // The limit fell below what is open. Whether it still is needs no file.
+            None => Ceiling { descriptors: limit.soft, bound: Bound::OpenFiles },
+        };
+        drop(paid);
         let before = (self.limit, self.ceiling.bound);
         let total_before = self.to_spend();
         (self.limit, self.ceiling, self.strange) = (limit, ceiling, strange);
@@ -180,10 +194,16 @@ impl Room {
     }
 }
 
-/// How many connections the kernel keeps for a listener until they are accepted.
-pub(crate) fn backlog() -> u64 {
-    let wanted = u64::from(BACKLOG.unsigned_abs());
-    kernel::somaxconn(Path::new("/proc")).map_or(wanted, |most| most.min(wanted))
+/// How many connections the kernel keeps for a listener until they are accepted: as it says, and
+/// where it does not answer, as it should be.
+pub(crate) fn backlog(listener: &TcpListener, address: SocketAddr) -> u64 {
+    match accept_queue(listener, address) {
+        Ok(queue) => u64::from(queue.backlog),
+        Err(_) => {
+            let wanted = u64::from(BACKLOG.unsigned_abs());
+            kernel::somaxconn(Path::new("/proc")).map_or(wanted, |most| most.min(wanted))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -36,6 +36,10 @@ const PARTITIONS: usize = 64;
 /// Steps of the paced close in a second.
 const SHED_STEPS_PER_S: u32 = 20;
 
+/// How often in a second it is looked whether the limit has been changed: those who wait for room
+/// come back about once a second.
+const LIMIT_LOOKS_PER_S: u32 = 5;
+
 /// What to serve.
 #[derive(Debug)]
 pub struct ServeOptions {
@@ -127,7 +131,7 @@ pub fn serve_until(
         last_number: AtomicU64::new(0),
         next_shard: AtomicUsize::new(0),
         draining: AtomicBool::new(false),
-        arrivals: crate::front::arrivals(),
+        arrivals: crate::front::arrivals::Arrivals::default(),
         undeclared: crate::front::address::Undeclared::default(),
         addresses: Addresses::new(settings.limits.per_address),
         command: options.command,
@@ -142,7 +146,7 @@ pub fn serve_until(
         descriptors: room.descriptors(),
         limit_from: room.story(),
         more: room.more(),
-        backlog: backlog(),
+        backlog: backlog(&listeners.public, listeners.address),
     });
     runtime
         .block_on(run(&front, listeners, room, stop))
@@ -372,14 +376,19 @@ async fn run(
     Ok(())
 }
 
-/// Once a second: what has expired in channels, and what room there is.
+/// Once a second: what has expired in channels, and what room there is. That somebody has changed
+/// the limit is seen sooner.
 async fn sweep(front: Arc<Front>, mut room: Room) {
-    let mut second = tokio::time::interval(Duration::from_secs(1));
-    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        second.tick().await;
-        front.common.node.sweep(front.clock.now());
-        room.look(&front.clients, &front.common.log);
+    let mut looks = tokio::time::interval(Duration::from_secs(1) / LIMIT_LOOKS_PER_S);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for look in (0..LIMIT_LOOKS_PER_S).cycle() {
+        looks.tick().await;
+        if look == 0 {
+            front.common.node.sweep(front.clock.now());
+        }
+        if look == 0 || room.is_changed() {
+            room.look(&front.clients, &front.common.log);
+        }
     }
 }
 

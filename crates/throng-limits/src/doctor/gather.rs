@@ -13,6 +13,10 @@ use crate::origin::Origin;
 use crate::sockets::{self, Namespace, Owned, Sockets, State};
 use crate::tree::{Tree, printable};
 
+const EPOLL_WATCHES: &str = "sys/fs/epoll/max_user_watches";
+/// Watches are counted where a process has a tenth as many descriptors as it may watch.
+const WATCHES_SHARE: u64 = 10;
+
 /// What is asked about a process.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Ask {
@@ -93,7 +97,7 @@ pub fn sample(tree: &Tree, pid: u32, at_ms: u64) -> Option<Sample> {
 #[must_use]
 pub fn kernel(tree: &Tree) -> Kernel {
     let text = |name: &str| tree.read_proc(name).ok();
-    let number = |name: &str| text(name)?.trim().parse::<u64>().ok();
+    let number = |name: &str| number(tree, name);
     let threads = text("loadavg").and_then(|load| {
         // proc(5): the fourth field is running/existing threads.
         load.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
@@ -104,9 +108,14 @@ pub fn kernel(tree: &Tree) -> Kernel {
         threads_max: number("sys/kernel/threads-max"),
         pid_max: number("sys/kernel/pid_max"),
         threads,
-        epoll_watches_max: number("sys/fs/epoll/max_user_watches"),
+        epoll_watches_max: number(EPOLL_WATCHES),
         inotify_instances_max: number("sys/fs/inotify/max_user_instances"),
     }
+}
+
+/// A number of the kernel's.
+fn number(tree: &Tree, name: &str) -> Option<u64> {
+    tree.read_proc(name).ok()?.trim().parse().ok()
 }
 
 /// Who asks: this process, or the one that made the copy.
@@ -163,7 +172,12 @@ fn held(tree: &Tree, pid: u32, limit: OpenFiles, found: &Descriptors, open: &mut
     open.deleted = found.deleted.count.into();
     open.deleted_names = found.deleted.examples.iter().map(|(name, _)| name.clone()).collect();
     open.inotify = u64::try_from(found.inotifies.len()).unwrap_or(u64::MAX);
-    open.epoll_watched = descriptors::watches(tree, pid, found).by_epoll();
+    // The kernel writes a line for each, which is half of the work of everything else: they are
+    // read only where their limit may matter.
+    let most = number(tree, EPOLL_WATCHES);
+    if most.is_some_and(|most| found.count().saturating_mul(WATCHES_SHARE) >= most) {
+        open.epoll_watched = descriptors::watches(tree, pid, found).by_epoll();
+    }
 }
 
 fn connected(pid: u32, sockets: &Sockets, is_own: bool, open: &mut Open) {

@@ -1,5 +1,6 @@
 //! What the kernel says, one file per source.
 
+mod backlog;
 pub mod cgroup;
 pub mod counters;
 pub mod elf;
@@ -13,6 +14,7 @@ pub mod process;
 pub mod sockstat;
 pub mod waiting;
 
+pub use backlog::{AcceptQueue, accept_queue};
 pub use cgroup::Cgroup;
 pub use counters::Network;
 pub use identity::Identity;

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use throng_limits::{Budget, Lane};
+use throng_limits::{Budget, Lane, Permit};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
@@ -30,6 +30,11 @@ const IDLE_MAX: usize = 16;
 const IDLE_TIME: Duration = Duration::from_secs(4);
 /// Calls that wait for a place, per place: at more than that the last would time out anyway.
 const WAITING_PER_PLACE: usize = 8;
+
+/// How long resolving waits until its descriptors are to be had.
+const RESOLVE_PATIENCE: Duration = Duration::from_secs(1);
+/// How often it looks.
+const RESOLVE_LOOK: Duration = Duration::from_millis(10);
 
 /// What is known of one backend's calls.
 #[derive(Debug)]
@@ -243,15 +248,37 @@ impl Line {
         Ok(sender)
     }
 
+    /// Resolving opens files and sockets of its own, on a thread of which there are few.
+    async fn pay_for_resolving(&self) -> Result<[Permit; 2], String> {
+        let pay = async {
+            loop {
+                let take = || self.budget.try_take(Lane::Files);
+                if let (Some(first), Some(second)) = (take(), take()) {
+                    return [first, second];
+                }
+                tokio::time::sleep(RESOLVE_LOOK).await;
+            }
+        };
+        tokio::time::timeout(RESOLVE_PATIENCE, pay).await.map_err(|_| {
+            "has a name, and no descriptor is left to resolve it; raise the limit of this process, \
+             or write the address instead of the name"
+                .to_owned()
+        })
+    }
+
     /// The one place where a descriptor for a backend is opened.
     async fn dial(&self) -> Result<TcpStream, String> {
         let (host, port) = (&self.backend.endpoint.host, self.backend.endpoint.port);
         let addresses: Vec<SocketAddr> = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
             Ok(address) => vec![SocketAddr::new(address, port)],
-            Err(_) => tokio::net::lookup_host((host.as_str(), port))
-                .await
-                .map_err(|error| format!("has a name that cannot be resolved: {error}"))?
-                .collect(),
+            Err(_) => {
+                let paid = self.pay_for_resolving().await?;
+                let addresses = tokio::net::lookup_host((host.as_str(), port)).await;
+                drop(paid);
+                addresses
+                    .map_err(|error| format!("has a name that cannot be resolved: {error}"))?
+                    .collect()
+            }
         };
         let mut last = "has a name without an address".to_owned();
         for address in addresses {

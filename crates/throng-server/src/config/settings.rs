@@ -242,12 +242,12 @@ pub struct Shutdown {
     pub spread: Duration,
 }
 
-/// `limits.per_address`: what the clients of one address may do.
+/// `limits.per_address`: what one address may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PerAddress {
-    /// Clients at once; 0: no limit.
+    /// Connections at once, clients or not; 0: no limit.
     pub connections: u32,
-    /// New clients in a second; 0: no limit.
+    /// New connections in a second; 0: no limit.
     pub rate: u32,
     /// Loopback and private networks have no such limits.
     pub exempt_private: bool,

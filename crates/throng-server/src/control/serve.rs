@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use throng_limits::Lane;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -31,7 +32,7 @@ use crate::ring::{Close, Refused};
 use crate::sessions::{Mail, Seen, Wish};
 use crate::shard::Post;
 
-/// Those who may ask at once; their descriptors are among the process's own.
+/// Those who may ask at once.
 const ASKERS_MAX: usize = 8;
 /// A question longer than this is none.
 const QUESTION_BYTES_MAX: u64 = 4096;
@@ -130,6 +131,9 @@ async fn converse(
     if !stream.peer_cred().is_ok_and(|peer| may_ask(peer.uid(), place::own_uid())) {
         return;
     }
+    // Invariant PAY-FIRST: who cannot be paid for is open already, one of those that are the
+    // process's own, and is answered all the same: what is short is a thing to ask about.
+    let _paid = front.clients.try_take(Lane::Files);
     let talk = async {
         let (reader, mut writer) = stream.into_split();
         let mut question = Vec::new();

@@ -10,7 +10,6 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use throng_limits::Lane;
 use tokio::io::{Interest, unix::AsyncFd};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -28,6 +27,10 @@ pub(crate) const BACKLOG: i32 = 4096;
 const NOT_SENT_LOWAT_BYTES: u32 = 16 * 1024;
 /// Connections that are accepted before those that were have their turn.
 const IN_A_ROW_MAX: usize = 64;
+/// How long those who come are let gather where the ones before were refused. Meanwhile their
+/// requests arrive, so that each of them costs no more than being accepted and told; and the API's
+/// answer comes only so much later.
+const GATHER: Duration = Duration::from_millis(2);
 /// How long accepting pauses when no descriptor or memory is to be had: the listener stays
 /// readable meanwhile, so without a pause the loop would spin.
 const SCARCITY_PAUSE: Duration = Duration::from_millis(100);
@@ -91,12 +94,16 @@ pub(crate) async fn accept(
     mut stop: watch::Receiver<bool>,
 ) {
     let mut spare = Spare::open();
+    let mut refusing = false;
     loop {
         let mut ready = tokio::select! {
             // It fails only with the runtime.
             ready = listener.readable() => match ready { Ok(ready) => ready, Err(_) => return },
             _ = stop.wait_for(|stop| *stop) => return,
         };
+        if std::mem::take(&mut refusing) {
+            tokio::time::sleep(GATHER).await;
+        }
         for _ in 0..IN_A_ROW_MAX {
             let visitor = match front.gate.try_enter() {
                 Some(visitor) => Some(visitor),
@@ -110,7 +117,9 @@ pub(crate) async fn accept(
                 },
             };
             match next(listener.get_ref(), visitor, &mut spare) {
-                Ok((socket, peer, Some(visitor))) => receive(&front, socket, peer, door, visitor),
+                Ok((socket, peer, Some(visitor))) => {
+                    refusing |= receive(&front, socket, peer, door, visitor);
+                }
                 Ok((socket, _, None)) => turn_away(&front, &socket),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready.clear_ready();
@@ -130,28 +139,31 @@ pub(crate) async fn accept(
     }
 }
 
+/// Sees to whoever was accepted. Whether it was one of those who are refused.
 fn receive(
     front: &Arc<Front>,
     socket: std::net::TcpStream,
     peer: SocketAddr,
     door: Door,
     visitor: Visitor,
-) {
+) -> bool {
     visitor.busy();
-    let is_refusing = visitor.lane() == Some(Lane::Refusing);
+    let is_refusing = refuse::turns_away(front);
     let waiting = if is_refusing {
         refuse::at_once(front, socket, peer, door, &visitor)
     } else {
         Some(socket)
     };
     // An event queue that is full takes nobody; the client is told so by the end of its connection.
-    let Some(Ok(socket)) = waiting.map(TcpStream::from_std) else { return };
+    let Some(Ok(socket)) = waiting.map(TcpStream::from_std) else { return is_refusing };
     let front = Arc::clone(front);
     if is_refusing {
         tokio::spawn(refuse::receive(front, socket, peer, door, visitor));
     } else {
+        visitor.is_served();
         tokio::spawn(drive(front, socket, peer, door, visitor));
     }
+    is_refusing
 }
 
 /// The next connection, on its visitor's permit or on the spare descriptor.
@@ -204,13 +216,16 @@ async fn scarce(
 }
 
 fn turn_away(front: &Front, socket: &std::net::TcpStream) {
-    front.gate.reset.fetch_add(1, Ordering::Relaxed);
-    line!(
-        front.common.log,
-        Warn,
-        "front.full",
-        "connections are reset: as many requests are being answered as there is room for"
-    );
+    let so_far = front.gate.reset.fetch_add(1, Ordering::Relaxed) + 1;
+    if front.gate.may_say_reset() {
+        line!(
+            front.common.log,
+            Warn,
+            "front.full",
+            "connections are reset: as many requests are being answered as there is room for";
+            reset = so_far
+        );
+    }
     reset(socket);
 }
 

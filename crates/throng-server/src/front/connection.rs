@@ -15,9 +15,10 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::address::{ClientAddress, introduce};
-use super::gate::{Gate, Seat, Visitor, reset};
+use super::gate::{Gate, Seat, Visitor};
 use super::upgrade::Move;
-use super::{Answer, Door, Front, Outcome, Visit};
+use super::{Answer, Door, Front, Outcome, Visit, refuse};
+use crate::config::ProxyProtocol;
 use crate::shard::{Adopt, Post};
 
 /// Bytes of a request's head, and of what hyper reads ahead.
@@ -45,9 +46,16 @@ pub(crate) async fn drive(
     let http = &front.settings().http;
     // One deadline for everything that comes before the first request is understood.
     let deadline = Instant::now() + http.header_timeout;
-    let Some(from) = introduce(front.listener(door), &mut socket, peer, deadline).await else {
+    let Some(from) = introduced(&front, &mut socket, (peer, door), deadline, &visitor).await else {
         return;
     };
+    // Whoever the internal port lets in is one's own.
+    if door != Door::Internal {
+        match front.admit_address(from.ip) {
+            Ok(held) => visitor.seat.keep_address(held),
+            Err(of) => return refuse::one_too_many(&front, socket, from.ip, of, &visitor).await,
+        }
+    }
     let word = Arc::<Word>::default();
     let seat = Arc::clone(&visitor.seat);
     let visits = Visits {
@@ -72,10 +80,15 @@ pub(crate) async fn drive(
     // the service never resolves then, and this is polled until it has left word.
     let mut told_to_go = pin!(seat.told_to_go());
     let mut goes = false;
+    let mut trouble = None;
     let moved = {
         let mut connection = pin!(&mut connection);
         poll_fn(|cx| {
-            let ended = connection.poll_without_shutdown(cx).is_ready();
+            let end = connection.poll_without_shutdown(cx);
+            let ended = end.is_ready();
+            if let Poll::Ready(Err(error)) = end {
+                trouble = Some(error);
+            }
             let mut late =
                 || !word.arrived.load(Ordering::Relaxed) && first.as_mut().poll(cx).is_ready();
             match word.departure.lock().take() {
@@ -95,11 +108,38 @@ pub(crate) async fn drive(
     if let Some(to) = moved {
         hand_over(&front, parts.io.into_inner(), parts.read_buf, *to);
     } else if goes {
-        reset(parts.io.inner());
+        refuse::make_way(&front, parts.io.inner());
     } else if !word.arrived.load(Ordering::Relaxed) {
         front.listener(door).no_request(from, &parts.read_buf);
+        refuse::note_unread(&front, from.ip, trouble.as_ref(), !parts.read_buf.is_empty());
+    } else {
+        refuse::note_unread(&front, from.ip, trouble.as_ref(), false);
     }
     drop(visitor);
+}
+
+/// Who has connected, behind the PROXY header where one is wanted. None: it is over.
+async fn introduced(
+    front: &Front,
+    socket: &mut TcpStream,
+    (peer, door): (SocketAddr, Door),
+    deadline: Instant,
+    visitor: &Visitor,
+) -> Option<ClientAddress> {
+    let listener = front.listener(door);
+    if listener.protocol == ProxyProtocol::Off {
+        return Some(ClientAddress::of_socket(peer));
+    }
+    visitor.silent();
+    let from = tokio::select! {
+        from = introduce(listener, socket, peer, deadline) => from,
+        () = visitor.seat.told_to_go() => {
+            refuse::make_way(front, socket);
+            None
+        }
+    };
+    visitor.busy();
+    from
 }
 
 /// Gives the socket to the shard that was chosen for it.

@@ -14,11 +14,19 @@ use socket2::SockRef;
 use throng_limits::{Budget, Lane, Permit};
 use tokio::sync::{Notify, futures::Notified};
 
+use crate::addresses::Held;
 use crate::rng::{Rng, system_seed};
 
 /// How long who has said nothing is left alone: a head follows the connection's first packet at
 /// once, however far away the client is.
 const SILENCE_MIN: Duration = Duration::from_millis(50);
+/// Seats at once. A request in progress needs some 30 KiB, so that a flood of them cannot have more
+/// than some 130 MiB, however many descriptors there are.
+const SEATS_MAX: usize = 4096;
+/// Of those who were silent long enough one in so many is reset together, the longest first, so
+/// that the next newcomers need not wait; and no more than so many.
+const RESET_SHARE: usize = 8;
+const RESET_MAX: usize = 32;
 /// How often it is looked whether somebody was silent long enough.
 const LOOK: Duration = Duration::from_millis(10);
 /// Milliseconds between two lines that say that clients are refused.
@@ -41,7 +49,11 @@ pub(crate) struct Gate {
     starved: AtomicBool,
     jitter: Mutex<Rng>,
     /// When it was last said that the server is full, in milliseconds from the start; 0: never.
-    said_ms: AtomicU64,
+    said_full_ms: AtomicU64,
+    /// And that too many come at once.
+    said_too_fast_ms: AtomicU64,
+    /// And that connections were reset.
+    said_reset_ms: AtomicU64,
     /// Clients that were told that the server is full.
     pub(crate) refused: AtomicU64,
     /// Connections that were reset to make room.
@@ -52,6 +64,8 @@ pub(crate) struct Gate {
 #[derive(Debug)]
 pub(crate) struct Seat {
     permit: Mutex<Option<Permit>>,
+    /// Its part of what its address may have.
+    address: Mutex<Option<Box<Held>>>,
     /// Milliseconds from the gate's start to the last sign of life.
     last_ms: AtomicU64,
     state: Mutex<Sitting>,
@@ -85,7 +99,9 @@ impl Gate {
             start: Instant::now(),
             starved: AtomicBool::new(false),
             jitter: Mutex::new(Rng::new(system_seed())),
-            said_ms: AtomicU64::new(0),
+            said_full_ms: AtomicU64::new(0),
+            said_too_fast_ms: AtomicU64::new(0),
+            said_reset_ms: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             reset: AtomicU64::new(0),
         })
@@ -103,7 +119,7 @@ impl Gate {
                 return Some(visitor);
             }
             if self.reset_longest_silent() {
-                self.reset.fetch_add(1, Ordering::Relaxed);
+                // They are on their way out.
             } else if self.starved.load(Ordering::Relaxed) || Instant::now() >= deadline {
                 self.starved.store(true, Ordering::Relaxed);
                 return None;
@@ -115,54 +131,86 @@ impl Gate {
 
     /// When no client fits, most of those who come are to be refused.
     pub(crate) fn try_enter(self: &Arc<Self>) -> Option<Visitor> {
-        let [first, second] = if self.budget.fits_client() {
-            [Lane::Front, Lane::Refusing]
-        } else {
+        if self.seats.lock().len() >= SEATS_MAX {
+            return None;
+        }
+        let [first, second] = if self.budget.is_full() {
             [Lane::Refusing, Lane::Front]
+        } else {
+            [Lane::Front, Lane::Refusing]
         };
         let permit = self.budget.try_take(first).or_else(|| self.budget.try_take(second))?;
         let seat = Arc::new(Seat {
             permit: Mutex::new(Some(permit)),
+            address: Mutex::default(),
             last_ms: AtomicU64::new(self.now_ms()),
             state: Mutex::new(Sitting::Busy),
             go: Notify::new(),
         });
-        // Bounded by the permits.
         let key = self.seats.lock().insert(Arc::clone(&seat));
         Some(Visitor { gate: Arc::clone(self), seat, key })
     }
 
-    /// Tells the one that has been silent longest to go, if it has been for long enough.
-    fn reset_longest_silent(&self) -> bool {
-        let seats = self.seats.lock();
-        let silent = |seat: &&Arc<Seat>| *seat.state.lock() == Sitting::Silent;
-        let longest = seats
-            .iter()
-            .map(|(_, seat)| seat)
-            .filter(silent)
-            .min_by_key(|seat| seat.last_ms.load(Ordering::Relaxed));
-        let Some(seat) = longest else { return false };
-        let silence = self.now_ms().saturating_sub(seat.last_ms.load(Ordering::Relaxed));
-        if u128::from(silence) < SILENCE_MIN.as_millis() {
-            return false;
+    /// A client's permit for whoever sits here. Where half-done handshakes and idle connections have
+    /// what it needs, they go first: none only when the server is full of clients, or everybody
+    /// inside is being answered and nobody leaves in time.
+    pub(crate) async fn make_client(&self, seat: &Seat) -> Option<Permit> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = self.left.notified();
+            if let Some(permit) = seat.become_client() {
+                return Some(permit);
+            }
+            if self.budget.is_full() || (!self.reset_longest_silent() && Instant::now() >= deadline)
+            {
+                return None;
+            }
+            tokio::time::timeout(LOOK, left).await.ok();
         }
-        let mut state = seat.state.lock();
-        if *state != Sitting::Silent {
-            return false;
-        }
-        *state = Sitting::Leaving;
-        seat.go.notify_one();
-        true
     }
 
-    /// Whether it is time for another line about refused clients.
-    pub(crate) fn may_say(&self) -> bool {
-        let (now, said) = (self.now_ms().max(1), self.said_ms.load(Ordering::Relaxed));
+    /// Tells those that have been silent longest to go, if they have been for long enough.
+    fn reset_longest_silent(&self) -> bool {
+        let now = self.now_ms();
+        let seats = self.seats.lock();
+        let mut silent: Vec<(u64, &Seat)> = seats
+            .iter()
+            .filter(|(_, seat)| *seat.state.lock() == Sitting::Silent)
+            .map(|(_, seat)| (seat.last_ms.load(Ordering::Relaxed), &**seat))
+            .filter(|(last, _)| u128::from(now.saturating_sub(*last)) >= SILENCE_MIN.as_millis())
+            .collect();
+        if silent.is_empty() {
+            return false;
+        }
+        let count = (silent.len() / RESET_SHARE).clamp(1, RESET_MAX);
+        silent.select_nth_unstable_by_key(count - 1, |(last, _)| *last);
+        let leave = |(_, seat): &(u64, &Seat)| seat.leave();
+        let reset = silent[..count].iter().filter(|one| leave(one)).count();
+        self.reset.fetch_add(reset as u64, Ordering::Relaxed);
+        reset > 0
+    }
+
+    /// Whether it is time for another line about clients for whom there is no room.
+    pub(crate) fn may_say_full(&self) -> bool {
+        self.may_say(&self.said_full_ms)
+    }
+
+    /// And about those that come too fast.
+    pub(crate) fn may_say_too_fast(&self) -> bool {
+        self.may_say(&self.said_too_fast_ms)
+    }
+
+    /// And about connections that were reset to make room.
+    pub(crate) fn may_say_reset(&self) -> bool {
+        self.may_say(&self.said_reset_ms)
+    }
+
+    fn may_say(&self, said_ms: &AtomicU64) -> bool {
+        let (now, said) = (self.now_ms().max(1), said_ms.load(Ordering::Relaxed));
         let is_time = said == 0 || now.saturating_sub(said) >= SAY_EVERY_MS;
         // Of those who come at once, one says it.
-        let exchange = || {
-            self.said_ms.compare_exchange(said, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        };
+        let exchange =
+            || said_ms.compare_exchange(said, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         is_time && exchange()
     }
 
@@ -178,11 +226,6 @@ impl Gate {
 }
 
 impl Visitor {
-    /// What its permit is for.
-    pub(crate) fn lane(&self) -> Option<Lane> {
-        self.seat.permit.lock().as_ref().map(Permit::lane)
-    }
-
     /// Something was heard from it, or is being done for it.
     pub(crate) fn busy(&self) {
         self.seat.busy(&self.gate);
@@ -221,13 +264,33 @@ impl Seat {
         }
     }
 
+    /// Tells it to go, unless it has been heard from meanwhile.
+    fn leave(&self) -> bool {
+        let mut state = self.state.lock();
+        if *state != Sitting::Silent {
+            return false;
+        }
+        *state = Sitting::Leaving;
+        self.go.notify_one();
+        true
+    }
+
     /// Resolves when it has to go.
     pub(crate) fn told_to_go(&self) -> Notified<'_> {
         self.go.notified()
     }
 
+    pub(crate) fn keep_address(&self, held: Option<Box<Held>>) {
+        *self.address.lock() = held;
+    }
+
+    /// The client takes it along.
+    pub(crate) fn take_address(&self) -> Option<Box<Held>> {
+        self.address.lock().take()
+    }
+
     /// Its permit as a client's, where one more client fits.
-    pub(crate) fn become_client(&self) -> Option<Permit> {
+    fn become_client(&self) -> Option<Permit> {
         let mut held = self.permit.lock();
         match held.take()?.turn(Lane::Clients) {
             Ok(client) => Some(client),
@@ -243,6 +306,7 @@ impl Drop for Visitor {
     fn drop(&mut self) {
         self.gate.seats.lock().remove(self.key);
         self.seat.permit.lock().take();
+        self.seat.address.lock().take();
         self.gate.starved.store(false, Ordering::Relaxed);
         self.gate.left.notify_waiters();
     }
@@ -309,6 +373,44 @@ mod tests {
         assert!(visitor.seat.become_client().is_none());
         drop(visitor);
         assert_eq!((gate.budget.open(), gate.budget.used_total()), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn half_done_handshakes_go_before_a_client_is_refused() {
+        let gate = gate(60);
+        let mut seats = all_seats(&gate);
+        let newcomer = seats.pop().unwrap();
+        let lane = newcomer.seat.permit.lock().as_ref().map(Permit::lane);
+        assert_eq!(lane, Some(Lane::Refusing));
+        assert!(newcomer.seat.become_client().is_none(), "handshakes have all there is");
+        let count = seats.len();
+        let mut slow = tokio::task::JoinSet::new();
+        for visitor in seats {
+            visitor.silent();
+            slow.spawn(async move { visitor.seat.told_to_go().await });
+        }
+        tokio::time::sleep(SILENCE_MIN).await;
+        assert!(gate.make_client(&newcomer.seat).await.is_some());
+        let reset = gate.reset.load(Ordering::Relaxed);
+        assert!(reset > 0 && reset < count as u64, "{reset} of {count}");
+    }
+
+    #[tokio::test]
+    async fn a_server_full_of_clients_refuses_at_once() {
+        let gate = gate(60);
+        gate.budget.want_clients(0);
+        let newcomer = gate.try_enter().unwrap();
+        let silent = gate.try_enter().unwrap();
+        silent.silent();
+        tokio::time::sleep(SILENCE_MIN).await;
+        assert!(gate.make_client(&newcomer.seat).await.is_none());
+        assert_eq!(gate.reset.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn there_are_no_more_seats_than_their_memory_is_worth() {
+        let gate = gate(100_000);
+        assert_eq!(all_seats(&gate).len(), SEATS_MAX);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub(crate) mod accept;
 pub(crate) mod address;
 mod api;
+pub(crate) mod arrivals;
 mod connection;
 pub(crate) mod gate;
 pub(crate) mod health;
@@ -13,9 +14,10 @@ mod pages;
 mod refuse;
 mod upgrade;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -24,7 +26,8 @@ use hyper::body::Incoming;
 use throng_limits::Budget;
 
 use self::address::{ClientAddress, Undeclared};
-use crate::addresses::Addresses;
+use self::arrivals::Arrivals;
+use crate::addresses::{Addresses, Held, TooMany};
 use crate::clock::Clock;
 use crate::config::{Level, Settings};
 use crate::log::line;
@@ -33,11 +36,6 @@ use crate::sessions::Common;
 
 pub(crate) use connection::drive;
 pub use upgrade::{PROBE_HEADER, SEEN_HEADER};
-
-/// A meter of arrivals that has seen none.
-pub(crate) fn arrivals() -> upgrade::Arrivals {
-    upgrade::Arrivals::default()
-}
 
 /// What a request is answered with.
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -57,7 +55,7 @@ pub(crate) struct Front {
     pub(crate) next_shard: AtomicUsize,
     /// The server is stopping: no new clients.
     pub(crate) draining: AtomicBool,
-    pub(crate) arrivals: upgrade::Arrivals,
+    pub(crate) arrivals: Arrivals,
     /// Proxies that nobody declared.
     pub(crate) undeclared: Undeclared,
     pub(crate) addresses: Addresses,
@@ -122,6 +120,21 @@ impl Front {
         address::Listener { protocol, option, proxies: &settings.proxies, log }
     }
 
+    /// Whether more clients have come in this second than may.
+    fn is_too_fast(&self) -> bool {
+        let rate = self.settings().client.connection_rate_limit;
+        rate > 0 && self.arrivals.is_spent(rate, Instant::now())
+    }
+
+    /// Counts one more connection or client of an address. A trusted proxy's own are not counted:
+    /// whoever stands behind it is.
+    fn admit_address(&self, ip: IpAddr) -> Result<Option<Box<Held>>, TooMany> {
+        if self.settings().proxies.trusts(ip) {
+            return Ok(None);
+        }
+        self.addresses.admit(ip, Instant::now())
+    }
+
     pub(crate) async fn visit(&self, visit: Visit) -> Outcome {
         let settings = self.settings();
         let path = visit.request.uri().path();
@@ -133,10 +146,11 @@ impl Front {
         }
         if visit.door.shows_clients() {
             if settings.websocket.enabled && path == settings.websocket.path {
-                return upgrade::websocket(self, &visit, crate::session::Kind::Bidirectional);
+                return upgrade::websocket(self, &visit, crate::session::Kind::Bidirectional).await;
             }
             if settings.uni_websocket.enabled && path == settings.uni_websocket.path {
-                return upgrade::websocket(self, &visit, crate::session::Kind::Unidirectional);
+                return upgrade::websocket(self, &visit, crate::session::Kind::Unidirectional)
+                    .await;
             }
         }
         let api_here = visit.door.shows_internals() || settings.http_api.external;

@@ -5,7 +5,7 @@
 //! served in the ordinary way, with every byte still in its socket.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,14 +16,17 @@ use throng_wire::websocket::{accept_key, put_close};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
+use super::address::{Listener, Peeked};
 use super::gate::{Visitor, reset};
 use super::{Door, Front, drive};
+use crate::addresses::TooMany;
 use crate::clock::Clock;
 use crate::config::{Refuse, Settings};
 use crate::log::line;
 use crate::ring::Refused;
 
-/// Bytes of a head that are looked at; a longer one is hyper's to judge.
+/// Bytes of a head that are looked at, with a PROXY header in front of it; a longer one is hyper's
+/// to judge.
 const HEAD_BYTES_MAX: usize = 4096;
 /// How long a head may take here. A normal client's is there with its first packet.
 const HEAD_TIME: Duration = Duration::from_secs(5);
@@ -51,28 +54,61 @@ pub(crate) async fn receive(
     visitor: Visitor,
 ) {
     let head = tokio::select! {
-        head = tokio::time::timeout(HEAD_TIME, peek(&front, &socket, door, &visitor)) => head,
-        () = visitor.seat.told_to_go() => {
-            reset(&socket);
-            return;
-        }
+        head = tokio::time::timeout(HEAD_TIME, peek(&front, &socket, (peer, door), &visitor)) => head,
+        () = visitor.seat.told_to_go() => return make_way(&front, &socket),
     };
     visitor.busy();
-    match head {
-        Ok(Ok(Head::Client(key))) if is_full(&front) => {
-            refuse(&front, socket, peer, key, &visitor).await;
+    match (head, why(&front)) {
+        (Ok(Ok(Look { head: Head::Client(key), from })), Some(why)) => {
+            refuse(&front, socket, Turned { from, why }, key, &visitor).await;
         }
-        Ok(Ok(_)) => {
+        (Ok(Ok(_)), _) => {
             visitor.is_served();
             drive(front, socket, peer, door, visitor).await;
         }
-        Ok(Err(_)) | Err(_) => reset(&socket),
+        (Ok(Err(_)) | Err(_), _) => reset(&socket),
     }
 }
 
-/// Whether the next client would be refused.
-fn is_full(front: &Front) -> bool {
-    !front.is_draining() && !front.clients.fits_client()
+/// Why the next client would be turned away, if it would.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// No descriptor is left for it, or no more clients are wanted.
+    Full,
+    /// `client.connection_rate_limit` is reached in this second.
+    Rate,
+}
+
+impl Why {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Full => FULL,
+            Self::Rate => TOO_FAST,
+        }
+    }
+}
+
+/// Who is turned away, and why.
+#[derive(Debug, Clone, Copy)]
+struct Turned {
+    from: IpAddr,
+    why: Why,
+}
+
+fn why(front: &Front) -> Option<Why> {
+    // Who comes while the server stops is told so by those who serve.
+    if front.is_draining() {
+        None
+    } else if front.clients.is_full() {
+        Some(Why::Full)
+    } else {
+        front.is_too_fast().then_some(Why::Rate)
+    }
+}
+
+/// Whether the next client would be turned away.
+pub(super) fn turns_away(front: &Front) -> bool {
+    why(front).is_some()
 }
 
 /// Refuses a client whose head is there already, without a task and without waiting. Gives back
@@ -84,9 +120,10 @@ pub(crate) fn at_once(
     door: Door,
     visitor: &Visitor,
 ) -> Option<std::net::TcpStream> {
-    let head = look(front, &socket, door);
-    if matches!(head, Ok(Head::Client(_))) && !closes(front) && is_full(front) {
-        turn_down(front, &socket, peer, visitor);
+    if let Ok(Look { head: Head::Client(_), from }) = look(front, &socket, (peer, door))
+        && let Some(why) = why(front).filter(|why| !closes(front, *why))
+    {
+        turn_down(front, &socket, Turned { from, why }, visitor);
         return None;
     }
     Some(socket)
@@ -96,12 +133,12 @@ pub(crate) fn at_once(
 async fn peek(
     front: &Front,
     socket: &TcpStream,
-    door: Door,
+    came: (SocketAddr, Door),
     visitor: &Visitor,
-) -> io::Result<Head> {
+) -> io::Result<Look> {
     let is_nothing = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
     let look = || {
-        let head = look(front, socket, door);
+        let head = look(front, socket, came);
         if head.as_ref().is_err_and(is_nothing) {
             visitor.silent();
         }
@@ -115,16 +152,43 @@ async fn peek(
     }
 }
 
+/// What was seen, and who has sent it.
+#[derive(Debug, PartialEq, Eq)]
+struct Look {
+    head: Head,
+    /// Who connected, or for whom a trusted proxy says that it did. The head is not read for more:
+    /// this must cost next to nothing.
+    from: IpAddr,
+}
+
 /// What the bytes that have arrived are; `WouldBlock` while they are not enough.
-fn look(front: &Front, socket: &impl AsFd, door: Door) -> io::Result<Head> {
+fn look(front: &Front, socket: &impl AsFd, (peer, door): (SocketAddr, Door)) -> io::Result<Look> {
     let mut bytes = [0; HEAD_BYTES_MAX];
     let count = recv(socket, &mut bytes[..], RecvFlags::PEEK)?.0;
-    match head_of(&bytes[..count], front.settings(), door) {
+    let look = look_of(&bytes[..count], front.settings(), front.listener(door), (peer, door));
+    match look.head {
         // It has gone, or half of it; there is nobody to answer.
         Head::Incomplete if count == 0 => Err(io::ErrorKind::UnexpectedEof.into()),
         Head::Incomplete if count < HEAD_BYTES_MAX => Err(io::ErrorKind::WouldBlock.into()),
-        Head::Incomplete => Ok(Head::Other),
-        head => Ok(head),
+        Head::Incomplete => Ok(Look { head: Head::Other, ..look }),
+        _ => Ok(look),
+    }
+}
+
+fn look_of(
+    bytes: &[u8],
+    settings: &Settings,
+    listener: Listener<'_>,
+    (peer, door): (SocketAddr, Door),
+) -> Look {
+    let own = peer.ip().to_canonical();
+    match listener.peek(own, bytes) {
+        Peeked::Behind { from, bytes: behind } => {
+            Look { head: head_of(&bytes[behind..], settings, door), from }
+        }
+        Peeked::Incomplete => Look { head: Head::Incomplete, from: own },
+        // Who serves takes the header off, and says what is wrong with it.
+        Peeked::Wrong => Look { head: Head::Other, from: own },
     }
 }
 
@@ -169,17 +233,15 @@ fn head_of(bytes: &[u8], settings: &Settings, door: Door) -> Head {
 async fn refuse(
     front: &Front,
     mut socket: TcpStream,
-    peer: SocketAddr,
+    turned: Turned,
     key: Option<String>,
     visitor: &Visitor,
 ) {
-    let Some(key) = key.filter(|_| closes(front)) else {
-        turn_down(front, &socket, peer, visitor);
+    let Some(key) = key.filter(|_| closes(front, turned.why)) else {
+        turn_down(front, &socket, turned, visitor);
         return;
     };
-    visitor.gate().refused.fetch_add(1, Ordering::Relaxed);
-    say_full(front);
-    remember(front, peer, CLOSE.0);
+    count(front, turned, CLOSE.0);
     take_head(&socket);
     let told = close(&mut socket, &key);
     tokio::select! {
@@ -190,30 +252,35 @@ async fn refuse(
 }
 
 /// Answers with 503.
-fn turn_down(front: &Front, socket: &impl AsFd, peer: SocketAddr, visitor: &Visitor) {
-    let gate = visitor.gate();
-    gate.refused.fetch_add(1, Ordering::Relaxed);
-    say_full(front);
-    remember(front, peer, 503);
+fn turn_down(front: &Front, socket: &impl AsFd, turned: Turned, visitor: &Visitor) {
+    count(front, turned, 503);
     take_head(socket);
-    let answer = answer(gate.retry_after_s());
+    let answer = answer(turned.why.words(), visitor.gate().retry_after_s());
     // It fits into the empty buffer of a new socket; who has gone needs no answer.
     send(socket, answer.as_bytes(), SendFlags::NOSIGNAL).ok();
 }
 
-/// For `throng who` and `status`. The head is not read for the address behind a proxy: this must
-/// cost next to nothing.
-fn remember(front: &Front, peer: SocketAddr, status: u16) {
-    front.common.ring.refused(Refused {
-        at_s: Clock::second_of(front.clock.now()),
-        address: Some(peer.ip().to_canonical()),
-        status,
-        reason: FULL,
-    });
+/// For the log, and for `throng who` and `status`.
+fn count(front: &Front, turned: Turned, status: u16) {
+    match turned.why {
+        Why::Full => {
+            front.gate.refused.fetch_add(1, Ordering::Relaxed);
+            say_full(front);
+        }
+        Why::Rate => say_too_fast(front),
+    }
+    remember(front, turned.from, status, turned.why.words());
 }
 
-fn closes(front: &Front) -> bool {
-    front.settings().limits.refuse == Refuse::Close
+fn remember(front: &Front, from: IpAddr, status: u16, reason: &'static str) {
+    let at_s = Clock::second_of(front.clock.now());
+    front.common.ring.refused(Refused { at_s, address: Some(from), status, reason });
+}
+
+/// Whether the answer is a close that a page can read. It says that the server is full, so who came
+/// too fast is told otherwise.
+fn closes(front: &Front, why: Why) -> bool {
+    front.settings().limits.refuse == Refuse::Close && why == Why::Full
 }
 
 /// Takes what was peeked at from the socket: closing one with unread bytes would reset it, and the
@@ -226,7 +293,7 @@ fn take_head(socket: &impl AsFd) {
 
 /// One line every ten seconds, with how many so far: why clients are refused, and what would help.
 pub(super) fn say_full(front: &Front) {
-    if !front.gate.may_say() {
+    if !front.gate.may_say_full() {
         return;
     }
     let refused = front.gate.refused.load(Ordering::Relaxed);
@@ -240,16 +307,91 @@ pub(super) fn say_full(front: &Front) {
     }
 }
 
-/// The reason: neither limits nor paths are a stranger's business.
-pub(super) const FULL: &str = "server full";
-/// The same as the body of an answer.
-const REASON: &str = "{\"error\":\"server full\"}";
+/// As often.
+pub(super) fn say_too_fast(front: &Front) {
+    if front.gate.may_say_too_fast() {
+        let limit = front.settings().client.connection_rate_limit as u64;
+        line!(front.common.log, Warn, "rate", "503 clients are refused: more come than client.connection_rate_limit allows per second"; limit = limit);
+    }
+}
 
-fn answer(retry_after_s: u32) -> String {
+/// Says that an address has too much of something, and gives back the words for whoever asked.
+pub(super) fn too_many(front: &Front, address: IpAddr, of: TooMany) -> &'static str {
+    let option = match of {
+        TooMany::Connections => "limits.per_address.connections",
+        TooMany::Arrivals => "limits.per_address.rate",
+    };
+    line!(front.common.log, Warn, "address", "503 connections of one address are refused: {} is reached; if many people share the address, raise it", option; address = address.to_string().as_str());
+    ADDRESS
+}
+
+/// Answers whoever is one too many of an address, whatever it asks for.
+pub(super) async fn one_too_many(
+    front: &Front,
+    mut socket: TcpStream,
+    from: IpAddr,
+    of: TooMany,
+    visitor: &Visitor,
+) {
+    let words = too_many(front, from, of);
+    remember(front, from, 503, words);
+    let answer = answer(words, visitor.gate().retry_after_s());
+    let told = async {
+        let mut head = vec![0; HEAD_BYTES_MAX];
+        // The answer must not overtake the question.
+        if socket.read(&mut head).await? == 0 {
+            return Ok(());
+        }
+        visitor.busy();
+        last_words(&mut socket, answer.as_bytes()).await
+    };
+    visitor.silent();
+    let told = tokio::select! {
+        told = tokio::time::timeout(CLOSE_TIME, told) => told,
+        () = visitor.seat.told_to_go() => Ok(Ok(())),
+    };
+    // Who has asked nothing gets no answer.
+    if !matches!(told, Ok(Ok(()))) {
+        reset(&socket);
+    }
+}
+
+/// Takes note of a request that could not be read: hyper has answered it, where it can be answered.
+/// `begun`: it began, and did not end in time.
+pub(super) fn note_unread(front: &Front, from: IpAddr, why: Option<&hyper::Error>, begun: bool) {
+    let (status, reason) = match why {
+        Some(why) if why.is_parse_too_large() => (431, "the request's head is too large"),
+        Some(why) if why.is_parse() => (400, "what came is not a request of HTTP"),
+        // Deadlines end a connection without an error of hyper's.
+        None if begun => (408, "the request's head did not come in time"),
+        // Who goes away has no answer to be told of, and who was idle long enough did nothing wrong.
+        Some(_) | None => return,
+    };
+    remember(front, from, status, reason);
+    line!(front.common.log, Warn, "http.unread", "{} a request was refused: {}; a client of yours does not do that: a scanner, or something that speaks no HTTP or too much of it", status, reason; addr = &from as &dyn std::fmt::Display);
+}
+
+/// Resets a connection that has to make room: it has asked nothing for the longest time.
+pub(super) fn make_way(front: &Front, socket: &impl AsFd) {
+    reset(socket);
+    if front.gate.may_say_reset() {
+        let so_far = front.gate.reset.load(Ordering::Relaxed);
+        line!(front.common.log, Warn, "front.reset", "connections are reset to make room for others, those first that have asked nothing for the longest time"; reset = so_far);
+    }
+}
+
+/// The reasons: neither limits nor paths are a stranger's business.
+pub(super) const FULL: &str = "server full";
+pub(super) const TOO_FAST: &str = "too many clients come at once";
+const ADDRESS: &str = "too many connections of your address";
+
+fn answer(words: &str, retry_after_s: u32) -> String {
+    // {"error":"..."}
+    let length = words.len() + 12;
     format!(
         "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {retry_after_s}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{REASON}",
-        REASON.len()
+         Content-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n\
+         {{\"error\":\"{words}\"}}"
     )
 }
 
@@ -262,9 +404,14 @@ async fn close(socket: &mut TcpStream, key: &str) -> io::Result<()> {
     )
     .into_bytes();
     put_close(CLOSE.0, CLOSE.1, &mut bytes);
-    socket.write_all(&bytes).await?;
+    last_words(socket, &bytes).await
+}
+
+/// Writes, and waits for the other side's end.
+async fn last_words(socket: &mut TcpStream, words: &[u8]) -> io::Result<()> {
+    socket.write_all(words).await?;
     socket.shutdown().await?;
-    // Its first command and its close are on their way; a socket with unread bytes would be reset.
+    // What it says meanwhile is taken: a socket with unread bytes would be reset.
     let mut dropped = [0; 512];
     while socket.read(&mut dropped).await? > 0 {}
     Ok(())
@@ -303,7 +450,7 @@ mod tests {
 
     #[test]
     fn the_answer_is_whole_and_says_nothing_of_the_limit() {
-        let answer = answer(3);
+        let answer = answer(FULL, 3);
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("Retry-After: 3"), "{head}");
         assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}");

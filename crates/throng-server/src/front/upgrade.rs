@@ -1,18 +1,16 @@
 //! The WebSocket handshake (RFC 6455 4.2): what is checked, and the head that the shard will write.
 
-use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use parking_lot::Mutex;
 use throng_limits::Permit;
 use throng_wire::websocket::accept_key;
 
 use super::address::{self, ClientAddress, ToldBy};
 use super::{Answer, Front, Outcome, Visit, json, refuse, text};
-use crate::addresses::{Held, TooMany};
+use crate::addresses::Held;
 use crate::clock::Clock;
 use crate::log::line;
 use crate::origin;
@@ -29,8 +27,8 @@ pub(crate) struct Move {
 }
 
 /// Answers an upgrade request, or lets it move.
-pub(super) fn websocket(front: &Front, visit: &Visit, kind: Kind) -> Outcome {
-    match checked(front, visit, kind) {
+pub(super) async fn websocket(front: &Front, visit: &Visit, kind: Kind) -> Outcome {
+    match checked(front, visit, kind).await {
         Ok(to) => Outcome::Upgraded(Box::new(to)),
         Err(answer) => {
             remember(front, visit, &answer);
@@ -63,14 +61,14 @@ pub(super) fn remember(front: &Front, visit: &Visit, answer: &Answer) {
     });
 }
 
-fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<Answer>> {
+async fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<Answer>> {
     let request = &visit.request;
     let headers = request.headers();
     let key = handshake_key(request.method(), headers)?;
     check_origin(front, visit)?;
     let query = Query(request.uri().query().unwrap_or_default());
     let protocol = check_encoding(headers, &query)?;
-    let (permit, address) = admit(front, visit)?;
+    let (permit, address) = admit(front, visit).await?;
     let mut head = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {}\r\n",
@@ -237,7 +235,7 @@ fn check_encoding(
 }
 
 /// Whether one more client may come in, and its permit.
-fn admit(front: &Front, visit: &Visit) -> Result<(Permit, Option<Box<Held>>), Box<Answer>> {
+async fn admit(front: &Front, visit: &Visit) -> Result<(Permit, Option<Box<Held>>), Box<Answer>> {
     let client = &front.settings().client;
     if front.is_draining() {
         return Err(busy(front, "the server is stopping"));
@@ -248,29 +246,24 @@ fn admit(front: &Front, visit: &Visit) -> Result<(Permit, Option<Box<Held>>), Bo
         return Err(busy(front, refuse::FULL));
     }
     if !front.arrivals.admit(client.connection_rate_limit, Instant::now()) {
-        line!(front.common.log, Warn, "rate", "503 clients are refused: more come than client.connection_rate_limit allows per second"; limit = client.connection_rate_limit as u64);
-        return Err(busy(front, "too many clients come at once"));
+        refuse::say_too_fast(front);
+        return Err(busy(front, refuse::TOO_FAST));
     }
-    let address = check_address(front, visit.address.ip)?;
+    let address = match visit.address.told_by {
+        // The connection is the proxy's; whoever stands behind it is counted here.
+        ToldBy::Header => front.admit_address(visit.address.ip),
+        // Counted since it was accepted.
+        ToldBy::Socket | ToldBy::ProxyProtocol => Ok(None),
+    };
+    let address = address
+        .map_err(|too_many| busy(front, refuse::too_many(front, visit.address.ip, too_many)))?;
     // Most are refused before they come so far; this one came while the last place was taken.
-    let permit = visit.seat.become_client().ok_or_else(|| {
+    let permit = front.gate.make_client(&visit.seat).await.ok_or_else(|| {
         front.gate.refused.fetch_add(1, Ordering::Relaxed);
         refuse::say_full(front);
         busy(front, refuse::FULL)
     })?;
-    Ok((permit, address))
-}
-
-/// Whether one more client may come from this address.
-fn check_address(front: &Front, address: IpAddr) -> Result<Option<Box<Held>>, Box<Answer>> {
-    front.addresses.admit(address, Instant::now()).map_err(|too_many| {
-        let option = match too_many {
-            TooMany::Connections => "limits.per_address.connections",
-            TooMany::Arrivals => "limits.per_address.rate",
-        };
-        line!(front.common.log, Warn, "address", "503 clients of one address are refused: {} is reached; if many people share the address, raise it", option; address = address.to_string().as_str());
-        busy(front, "too many clients of your address")
-    })
+    Ok((permit, address.or_else(|| visit.seat.take_address())))
 }
 
 /// 503 with the time after which to try again.
@@ -326,51 +319,9 @@ pub(super) fn percent_decoded(text: &str) -> Vec<u8> {
     out
 }
 
-/// `client.connection_rate_limit`: a token bucket over all arrivals of the node.
-#[derive(Debug, Default)]
-pub(crate) struct Arrivals(Mutex<Option<Bucket>>);
-
-#[derive(Debug)]
-struct Bucket {
-    tokens: f64,
-    at: Instant,
-}
-
-impl Arrivals {
-    /// Whether one more may arrive now, at `per_second` at most; 0 is no limit.
-    fn admit(&self, per_second: usize, now: Instant) -> bool {
-        if per_second == 0 {
-            return true;
-        }
-        #[expect(clippy::cast_precision_loss, reason = "a rate of 2^52 a second is not needed")]
-        let rate = per_second as f64;
-        let mut bucket = self.0.lock();
-        let bucket = bucket.get_or_insert(Bucket { tokens: rate, at: now });
-        let passed = now.saturating_duration_since(bucket.at).as_secs_f64();
-        bucket.tokens = (bucket.tokens + passed * rate).min(rate);
-        bucket.at = now;
-        if bucket.tokens < 1.0 {
-            return false;
-        }
-        bucket.tokens -= 1.0;
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn arrivals_refill_at_the_rate_and_not_at_one_a_second() {
-        let arrivals = Arrivals::default();
-        let start = Instant::now();
-        let count = |at: Instant| (0..1000).filter(|_| arrivals.admit(100, at)).count();
-        assert_eq!(count(start), 100);
-        assert_eq!(count(start + Duration::from_millis(500)), 50);
-        assert_eq!(count(start + Duration::from_secs(60)), 100);
-    }
 
     #[test]
     fn escapes_are_decoded_and_half_ones_stand_for_themselves() {

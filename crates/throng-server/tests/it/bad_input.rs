@@ -26,6 +26,7 @@ fn malformed_http_is_answered_or_dropped() {
         assert!((400..=505).contains(&answer.status), "{bytes:?}: {answer:?}");
         server.witness();
     }
+    server.logged("400 a request was refused: what came is not a request of HTTP");
     let many: Vec<(&str, &str)> = (0..200).map(|_| ("X-Many", "1")).collect();
     assert_eq!(http(server.address, request("GET /", &many).as_bytes()).status, 431);
     let long = "x".repeat(40_000);

@@ -50,24 +50,6 @@ fn more_arrivals_than_the_rate_are_503() {
 }
 
 #[test]
-fn more_clients_of_an_address_than_the_limit_are_503() {
-    let options = "limits.per_address.connections = 2\nlimits.per_address.exempt_private = false";
-    let server = Server::start(options);
-    // The witness is one of the two.
-    let (one, _) = Client::connected(server.address, "");
-    let refused = Client::upgrade(server.address, SOCKET, &[], b"").err().unwrap();
-    assert_eq!(refused.status, 503);
-    assert!(refused.body.contains("too many clients of your address"), "{refused:?}");
-    server.logged("limits.per_address.connections is reached");
-    drop(one);
-    let deadline = std::time::Instant::now() + crate::server::PATIENCE;
-    while Client::upgrade(server.address, SOCKET, &[], b"").is_err() {
-        assert!(std::time::Instant::now() < deadline);
-    }
-    server.stop();
-}
-
-#[test]
 fn more_connections_of_a_user_than_the_limit_are_closed_with_3504() {
     let server = Server::start("client.user_connection_limit = 1");
     let (ann, _) = Client::connected(server.address, &token("ann"));

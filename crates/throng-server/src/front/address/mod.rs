@@ -14,7 +14,7 @@ use http::HeaderMap;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use self::proxy_protocol::{HEADER_BYTES_MAX, Introduced, Wrong};
+use self::proxy_protocol::{HEADER_BYTES_MAX, Header, Introduced, Wrong};
 use crate::config::{Network, Proxies, ProxyProtocol};
 use crate::log::{Log, line};
 
@@ -98,7 +98,40 @@ pub(crate) struct Listener<'a> {
     pub(crate) log: &'a Log,
 }
 
+/// What stands in front of a connection whose bytes are only looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Peeked {
+    /// The request begins behind so many bytes, and comes from here.
+    Behind {
+        from: IpAddr,
+        bytes: usize,
+    },
+    Incomplete,
+    Wrong,
+}
+
 impl Listener<'_> {
+    /// Looks through the PROXY header, where one is wanted, at what is behind it.
+    pub(super) fn peek(&self, own: IpAddr, input: &[u8]) -> Peeked {
+        if self.protocol == ProxyProtocol::Off {
+            return Peeked::Behind { from: own, bytes: 0 };
+        }
+        if !self.proxies.trusts(own) {
+            return Peeked::Wrong;
+        }
+        match proxy_protocol::read(self.protocol, input) {
+            Ok(Some(Header { introduced, bytes })) => {
+                let from = match introduced {
+                    Introduced::Client(ip) => ip,
+                    Introduced::Itself => own,
+                };
+                Peeked::Behind { from, bytes }
+            }
+            Ok(None) => Peeked::Incomplete,
+            Err(_) => Peeked::Wrong,
+        }
+    }
+
     fn refuse_stranger(&self, ip: IpAddr) {
         line!(
             self.log,
