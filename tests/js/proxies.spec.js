@@ -57,6 +57,7 @@ class Proxy {
       ['pid /run/nginx.pid;', `pid ${place('nginx.pid')};`],
       ['error_log /var/log/nginx/error.log warn;', 'error_log stderr warn;'],
       ['http {\n', `http {\n${temporary}`],
+      ['_timeout 75s;', `_timeout ${QUIET_MS_MAX}ms;`],
       ['listen 80;', `listen 127.0.0.1:${proxy.port};`],
       ['127.0.0.1:8000;', `127.0.0.1:${throngPort};`],
     ]);
@@ -67,6 +68,7 @@ class Proxy {
     const proxy = await Proxy.#new();
     const text = await example('haproxy.cfg', [
       ['maxconn 50000', 'maxconn 400'],
+      ['75s', `${QUIET_MS_MAX}ms`],
       ['    user haproxy\n    group haproxy\n', ''],
       ['bind :80\n', `bind 127.0.0.1:${proxy.port}\n`],
       ['127.0.0.1:8000 send-proxy-v2 check port 8001', `127.0.0.1:${throngPort} ${send} check port ${internalPort} inter 100ms`],
@@ -150,13 +152,43 @@ async function seen(throng, proxy) {
   return JSON.parse(await throng.line('connect came a second time', from)).fields.addr;
 }
 
+/** A response that does not end: what is said comes as it is said, and pings keep it from being ended. */
+async function streams(throng, proxy) {
+  const request = { method: 'POST', body: JSON.stringify({ subs: { news: {} } }) };
+  for (const transport of ['uni_sse', 'uni_http_stream']) {
+    const { body } = await fetch(`${proxy.http}/connection/${transport}`, request);
+    let said = '';
+    const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+    const hear = async (text) => {
+      while (!said.includes(text)) {
+        const { done, value } = await reader.read();
+        assert.ok(!done, `it ended after ${said}`);
+        said += value;
+      }
+    };
+    await hear('{"connect":');
+    // Longer than the proxy leaves a quiet connection.
+    await wait(QUIET_MS_MAX + 1500);
+    await throng.publish('news', transport);
+    await hear(`"pub":{"data":"${transport}"`);
+    await reader.cancel();
+  }
+}
+
+// What a proxy of a test takes as too quiet; throng pings more often.
+const QUIET_MS_MAX = 3000;
+const STREAMS = { uni_sse: { enabled: true }, uni_http_stream: { enabled: true } };
+const PINGS = { ping_interval: '1s', pong_timeout: '500ms' };
+
 describe('nginx', () => {
   let throng;
   let proxy;
 
   async function start(options) {
     const port = await freePort();
-    throng = await Throng.start({ port, config: { ...configuration(port), ...options } });
+    const base = configuration(port);
+    const client = { ...base.client, ...PINGS };
+    throng = await Throng.start({ port, config: { ...base, ...STREAMS, client, ...options } });
     proxy = await Proxy.nginx(port);
   }
 
@@ -172,6 +204,8 @@ describe('nginx', () => {
     it('passes clients on, and their addresses in X-Forwarded-For', TEST, async () => {
       assert.equal(await seen(throng, proxy), CLIENT);
     });
+
+    it('passes long responses on as they come', TEST, () => streams(throng, proxy));
 
     it('passes the answer to a request without Upgrade on, with the lines that it lacks', TEST, async () => {
       const response = await fetch(`${proxy.http}/connection/websocket`);
@@ -214,7 +248,8 @@ describe('HAProxy', () => {
         const [port, internal] = [await freePort(), await freePort()];
         const base = configuration(port);
         const http_server = { ...base.http_server, proxy_protocol: protocol, internal_address: '127.0.0.1', internal_port: internal };
-        const config = { ...base, http_server, trusted_proxies: ['127.0.0.1/32'] };
+        const client = { ...base.client, ...PINGS };
+        const config = { ...base, ...STREAMS, client, http_server, trusted_proxies: ['127.0.0.1/32'] };
         // Health and the API are on the internal port, which is the one that a test talks to.
         throng = await Throng.start({ port: internal, config });
         proxy = await Proxy.haproxy(port, internal, send);
@@ -223,6 +258,8 @@ describe('HAProxy', () => {
         await proxy?.stop();
         await throng?.stop();
       });
+
+      it('passes long responses on as they come', TEST, () => streams(throng, proxy));
 
       it('passes clients on, and their addresses', TEST, async () => {
         assert.equal(await seen(throng, proxy), CLIENT);

@@ -13,8 +13,8 @@ use throng_hub::node::Node;
 use throng_hub::publication::ChannelName;
 use throng_hub::registry::{Audience, Batch, Member, Queued, Registry, Sink};
 use throng_hub::request::{Answer, Now, ReplyTo, Request, Unsubscribe};
-use throng_wire::dialect::{self, Encoding, Envelope, Push};
-use throng_wire::websocket::{Opcode, put_frame};
+use throng_wire::dialect::{self, Encoding, Push};
+use throng_wire::framing::Framing;
 
 use crate::allowance::Allowance;
 use crate::backend::{Answer as Answered, Switchboard};
@@ -481,22 +481,33 @@ impl Handler for Sessions {
         });
     }
 
-    fn farewell(&self, session: &Session, why: &Disconnect, out: &mut Vec<u8>) -> Farewell {
+    fn farewell(
+        &self,
+        session: &Session,
+        why: &Disconnect,
+        framing: Framing,
+        out: &mut Vec<u8>,
+    ) -> Farewell {
         let uni = &self.common.settings.uni_websocket;
-        if session.kind() != Kind::Unidirectional {
-            return Farewell::CloseFrame;
-        }
-        if !uni.disable_disconnect_push {
+        let (pushes, closes) = match (framing, session.kind()) {
+            (Framing::WebSocket, Kind::Bidirectional) => (false, true),
+            (Framing::WebSocket, Kind::Unidirectional) => {
+                (!uni.disable_disconnect_push, !uni.disable_closing_handshake)
+            }
+            // The end of a response says nothing by itself.
+            (Framing::Sse | Framing::Lines, _) => (true, true),
+        };
+        if pushes {
             let mut payload = Vec::new();
             let push = Push::Disconnect {
                 code: why.code.into(),
                 reason: &why.reason,
                 reconnect: why.reconnects(),
             };
-            dialect::put_push(Encoding::Json, Envelope::Bare, &push, &mut payload);
-            put_frame(Opcode::Text, &payload, out);
+            dialect::put_push(Encoding::Json, session.kind().envelope(), &push, &mut payload);
+            framing.put(&payload, out);
         }
-        if uni.disable_closing_handshake { Farewell::Silent } else { Farewell::CloseFrame }
+        if closes { Farewell::CloseFrame } else { Farewell::Silent }
     }
 
     fn tick(&mut self, _crowd: &mut Crowd<Session>) {}

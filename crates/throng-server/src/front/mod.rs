@@ -6,11 +6,14 @@
 pub(crate) mod accept;
 pub(crate) mod address;
 mod api;
+mod body;
 mod connection;
+mod cors;
 pub(crate) mod gate;
 pub(crate) mod health;
 mod pages;
 mod refuse;
+mod stream;
 mod upgrade;
 
 use std::net::SocketAddr;
@@ -127,7 +130,7 @@ impl Front {
         if settings.dev
             && let Err(answer) = self.loopback_only(visit.request.headers())
         {
-            upgrade::remember(self, &visit, &answer);
+            upgrade::remember(self, visit.address.ip, &answer);
             return Outcome::Answered(*answer);
         }
         if visit.door.shows_clients() {
@@ -136,6 +139,9 @@ impl Front {
             }
             if settings.uni_websocket.enabled && path == settings.uni_websocket.path {
                 return upgrade::websocket(self, &visit, crate::session::Kind::Unidirectional);
+            }
+            if let Some(way) = stream::at(settings, path.as_bytes()) {
+                return stream::answer(self, visit, way).await;
             }
         }
         let api_here = visit.door.shows_internals() || settings.http_api.external;
@@ -192,6 +198,9 @@ impl Front {
 
     fn not_found(&self, path: &str) -> Answer {
         let settings = self.settings();
+        if let Some(way) = stream::ways(settings).iter().find(|way| way.stream.path == path) {
+            return words(StatusCode::NOT_FOUND, format!("{}.enabled is off\n", way.section));
+        }
         let hint = if path == settings.uni_websocket.path {
             "uni_websocket.enabled is off\n"
         } else if path.starts_with(&settings.health_path) && !settings.health {
@@ -200,6 +209,12 @@ impl Front {
             "there is nothing here\n"
         };
         text(StatusCode::NOT_FOUND, hint)
+    }
+
+    /// The shard that the next connection moves to.
+    fn next_shard(&self) -> usize {
+        let shards = self.common.shards.len().max(1);
+        self.next_shard.fetch_add(1, Ordering::Relaxed) % shards
     }
 
     /// The next connection's number.
@@ -217,8 +232,13 @@ impl Front {
 }
 
 /// An answer in words.
-pub(crate) fn text(status: StatusCode, words: &'static str) -> Answer {
-    with_type(status, "text/plain; charset=utf-8", Bytes::from_static(words.as_bytes()))
+pub(crate) fn text(status: StatusCode, said: &'static str) -> Answer {
+    words(status, said)
+}
+
+/// The same, where the words are put together.
+fn words(status: StatusCode, said: impl Into<Bytes>) -> Answer {
+    with_type(status, "text/plain; charset=utf-8", said.into())
 }
 
 /// An answer in JSON.

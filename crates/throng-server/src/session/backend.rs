@@ -91,10 +91,7 @@ impl Session {
         let meta = extra.and_then(|extra| extra.meta.as_ref());
         let ask = Ask {
             client: self.client.to_string().into(),
-            transport: match self.kind {
-                Kind::Bidirectional => "websocket",
-                Kind::Unidirectional => "uni_websocket",
-            },
+            transport: self.kind.over(cx.out.framing).name(),
             protocol: "json",
             encoding: "json",
             meta: meta.filter(|_| backend.include_connection_meta).and_then(|meta| raw(meta)),

@@ -123,8 +123,12 @@ impl<H: Handler> Shard<H> {
                 } else {
                     make_ready(link, slot, &mut self.crowd.ready);
                 }
-                let (decoded, fresh) = self.decode(slot, &mut buffer[..got]);
-                self.conclude(slot, decoded, fresh, &mut buffer[..got]);
+                // Who is sent a response has said all with the request: what else comes, at most
+                // a buffer of it in a turn, is let go.
+                if !link.framing.is_response() {
+                    let (decoded, fresh) = self.decode(slot, &mut buffer[..got]);
+                    self.conclude(slot, decoded, fresh, &mut buffer[..got]);
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 link.flags.clear(Flags::READABLE);

@@ -9,3 +9,4 @@ mod client;
 mod limits;
 mod order;
 mod server;
+mod streams;

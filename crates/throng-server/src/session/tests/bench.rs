@@ -174,6 +174,7 @@ impl Bench {
             kind: Kind::Bidirectional,
             native_ping: false,
             user: None,
+            session: None,
             connect: None,
             address: NEAR,
             headers: Box::default(),

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use socket2::SockRef;
 use throng_hub::request::Now;
 use throng_limits::Budget;
+use throng_wire::framing::Framing;
 use throng_wire::websocket::{Limits, Opcode, put_frame};
 
 use super::client::Client;
@@ -248,6 +249,7 @@ impl House {
             permit: self.clients.try_client().unwrap(),
             address: None,
             head: Bytes::from_static(HEAD),
+            framing: Framing::WebSocket,
             read_ahead: Bytes::copy_from_slice(read_ahead),
             number,
             open: (),
