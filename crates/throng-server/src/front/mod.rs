@@ -9,6 +9,7 @@ mod api;
 mod body;
 mod connection;
 mod cors;
+mod emulate;
 pub(crate) mod gate;
 pub(crate) mod health;
 mod pages;
@@ -65,8 +66,6 @@ pub(crate) struct Front {
     pub(crate) addresses: Addresses,
     /// How this program is called from any directory, for the playground.
     pub(crate) command: String,
-    /// This process's id among nodes, for `info`.
-    pub(crate) uid: String,
 }
 
 /// Which of the two ports a request came in by.
@@ -142,6 +141,12 @@ impl Front {
             }
             if let Some(way) = stream::at(settings, path.as_bytes()) {
                 return stream::answer(self, visit, way).await;
+            }
+            if settings.emulates() && path == settings.emulation.path {
+                return Outcome::Answered(emulate::answer(self, visit).await);
+            }
+            if settings.init && path == settings.init_path {
+                return Outcome::Answered(emulate::init(self, &visit));
             }
         }
         let api_here = visit.door.shows_internals() || settings.http_api.external;

@@ -388,7 +388,8 @@ impl Session {
             ping: if self.native_ping { 0 } else { interval },
             pong: !self.native_ping && interval > 0 && self.kind == Kind::Bidirectional,
             session: session.as_deref().unwrap_or(""),
-            node: "",
+            // Only who speaks elsewhere must say where its session is.
+            node: if self.speaks_as().is_some() { cx.node } else { "" },
             time: if settings.connect_include_server_time { cx.out.now.unix_ms } else { 0 },
         };
         let mut payload = Vec::with_capacity(192);

@@ -206,6 +206,8 @@ pub(crate) struct Cx<'a, 'o> {
     pub registry: &'a mut Registry,
     pub allowance: &'a Arc<Allowance>,
     pub log: &'a Log,
+    /// This node's id.
+    pub node: &'a str,
     /// This shard's mailbox.
     pub mailbox: u16,
     /// Questions and news for the node, in order.
@@ -300,6 +302,11 @@ impl Session {
     /// When its connection was upgraded, in seconds of the shard.
     pub(crate) fn since_s(&self) -> u32 {
         self.since_s
+    }
+
+    /// The secret by which its client speaks elsewhere than it is spoken to, if it does.
+    pub(crate) fn speaks_as(&self) -> Option<Uuid> {
+        self.session.as_deref().copied().filter(|_| self.kind == Kind::Bidirectional)
     }
 
     /// Whether it only listens.

@@ -357,6 +357,29 @@ impl<S> Crowd<S> {
         }
     }
 
+    /// Puts what the client of a response says elsewhere behind what it has said already; the session
+    /// is given it as soon as the connection may be read. Whoever says more than may wait is closed.
+    pub fn hear(&mut self, from: ConnRef, said: &[u8]) {
+        let Some(conn) = self.conns.get_mut(from.slot as usize) else { return };
+        let link = &mut conn.link;
+        let is_meant = link.number == from.number && link.state == State::Open;
+        let said = said.trim_ascii();
+        if !is_meant || !link.framing.is_response() || said.is_empty() {
+            return;
+        }
+        let stash = link.stash.get_or_insert_default();
+        if !stash.is_empty() {
+            stash.push(b'\n');
+        }
+        stash.extend_from_slice(said);
+        let full = stash.len() > self.bounds.outbox_bytes_max;
+        make_ready(link, from.slot, &mut self.ready);
+        self.account(from.slot);
+        if full {
+            self.fall(from.slot, Disconnect::SLOW);
+        }
+    }
+
     /// Goes on reading a connection that waited for an answer.
     pub fn resume(&mut self, slot: u32) {
         let Some(conn) = self.conns.get_mut(slot as usize) else { return };

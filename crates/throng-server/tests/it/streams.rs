@@ -277,3 +277,103 @@ fn who_does_not_read_is_closed_with_3008_and_the_others_hear_on() {
     server.witness();
     server.stop();
 }
+
+/// The stream of a client that has connected, and its session and node.
+fn emulated(address: SocketAddr, transport: &str) -> (Stream, Value) {
+    let body = r#"{"id":1,"connect":{}}"#;
+    let mut stream = Stream::post(address, &format!("/connection/{transport}"), body);
+    let reply = json(&stream.hear());
+    assert!(reply["id"] == 1 && reply["connect"]["pong"] == true, "{reply}");
+    let at = reply["connect"].clone();
+    assert_eq!(at["session"].as_str().unwrap().len(), 36);
+    (stream, at)
+}
+
+/// Says commands for a client. Returns the status.
+fn say(address: SocketAddr, at: &Value, data: &str) -> u16 {
+    let body = serde_json::json!({ "session": at["session"], "node": at["node"], "data": data });
+    post(address, "/emulation", &[], body.to_string().as_bytes()).status
+}
+
+#[test]
+fn what_is_said_at_emulation_reaches_its_session_in_order() {
+    let mut server = Server::start(OPEN);
+    for transport in ["sse", "http_stream"] {
+        let (mut stream, at) = emulated(server.address, transport);
+        let (mut other, others) = emulated(server.address, transport);
+        assert_eq!(say(server.address, &at, r#"{"id":2,"subscribe":{"channel":"news"}}"#), 204);
+        assert!(json(&stream.hear())["subscribe"].is_object());
+        // More than one turn's share, in requests of several commands.
+        let mut id = 3;
+        for _ in 0..30 {
+            let lines: Vec<String> = (0..10)
+                .map(|more| {
+                    let id = id + more;
+                    let publish = format!(r#"{{"channel":"news","data":{id}}}"#);
+                    format!(r#"{{"id":{id},"publish":{publish}}}"#)
+                })
+                .collect();
+            id += 10;
+            assert_eq!(say(server.address, &at, &lines.join("\n")), 204);
+        }
+        let (mut replies, mut pushes) = (Vec::new(), Vec::new());
+        while replies.len() + pushes.len() < 600 {
+            let message = json(&stream.hear());
+            match message["id"].as_u64() {
+                Some(id) => replies.push(id),
+                None => pushes.push(message["push"]["pub"]["data"].as_u64().unwrap()),
+            }
+        }
+        let all: Vec<u64> = (3..303).collect();
+        assert_eq!((&replies, &pushes), (&all, &all));
+        // A bad command ends the session that it is for, and tells it why.
+        assert_eq!(say(server.address, &at, "nonsense"), 204);
+        let farewell = json(&stream.hear());
+        assert_eq!(farewell["push"]["disconnect"]["code"], 3501, "{farewell}");
+        assert_eq!(stream.next(), None);
+        assert_eq!(say(server.address, &at, "{}"), 204, "who is gone is not told from nobody");
+        server.witness();
+        let disconnect = serde_json::json!({ "user": "", "session": others["session"] });
+        api(server.address, "disconnect", &disconnect.to_string());
+        assert_eq!(json(&other.hear())["push"]["disconnect"]["code"], 3503);
+        assert_eq!(other.next(), None);
+    }
+    server.stop();
+}
+
+#[test]
+fn what_is_wrong_with_a_request_to_emulation_is_told() {
+    let server = Server::start(&format!("emulation.max_request_body_size = 1000\n{OPEN}"));
+    let (mut stream, at) = emulated(server.address, "sse");
+    let (_, other) = emulated(server.address, "sse");
+    assert!(at["session"] != other["session"] && at["node"] == other["node"]);
+    let nobody = serde_json::json!({ "session": "f0000000-0000-4000-8000-000000000000" });
+    assert_eq!(say(server.address, &nobody, "{}"), 400, "null is no node");
+    let nobody = serde_json::json!({ "session": nobody["session"], "node": at["node"] });
+    assert_eq!(say(server.address, &nobody, "{}"), 204);
+    let unreadable = serde_json::json!({ "session": "x", "node": "" });
+    assert_eq!(say(server.address, &unreadable, "{}"), 204);
+    let elsewhere = serde_json::json!({ "session": at["session"], "node": "another" });
+    assert_eq!(say(server.address, &elsewhere, "{}"), 404);
+    let send = |body: &[u8]| post(server.address, "/emulation", &[], body);
+    for body in ["", "[]", r#"{"session":"a"}"#, r#"{"session":1,"data":"{}"}"#] {
+        let answer = send(body.as_bytes());
+        assert_eq!(answer.status, 400, "{body}");
+        assert!(answer.body.starts_with("the body is not an object with session"), "{answer:?}");
+    }
+    assert_eq!(send(&[b' '; 1001]).status, 413);
+    let protobuf = [("Content-Type", "application/octet-stream")];
+    assert_eq!(post(server.address, "/emulation", &protobuf, b"\x00").status, 400);
+    let ask = |line: &str| http(server.address, request(line, &[("Host", "a")]).as_bytes());
+    assert_eq!(ask("GET /emulation").status, 405);
+    assert_eq!(ask("GET /connection/init").status, 204);
+    assert_eq!(ask("POST /connection/init").status, 405);
+    // None of it was for the one who is here.
+    assert_eq!(say(server.address, &at, r#"{"id":2,"rpc":{"method":"x"}}"#), 204);
+    assert_eq!(json(&stream.hear())["error"]["code"], 108);
+    server.stop();
+    let server = Server::start("uni_sse.enabled = true");
+    let off = post(server.address, "/emulation", &[], b"{}");
+    assert_eq!(off.status, 404, "{off:?}");
+    server.stop();
+}

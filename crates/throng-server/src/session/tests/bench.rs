@@ -286,6 +286,7 @@ impl Bench {
                     registry,
                     allowance,
                     log,
+                    node: "node",
                     mailbox: 0,
                     requests: &mut requests,
                     user_connections: &user_connections,
