@@ -63,17 +63,19 @@ fn frame_end(frames: &[u8], at: usize) -> usize {
     let mut end = 0;
     while end < at {
         let Some(&second) = frames.get(end + 1) else { return frames.len() };
+        // RFC 6455 5.2: 126 and 127 say how many bytes the length has that follows.
         let (head, payload) = match second & 0x7f {
-            126 => {
-                let Some(len) = frames.get(end + 2..end + 4) else { return frames.len() };
-                (4, usize::from(u16::from_be_bytes([len[0], len[1]])))
-            }
-            127 => {
-                let Some(len) = frames.get(end + 2..end + 10) else { return frames.len() };
+            126 => (4, None),
+            127 => (10, None),
+            len => (2, Some(usize::from(len))),
+        };
+        let payload = match (payload, frames.get(end + 2..end + head)) {
+            (Some(payload), _) => payload,
+            (None, None) => return frames.len(),
+            (None, Some(len)) => {
                 let len = len.iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
-                (10, usize::try_from(len).unwrap_or(usize::MAX))
+                usize::try_from(len).unwrap_or(usize::MAX)
             }
-            len => (2, usize::from(len)),
         };
         end = end.saturating_add(head).saturating_add(payload);
     }
