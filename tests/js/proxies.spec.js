@@ -155,7 +155,7 @@ async function seen(throng, proxy) {
 /** A response that does not end: what is said comes as it is said, and pings keep it from being ended. */
 async function streams(throng, proxy) {
   const request = { method: 'POST', body: JSON.stringify({ subs: { news: {} } }) };
-  for (const transport of ['uni_sse', 'uni_http_stream']) {
+  await Promise.all(['uni_sse', 'uni_http_stream'].map(async (transport) => {
     const { body } = await fetch(`${proxy.http}/connection/${transport}`, request);
     let said = '';
     const reader = body.pipeThrough(new TextDecoderStream()).getReader();
@@ -172,7 +172,7 @@ async function streams(throng, proxy) {
     await throng.publish('news', transport);
     await hear(`"pub":{"data":"${transport}"`);
     await reader.cancel();
-  }
+  }));
 }
 
 // What a proxy of a test takes as too quiet; throng pings more often.

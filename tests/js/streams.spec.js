@@ -152,7 +152,7 @@ describe('a page of another origin', () => {
     await throng.api('disconnect', { user: '', disconnect: { code: 4000, reason: 'come back' } });
     await page.waitForFunction(() => window.heard.filter(({ connect }) => connect).length === 2);
     const [, , farewell] = await page.evaluate(() => window.heard);
-    assert.deepEqual(farewell, { disconnect: { code: 4000, reason: 'come back' } });
+    assert.deepEqual(farewell, { disconnect: { code: 4000, reason: 'come back', reconnect: true } });
     assert.deepEqual(page.complaints, []);
   });
 
