@@ -15,6 +15,7 @@ use throng_hub::registry::{Audience, Batch, Member, Queued, Registry, Sink};
 use throng_hub::request::{Answer, Now, ReplyTo, Request, Unsubscribe};
 use throng_wire::dialect::{self, Encoding, Push};
 use throng_wire::framing::Framing;
+use uuid::Uuid;
 
 use crate::allowance::{Allowance, Drawn};
 use crate::backend::{Answer as Answered, Switchboard};
@@ -47,7 +48,7 @@ pub(crate) enum Mail {
     /// What `throng who` looks for.
     Look { wish: Arc<Wish>, ask: u64 },
     /// What the client of a response says elsewhere.
-    Said { from: ConnRef, said: Vec<u8>, drawn: Drawn },
+    Said { session: Uuid, slot: u32, said: Vec<u8>, drawn: Drawn },
     /// Close this share of the connections: one in so many of those left; 1 is all of them.
     Shed { of: u32 },
 }
@@ -388,11 +389,11 @@ impl Handler for Sessions {
     type Mail = Mail;
 
     fn open(&mut self, out: &mut Out<'_>, open: Open) -> Session {
-        let conn = out.conn;
+        let slot = out.conn.slot;
         // A session that has just begun asks for nothing.
         let session = self.surround(out, &mut Effects::default(), |cx| Session::open(open, cx));
         if let Some(id) = session.speaks_as() {
-            self.common.speakers.add(id, Place { shard: self.shard, conn });
+            self.common.speakers.add(id, Place { shard: self.shard, slot });
         }
         session
     }
@@ -425,8 +426,12 @@ impl Handler for Sessions {
                 let seen = self.look(crowd, &wish);
                 self.common.desk.part(ask, Part::Seen(seen));
             }
-            Mail::Said { from, said, drawn } => {
-                crowd.hear(from, &said);
+            Mail::Said { session, slot, said, drawn } => {
+                let is_meant =
+                    crowd.session(slot).is_some_and(|here| here.speaks_as() == Some(session));
+                if let Some(conn) = crowd.conn_ref(slot).filter(|_| is_meant) {
+                    crowd.hear(conn, &said);
+                }
                 // From here on it is the connection's, which accounts for it.
                 drop(drawn);
             }

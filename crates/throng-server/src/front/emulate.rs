@@ -80,8 +80,8 @@ async fn hear(front: &Front, visit: Visit) -> Result<(), Box<Answer>> {
         let gone = "there is no such node; it may have been restarted, so connect again\n";
         return Err(Box::new(text(StatusCode::NOT_FOUND, gone)));
     }
-    let known = Uuid::try_parse(&said.session).ok().and_then(|id| front.common.speakers.find(id));
-    let Some(place) = known else { return Ok(()) };
+    let Ok(session) = Uuid::try_parse(&said.session) else { return Ok(()) };
+    let Some(place) = front.common.speakers.find(session) else { return Ok(()) };
     // Invariant BOUNDED: what waits in the mailbox is drawn from the allowance, as is what waits in
     // the shard then.
     let draw = front.common.allowance.draw_later(said.data.len());
@@ -90,7 +90,7 @@ async fn hear(front: &Front, visit: Visit) -> Result<(), Box<Answer>> {
     };
     if let Some(shard) = front.common.shards.get(usize::from(place.shard)) {
         let said = said.data.into_bytes();
-        shard.post(Post::Mail(Mail::Said { from: place.conn, said, drawn }));
+        shard.post(Post::Mail(Mail::Said { session, slot: place.slot, said, drawn }));
     }
     Ok(())
 }

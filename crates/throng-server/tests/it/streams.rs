@@ -351,6 +351,11 @@ fn what_is_wrong_with_a_request_to_emulation_is_told() {
     assert_eq!(say(server.address, &nobody, "{}"), 400, "null is no node");
     let nobody = serde_json::json!({ "session": nobody["session"], "node": at["node"] });
     assert_eq!(say(server.address, &nobody, "{}"), 204);
+    // Half of a secret is none of it.
+    let (half, _) = at["session"].as_str().unwrap().split_at(19);
+    let guessed = format!("{half}0000-000000000000");
+    let guessed = serde_json::json!({ "session": guessed, "node": at["node"] });
+    assert_eq!(say(server.address, &guessed, r#"{"id":9,"rpc":{"method":"x"}}"#), 204);
     let unreadable = serde_json::json!({ "session": "x", "node": "" });
     assert_eq!(say(server.address, &unreadable, "{}"), 204);
     let elsewhere = serde_json::json!({ "session": at["session"], "node": "another" });
@@ -370,7 +375,8 @@ fn what_is_wrong_with_a_request_to_emulation_is_told() {
     assert_eq!(ask("POST /connection/init").status, 405);
     // None of it was for the one who is here.
     assert_eq!(say(server.address, &at, r#"{"id":2,"rpc":{"method":"x"}}"#), 204);
-    assert_eq!(json(&stream.hear())["error"]["code"], 108);
+    let reply = json(&stream.hear());
+    assert!(reply["id"] == 2 && reply["error"]["code"] == 108, "{reply}");
     server.stop();
     let server = Server::start("uni_sse.enabled = true");
     let off = post(server.address, "/emulation", &[], b"{}");
