@@ -1,6 +1,8 @@
 # throng: what one does with a clone. Every target first says what the machine lacks.
 
 .DEFAULT_GOAL := help
+# What the end-to-end tests run: real clients, a real browser, real servers in front.
+NEEDS := rust cc node npm chromium nginx haproxy openssl caddy supervisor
 .PHONY: help run test test-rust test-js lint clean
 
 help: ## Shows this list
@@ -13,15 +15,15 @@ run: ## Builds the server and runs it in development mode, with the playground a
 	@cargo run --locked --quiet -p throng -- serve --dev $(ARGS)
 
 test: ## Installs what the tests need, then runs every test
-	@scripts/need --install rust cc node npm chromium nginx haproxy
+	@scripts/need --install $(NEEDS)
 	@scripts/test rust js
 
 test-rust: ## Only the tests in Rust
 	@scripts/need --install rust cc
 	@scripts/test rust
 
-test-js: ## Only the end-to-end tests: the real binary, the SDK, a browser, proxies
-	@scripts/need --install rust cc node npm chromium nginx haproxy
+test-js: ## Only the end-to-end tests: the real binary, the SDK, a browser, proxies, supervisord
+	@scripts/need --install $(NEEDS)
 	@scripts/test js
 
 lint: ## Formatting, clippy with warnings as errors, and licences if cargo-deny is there

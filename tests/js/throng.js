@@ -15,7 +15,7 @@ import { fileURLToPath } from 'node:url';
 export const API_KEY = 'test-api-key';
 export const HMAC_KEY = 'test-hmac-key';
 
-const BIN = path.resolve(process.env.THRONG_BIN
+export const BIN = path.resolve(process.env.THRONG_BIN
   ?? fileURLToPath(new URL('../../target/debug/throng', import.meta.url)));
 if (!existsSync(BIN)) {
   throw new Error(`no binary at ${BIN}: run cargo build -p throng, or name another in THRONG_BIN`);

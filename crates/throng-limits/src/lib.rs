@@ -6,9 +6,11 @@
 
 pub mod budget;
 pub mod facts;
+mod number;
 pub mod raise;
 pub mod room;
 
 pub use budget::{Budget, Guarantees, Lane, Permit};
+pub use number::thousands;
 pub use raise::{RaiseError, Raised};
 pub use room::Ceiling;

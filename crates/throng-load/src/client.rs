@@ -10,7 +10,7 @@ use throng_wire::websocket::{
     Decoder, Event, Limits, Opcode, Role, put_client_close, put_client_frame, request_key,
 };
 
-use crate::handshake::Upgrade;
+use crate::handshake::{Head, Upgrade};
 use crate::message::quoted;
 use crate::target::Target;
 
@@ -19,10 +19,24 @@ const READ_BUFFER: usize = 16 * 1024;
 /// What a server may send in one message.
 const MESSAGE_MAX: usize = 16 << 20;
 
+/// What a client speaks over: a socket, or something around one, such as TLS.
+pub trait Stream: Read + Write + std::fmt::Debug + Send {
+    /// The socket beneath, for its timeouts.
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Stream for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
 /// A connection to a server.
 #[derive(Debug)]
 pub struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
+    /// The head of the server's answer to the upgrade.
+    head: Vec<u8>,
     decoder: Decoder,
     /// Lines that came and were not asked for yet.
     lines: VecDeque<String>,
@@ -102,19 +116,24 @@ impl Client {
         let connecting = |error| Step::Connect.failed(error);
         let stream =
             TcpStream::connect_timeout(&target.address, manner.timeout).map_err(connecting)?;
-        Self::over(stream, &target, manner)
+        Self::over(Box::new(stream), &target, manner)
     }
 
     /// Upgrades a connection that is there already. No command is sent yet.
     ///
     /// # Errors
     /// Names the step that failed.
-    pub fn over(stream: TcpStream, target: &Target, manner: &Manner) -> Result<Self, ClientError> {
+    pub fn over(
+        stream: Box<dyn Stream>,
+        target: &Target,
+        manner: &Manner,
+    ) -> Result<Self, ClientError> {
         let connecting = |error| Step::Connect.failed(error);
-        stream.set_nodelay(true).map_err(connecting)?;
-        stream.set_write_timeout(Some(manner.timeout)).map_err(connecting)?;
+        stream.socket().set_nodelay(true).map_err(connecting)?;
+        stream.socket().set_write_timeout(Some(manner.timeout)).map_err(connecting)?;
         let mut client = Self {
             stream,
+            head: Vec::new(),
             decoder: Decoder::default(),
             lines: VecDeque::new(),
             closed: None,
@@ -126,6 +145,12 @@ impl Client {
         let upgrade = Upgrade::new(target, &request_key(nonce), &manner.headers);
         client.upgrade(&upgrade, manner.timeout)?;
         Ok(client)
+    }
+
+    /// A header of the server's answer to the upgrade; `name` in lower case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        Head::parse(&self.head).ok().flatten()?.field(name)
     }
 
     /// Sends the `connect` command and waits for its reply.
@@ -228,6 +253,7 @@ impl Client {
     fn upgrade(&mut self, upgrade: &Upgrade, timeout: Duration) -> Result<(), ClientError> {
         let step = Step::Upgrade;
         self.stream.write_all(&upgrade.request).map_err(|error| step.failed(error))?;
+        self.stream.flush().map_err(|error| step.failed(error))?;
         let until = Instant::now() + timeout;
         let mut answer = Vec::new();
         loop {
@@ -241,7 +267,10 @@ impl Client {
                 ..step.failed(refusal)
             })?;
             if let Some(size) = size {
-                return self.take_in(&mut answer[size..]);
+                let taken = self.take_in(&mut answer[size..]);
+                answer.truncate(size);
+                self.head = answer;
+                return taken;
             }
         }
     }
@@ -258,12 +287,17 @@ impl Client {
             if left.is_zero() {
                 return Ok(None);
             }
-            self.stream.set_read_timeout(Some(left)).map_err(|error| step.failed(error))?;
+            let timeout = self.stream.socket().set_read_timeout(Some(left));
+            timeout.map_err(|error| step.failed(error))?;
             match self.stream.read(input) {
                 Ok(0) => return Err(step.failed("the server ended the connection")),
                 Ok(read) => return Ok(Some(read)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Of TLS whose other side went without a word.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                    return Err(step.failed("the server ended the connection"));
+                }
                 Err(error) => return Err(step.failed(error)),
             }
         }
@@ -309,7 +343,8 @@ impl Client {
     fn put(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), ClientError> {
         let mut frame = Vec::with_capacity(payload.len() + 14);
         put_client_frame(opcode, self.next_mask(), payload, &mut frame);
-        self.stream.write_all(&frame).map_err(|error| Step::Send.failed(error))
+        self.stream.write_all(&frame).map_err(|error| Step::Send.failed(error))?;
+        self.stream.flush().map_err(|error| Step::Send.failed(error))
     }
 
     fn next_mask(&mut self) -> [u8; 4] {

@@ -9,6 +9,8 @@ use crate::target::Target;
 const HEAD_MAX: usize = 8 * 1024;
 /// As much of a refusal's body as a person wants to read.
 const BODY_SHOWN_MAX: usize = 200;
+/// As much of a server's name for itself.
+const NAME_SHOWN_MAX: usize = 40;
 
 /// One upgrade, prepared once and used by every client of a crowd.
 #[derive(Debug, Clone)]
@@ -21,8 +23,13 @@ pub(crate) struct Upgrade {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The server answered the upgrade with another status than 101.
-    #[error("the server answered {status}{}", shown(.body))]
-    Status { status: u16, body: String },
+    #[error("{} answered {status}{}", named(.server), shown(.body))]
+    Status {
+        status: u16,
+        body: String,
+        /// What it calls itself, `nginx/1.22.1` for one; empty when it does not say.
+        server: String,
+    },
     /// What came is no HTTP/1.1.
     #[error("the server does not speak HTTP: {0}")]
     NotHttp(String),
@@ -98,7 +105,10 @@ impl<'a> Head<'a> {
         }
         let body = &answer[head.size..];
         let body = String::from_utf8_lossy(&body[..body.len().min(BODY_SHOWN_MAX)]);
-        Err(Refusal::Status { status: head.status, body: body.trim().to_owned() })
+        let server = head.field("server").unwrap_or_default();
+        let server = server.chars().filter(|c| !c.is_control()).take(NAME_SHOWN_MAX).collect();
+        let body = body.trim().to_owned();
+        Err(Refusal::Status { status: head.status, body, server })
     }
 
     /// The value of a header field; `name` in lower case.
@@ -110,8 +120,23 @@ impl<'a> Head<'a> {
     }
 }
 
+fn named(server: &str) -> &str {
+    if server.is_empty() { "the server" } else { server }
+}
+
+/// Of a page only what it is called: the rest is no words for a terminal.
 fn shown(body: &str) -> String {
-    if body.is_empty() { String::new() } else { format!(": {body}") }
+    match body {
+        "" => String::new(),
+        page if page.starts_with('<') => {
+            let title = page.split_once("<title>").and_then(|(_, rest)| rest.split_once('<'));
+            title.map_or_else(
+                || " with a page".to_owned(),
+                |(title, _)| format!(" with the page {:?}", title.trim()),
+            )
+        }
+        words => format!(": {words}"),
+    }
 }
 
 fn beginning(answer: &[u8]) -> String {

@@ -25,6 +25,14 @@ impl Target {
         Self::parse(url, "ws")
     }
 
+    /// Reads a `wss://` URL and resolves its host.
+    ///
+    /// # Errors
+    /// When it is no such URL, or the host has no address.
+    pub fn secure_websocket(url: &str) -> Result<Self, Failure> {
+        Self::parse(url, "wss")
+    }
+
     /// Reads an `http://` URL and resolves its host.
     ///
     /// # Errors
@@ -82,8 +90,8 @@ impl Target {
         }
         let split = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(split);
-        let (host, port) =
-            host_and_port(authority).ok_or_else(|| bad("its host or port is wrong"))?;
+        let (host, port) = host_and_port(authority, if scheme == "wss" { 443 } else { 80 })
+            .ok_or_else(|| bad("its host or port is wrong"))?;
         let path = path.split('#').next().unwrap_or_default();
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
         let address = resolve(host, port)?;
@@ -91,7 +99,7 @@ impl Target {
     }
 }
 
-fn host_and_port(authority: &str) -> Option<(&str, u16)> {
+fn host_and_port(authority: &str, usual: u16) -> Option<(&str, u16)> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(bracketed) => {
             let (host, after) = bracketed.split_once(']')?;
@@ -102,7 +110,7 @@ fn host_and_port(authority: &str) -> Option<(&str, u16)> {
             None => (authority, None),
         },
     };
-    let port = port.map_or(Some(80), |port| port.parse().ok())?;
+    let port = port.map_or(Some(usual), |port| port.parse().ok())?;
     (!host.is_empty()).then_some((host, port))
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use throng_limits::room::nginx::Nginx;
 use throng_wire::websocket::Violation;
 
 use crate::failure::Failure;
@@ -77,6 +78,11 @@ impl Trouble {
             Self::Handshake(Refusal::Status { status: 401 | 403, .. }) => {
                 "give a --token, or allow this client's origin and address".to_owned()
             }
+            Self::Handshake(Refusal::Status { status: 500, server, .. })
+                if server.starts_with("nginx") =>
+            {
+                nginx(target).unwrap_or_else(|| NGINX.to_owned())
+            }
             Self::Handshake(Refusal::Status { status: 404, .. } | Refusal::NotHttp(_)) => {
                 "check the path of the URL (throng: /connection/websocket)".to_owned()
             }
@@ -93,11 +99,11 @@ impl Trouble {
                     target.path
                 )
             }
-            Self::Refused
-            | Self::Timeout { .. }
-            | Self::Cut { .. }
-            | Self::Io { .. }
-            | Self::Handshake(_) => LIMITS.to_owned(),
+            // An nginx without a place for the connection ends it, or lets it wait.
+            Self::Timeout { .. } | Self::Cut { .. } | Self::Io { .. } => {
+                nginx(target).unwrap_or_else(|| LIMITS.to_owned())
+            }
+            Self::Refused | Self::Handshake(_) => LIMITS.to_owned(),
         }
     }
 }
@@ -111,6 +117,17 @@ impl From<Violation> for Trouble {
 /// Where to look when a server takes no more.
 const LIMITS: &str = "compare the server's log with its limit: grep 'open files' /proc/PID/limits, \
                       ls /proc/PID/fd | wc -l";
+
+/// The same for an nginx that answers itself, and cannot be looked at from here.
+const NGINX: &str = "nginx could not connect to the server behind it: its error.log says why; where \
+                     it says worker_connections are not enough, set worker_connections and \
+                     worker_rlimit_nofile higher (the 768 of Debian are 384 clients a worker)";
+
+/// What an nginx of this machine has room for, if it is one.
+fn nginx(target: &Target) -> Option<String> {
+    let nginx = Nginx::at(target.address)?;
+    Some(format!("{nginx}; {}", nginx.fix()))
+}
 
 /// All troubles of a crowd.
 #[derive(Debug, Default)]
@@ -168,11 +185,21 @@ mod tests {
             told(Trouble::Closed { code: 3012, reason: "no pong".to_owned() }),
             "client 1013 was lost — closed by the server with 3012 (no pong) — throng explain 3012"
         );
-        let refusal = Refusal::Status { status: 503, body: "full".to_owned() };
+        let refusal =
+            Refusal::Status { status: 503, body: "full".to_owned(), server: String::new() };
         assert_eq!(
             told(Trouble::Handshake(refusal)),
             format!("client 1013 could not connect — the server answered 503: full — {LIMITS}")
         );
+    }
+
+    #[test]
+    fn an_nginx_that_has_no_room_is_told_apart() {
+        let (body, server) = ("<html>\r\n<h1>500".to_owned(), "nginx/1.22.1".to_owned());
+        let told = told(Trouble::Handshake(Refusal::Status { status: 500, body, server }));
+        let wanted =
+            "client 1013 could not connect — nginx/1.22.1 answered 500 with a page — nginx";
+        assert!(told.starts_with(wanted) && told.contains("worker_connections"), "{told}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 pub mod addresses;
 pub mod allowance;
-mod backend;
+pub mod backend;
 pub mod clock;
 pub mod codes;
 pub mod config;
@@ -24,4 +24,5 @@ mod speakers;
 pub mod token;
 mod users;
 
+pub use front::{PROBE_HEADER, SEEN_HEADER};
 pub use serve::{ServeError, ServeOptions, Started, serve, serve_until};

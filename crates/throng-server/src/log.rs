@@ -18,7 +18,8 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::{Condvar, Mutex};
 
 pub use crate::config::Level;
-pub use format::{Format, thousands};
+pub use format::Format;
+pub use throng_limits::thousands;
 
 /// Lines that wait for the writer: some seconds of a busy start, and a few MiB at the very most.
 const QUEUE_LINES_MAX: usize = 1024;

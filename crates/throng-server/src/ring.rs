@@ -34,10 +34,12 @@ pub(crate) struct Close {
     pub address: Option<IpAddr>,
     pub code: u16,
     pub reason: Cow<'static, str>,
+    /// What is to be known beside the reason.
+    pub note: Option<Box<str>>,
 }
 
-// Ten thousand of them are less than a megabyte.
-const _: () = assert!(size_of::<Close>() <= 96);
+// Ten thousand of them are about a megabyte; a note, which few have, adds some hundred bytes.
+const _: () = assert!(size_of::<Close>() <= 112);
 
 /// A visitor that did not become a client.
 #[derive(Debug, Clone, Copy)]
@@ -165,7 +167,7 @@ mod tests {
     fn close(number: u64, code: u16, at_s: u32) -> Close {
         let (user, client) = (Arc::from("ann"), Uuid::nil());
         let reason = Cow::Borrowed("because");
-        Close { user, client, number, at_s, since_s: 0, address: None, code, reason }
+        Close { user, client, number, at_s, since_s: 0, address: None, code, reason, note: None }
     }
 
     fn at(second: u64) -> Now {

@@ -7,7 +7,7 @@ use throng_limits::facts::kernel;
 use throng_limits::facts::limits::own_descriptors;
 use throng_limits::raise::raise_open_files;
 use throng_limits::room::{Bound, Origin};
-use throng_limits::{Budget, Ceiling, Guarantees};
+use throng_limits::{Budget, Ceiling, Guarantees, Raised};
 
 use crate::config::Settings;
 use crate::front::accept::BACKLOG;
@@ -35,24 +35,24 @@ pub(crate) struct Room {
     strange_before: u64,
     /// From how many on it is said again.
     strange_next: u64,
-    pub(crate) origin: Origin,
+    origin: Origin,
+    /// The limit that this process was started with.
+    was: OpenFiles,
 }
 
 impl Room {
     /// Raises the soft limit. The children that this process may come to have are to be given the
     /// original one back; there are none yet.
-    pub(crate) fn raise(log: &Log) -> OpenFiles {
-        match raise_open_files() {
-            Ok(raised) => raised.is,
-            Err(error) => {
-                line!(log, Warn, "limit", "the descriptor limit could not be raised: {}", error);
-                OpenFiles::own()
-            }
-        }
+    pub(crate) fn raise(log: &Log) -> Raised {
+        raise_open_files().unwrap_or_else(|error| {
+            line!(log, Warn, "limit", "the descriptor limit could not be raised: {}", error);
+            Raised { was: error.was, is: OpenFiles::own() }
+        })
     }
 
     /// Counts what is open, once the listeners are; the shards' part is known beforehand.
-    pub(crate) fn measure(limit: OpenFiles, shards: usize) -> Self {
+    pub(crate) fn measure(raised: Raised, shards: usize) -> Self {
+        let Raised { was, is: limit } = raised;
         let proc = Path::new("/proc");
         let open = own_descriptors().unwrap_or(0);
         let ceiling = Ceiling::read(proc, limit, open);
@@ -66,7 +66,18 @@ impl Room {
             strange_before: 0,
             strange_next: STRANGE_FEW,
             origin,
+            was,
         }
+    }
+
+    /// Where the limit comes from, for the start line.
+    pub(crate) fn story(&self) -> String {
+        self.origin.story(self.was)
+    }
+
+    /// How to have more, for the start line, where it is few.
+    pub(crate) fn more(&self) -> Option<String> {
+        self.origin.more()
     }
 
     /// The budget for all of it. What is wanted and does not fit is said, with the way to get it.
@@ -101,7 +112,7 @@ impl Room {
             "limits.clients = {wanted} do not fit: the limit of {} descriptors ({}) leaves room \
              for {} clients; to have them, {}",
             thousands(self.ceiling.descriptors),
-            self.origin.setter,
+            self.origin,
             thousands(fit),
             self.origin.fix(needed)
         )
@@ -121,7 +132,7 @@ impl Room {
     pub(crate) fn look(&mut self, budget: &Budget, log: &Log) {
         let mut limit = OpenFiles::own();
         if limit.hard > self.limit.hard || limit.soft > self.limit.soft {
-            limit = Self::raise(log);
+            limit = Self::raise(log).is;
         }
         let open = own_descriptors().unwrap_or(0);
         let seems = open.saturating_sub(self.own + budget.used_total());
@@ -178,21 +189,22 @@ pub(crate) fn backlog() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use throng_limits::facts::launcher::Launcher;
-    use throng_limits::room::Setter;
+    use throng_limits::facts::launcher::{Ancestor, Launcher};
 
     fn room(descriptors: u64) -> Room {
+        let limit = OpenFiles { soft: descriptors, hard: descriptors };
+        let shell = Ancestor { pid: 71, name: "bash".to_owned(), limit };
+        let sshd = OpenFiles { soft: 1024, hard: 1 << 20 };
+        let sshd = Ancestor { pid: 9, name: "sshd".to_owned(), limit: sshd };
         Room {
-            limit: OpenFiles { soft: descriptors, hard: descriptors },
+            limit,
             ceiling: Ceiling { descriptors, bound: Bound::OpenFiles },
             own: 22,
             strange: 0,
             strange_before: 0,
             strange_next: STRANGE_FEW,
-            origin: Origin {
-                setter: Setter::Ancestor { pid: 71, name: "supervisord".to_owned() },
-                launcher: Launcher::Supervisord,
-            },
+            origin: Origin::of(limit, Bound::OpenFiles, Launcher::Shell, vec![shell, sshd]),
+            was: limit,
         }
     }
 
@@ -200,15 +212,15 @@ mod tests {
     fn a_shortage_names_the_cause_and_the_fix() {
         let said = room(1024).shortage(20_000, 954);
         assert!(said.starts_with("limits.clients = 20000 do not fit: "), "{said}");
-        assert!(said.contains("1,024 descriptors (set by supervisord, pid 71)"), "{said}");
-        assert!(said.contains("room for 954 clients") && said.contains("minfds=20"), "{said}");
+        assert!(said.contains("1,024 descriptors (bash, pid 71, had it first)"), "{said}");
+        assert!(said.contains("room for 954 clients") && said.contains("ulimit -n 20"), "{said}");
     }
 
     #[test]
     fn the_number_that_the_fix_names_is_enough() {
         for wanted in [10, 500, 955, 20_000, 300_000, 1_000_000] {
             let said = room(1024).shortage(wanted, 954);
-            let number = said.split("minfds=").nth(1).unwrap().split(' ').next().unwrap();
+            let number = said.split("ulimit -n ").nth(1).unwrap().split(' ').next().unwrap();
             let total = room(number.parse().unwrap()).to_spend();
             let fit = Budget::with(total, Guarantees::of(total)).ceiling();
             assert!(fit >= wanted, "{wanted}: {fit} fit");
@@ -217,7 +229,8 @@ mod tests {
 
     #[test]
     fn what_nobody_asked_for_comes_out_of_the_clients_ceiling_and_goes_back() {
-        let mut room = Room::measure(OpenFiles::own(), 2);
+        let limit = OpenFiles::own();
+        let mut room = Room::measure(Raised { was: limit, is: limit }, 2);
         let total = room.to_spend();
         let budget = Budget::with(total, Guarantees::of(total));
         let files: Vec<_> = (0..400).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();

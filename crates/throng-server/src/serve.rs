@@ -78,8 +78,10 @@ pub struct Started {
     pub clients: u64,
     /// The descriptor limit.
     pub descriptors: u64,
-    /// Who set the limit, as far as can be seen: `set by supervisord, pid 71`.
+    /// What became of the limit, and who had it first, as far as can be seen.
     pub limit_from: String,
+    /// How to have more, where there are few.
+    pub more: Option<String>,
     /// Connections that the kernel keeps until they are accepted.
     pub backlog: u64,
 }
@@ -107,7 +109,7 @@ pub fn serve_until(
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let mut settings = options.settings;
-    let limit = Room::raise(log);
+    let raised = Room::raise(log);
     let (listeners, taken) = Listeners::open(&settings, options.any_port)?;
     if settings.node_name.is_empty() {
         settings.node_name = format!("{}_{}", host_name(), listeners.address.port());
@@ -115,7 +117,7 @@ pub fn serve_until(
     let settings = Arc::new(settings);
     let runtime = front_runtime()
         .map_err(|error| ServeError::Start { what: "the front's threads", error })?;
-    let room = Room::measure(limit, settings.limits.shards);
+    let room = Room::measure(raised, settings.limits.shards);
     let budget = room.budget(&settings, log).map_err(ServeError::Room)?;
     let clock = Clock::start();
     let (common, threads) = start_shards(&settings, log, clock, runtime.handle(), &budget)?;
@@ -138,7 +140,8 @@ pub fn serve_until(
         taken,
         clients: front.clients.ceiling(),
         descriptors: room.descriptors(),
-        limit_from: room.origin.setter.to_string(),
+        limit_from: room.story(),
+        more: room.more(),
         backlog: backlog(),
     });
     runtime

@@ -465,7 +465,7 @@ impl Handler for Sessions {
         self.registry.fan_out(&mut Delivery { crowd }, deliveries);
     }
 
-    fn closed(&mut self, conn: ConnRef, session: Session, why: &Disconnect, now: Now) {
+    fn closed(&mut self, conn: ConnRef, mut session: Session, why: &Disconnect, now: Now) {
         let common = Arc::clone(&self.common);
         self.users.remove(conn.slot);
         if let Some(id) = session.speaks_as() {
@@ -494,6 +494,7 @@ impl Handler for Sessions {
             address: Some(session.address()),
             code: why.code,
             reason: why.reason.clone(),
+            note: session.afterword(),
         });
         session.end(&mut self.registry, conn, &mut |ending| match ending {
             Ending::Leave(leave) => common.node.call(Request::Unsubscribe(leave), to, now),

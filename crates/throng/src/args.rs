@@ -1,8 +1,9 @@
 //! What may be typed.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 /// A push server: holds the crowd of WebSocket connections and delivers what is published.
 #[derive(Debug, Parser)]
@@ -22,6 +23,11 @@ pub(crate) enum Command {
     Who(WhoArgs),
     /// Why a client cannot connect: walks through every step of connecting
     Probe(ProbeArgs),
+    /// What your application is asked, and what it answers
+    Backend {
+        #[command(subcommand)]
+        command: BackendCommand,
+    },
     /// Publish to a channel, and see whom it reaches
     Publish(PublishArgs),
     /// Publish to several channels at once
@@ -58,6 +64,63 @@ pub(crate) enum Command {
     Load(LoadArgs),
     #[command(hide = true)]
     LoadBare(LoadBareArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackendCommand {
+    /// Ask it as the server would: the request, the answer, and what becomes of the client
+    Try(TryArgs),
+}
+
+/// What a backend is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Question {
+    /// Who is this client?
+    Connect,
+    /// May it stay connected?
+    Refresh,
+    /// May it subscribe to the channel?
+    Subscribe,
+    /// May it publish this in the channel?
+    Publish,
+    /// What is the answer to this remote call?
+    Rpc,
+    /// May it stay subscribed?
+    SubRefresh,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TryArgs {
+    #[arg(value_enum)]
+    pub(crate) question: Question,
+    /// The cookies that the client sends
+    #[arg(long)]
+    pub(crate) cookie: Option<String>,
+    /// Where the client is
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub(crate) addr: IpAddr,
+    /// Another header that the client sends; may be given several times
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    pub(crate) headers: Vec<String>,
+    /// The client's user, for all questions but connect, which asks for it
+    #[arg(long)]
+    pub(crate) user: Option<String>,
+    /// For subscribe, publish and sub_refresh
+    #[arg(long)]
+    pub(crate) channel: Option<String>,
+    /// JSON, for connect, subscribe, publish and rpc
+    #[arg(long, value_name = "JSON")]
+    pub(crate) data: Option<String>,
+    /// For rpc
+    #[arg(long)]
+    pub(crate) method: Option<String>,
+    /// The server's configuration [default: throng.toml, then config.toml, if there]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -231,7 +294,7 @@ pub(crate) struct WhoArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ProbeArgs {
-    /// As the client has it, such as `ws://HOST/connection/websocket`; `HOST:PORT` will do
+    /// As the client has it, such as `wss://HOST/connection/websocket`; `HOST:PORT` will do
     pub(crate) url: String,
     /// The page that connects, such as `https://example.com`
     #[arg(long, value_name = "URL")]
@@ -242,6 +305,9 @@ pub(crate) struct ProbeArgs {
     /// The cookies that the page sends
     #[arg(long)]
     pub(crate) cookie: Option<String>,
+    /// The certificate of your own authority, in PEM, beside those that this machine trusts
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
     /// Then stay connected and silent for so long; 65 finds the usual timeouts of proxies
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub(crate) hold: u64,

@@ -3,6 +3,7 @@
 
 mod api;
 mod args;
+mod backend;
 mod config;
 mod explain;
 mod failure;
@@ -25,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Arguments, Command, ConfigCommand};
+use args::{Arguments, BackendCommand, Command, ConfigCommand};
 use failure::Failure;
 
 fn main() -> ExitCode {
@@ -79,6 +80,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Status(args) => status::run(&args, out),
         Command::Who(args) => who::run(&args, out),
         Command::Probe(args) => probe::run(&args, out),
+        Command::Backend { command: BackendCommand::Try(args) } => backend::run(&args, out),
         Command::Load(args) => load::run(&args, out),
         Command::LoadBare(args) => load::bare(&args),
     }

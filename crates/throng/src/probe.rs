@@ -1,6 +1,8 @@
 //! `throng probe`: one client, step by step, and what to do about the first step that fails.
 
 mod advice;
+mod nginx;
+mod tls;
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -8,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use throng_load::Target;
-use throng_load::client::{Client, ClientError, Manner};
+use throng_load::client::{Client, ClientError, Manner, Stream};
+use throng_server::{PROBE_HEADER, SEEN_HEADER};
 
 use crate::args::ProbeArgs;
 use crate::failure::Failure;
@@ -24,8 +27,10 @@ const PATH: &str = "/connection/websocket";
 enum Step {
     Name,
     Tcp,
+    Tls,
     Upgrade,
     Origin,
+    Address,
     Connect,
     Hold,
 }
@@ -35,8 +40,10 @@ impl Step {
         match self {
             Self::Name => "name",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
             Self::Upgrade => "upgrade",
             Self::Origin => "origin",
+            Self::Address => "address",
             Self::Connect => "connect",
             Self::Hold => "hold",
         }
@@ -79,28 +86,25 @@ fn normal(url: &str) -> Result<String, Failure> {
     if url.contains(|c: char| c.is_control() || c == ' ') {
         return Err(bad("not the URL of a server"));
     }
-    let (scheme, rest) = url.split_once("://").unwrap_or(("ws", url));
-    match scheme.to_ascii_lowercase().as_str() {
-        "ws" | "http" => {}
-        "wss" | "https" => {
-            return Err(bad(
-                "probe does not speak TLS yet. Probe the proxy's plain port, or throng behind it: \
-                 throng probe http://127.0.0.1:8000; what is right there and wrong from outside is \
-                 the certificate or the proxy",
-            ));
-        }
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let scheme = match scheme.to_ascii_lowercase().as_str() {
+        "ws" | "http" => "ws",
+        "wss" | "https" => "wss",
+        // Who leaves the scheme out and names the port of TLS means it.
+        "" if rest.split(['/', '?']).next().is_some_and(|place| place.ends_with(":443")) => "wss",
+        "" => "ws",
         _ => return Err(bad("not the URL of a server; write for example ws://127.0.0.1:8000")),
-    }
+    };
     let path_at = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(path_at);
     let (path, query) = path.split_once('?').map_or((path, ""), |(path, query)| (path, query));
     let path = if path.is_empty() || path == "/" { PATH } else { path };
     let query = if query.is_empty() { String::new() } else { format!("?{query}") };
-    Ok(format!("ws://{authority}{path}{query}"))
+    Ok(format!("{scheme}://{authority}{path}{query}"))
 }
 
 fn headers(args: &ProbeArgs) -> Result<String, Failure> {
-    let mut headers = String::new();
+    let mut headers = format!("{PROBE_HEADER}: 1\r\n");
     for (name, value) in [("Origin", &args.origin), ("Cookie", &args.cookie)] {
         let Some(value) = value else { continue };
         if value.contains(char::is_control) {
@@ -115,7 +119,9 @@ fn headers(args: &ProbeArgs) -> Result<String, Failure> {
 fn walk(url: &str, headers: &str, report: &mut Report<'_>) -> Result<Result<(), Stopped>, Failure> {
     let args = report.args;
     let begun = Instant::now();
-    let target = match Target::websocket(url) {
+    let is_secure = url.starts_with("wss://");
+    let target = if is_secure { Target::secure_websocket(url) } else { Target::websocket(url) };
+    let target = match target {
         Ok(target) => target,
         // What is no URL cannot be tried; a name without an address is a step that failed.
         Err(failure) if failure.what.starts_with("cannot find the host") => {
@@ -140,12 +146,19 @@ fn walk(url: &str, headers: &str, report: &mut Report<'_>) -> Result<Result<(), 
     };
     report.pass(Step::Tcp, format!("connected to {address}"), begun.elapsed())?;
 
+    let stream: Box<dyn Stream> = match secured(stream, &target, is_secure, report)? {
+        Ok(stream) => stream,
+        Err(stopped) => return Ok(Err(stopped)),
+    };
     let begun = Instant::now();
     let manner =
         Manner { timeout: STEP_PATIENCE, headers: headers.to_owned(), ..Manner::default() };
     let mut client = match Client::over(stream, &target, &manner) {
         Ok(client) => client,
-        Err(error) => return Ok(Err(advice::upgrade(&error, args, &target.path))),
+        Err(error) => {
+            return Ok(Err(nginx::is_full(&error, *address)
+                .unwrap_or_else(|| advice::upgrade(&error, args, &target))));
+        }
     };
     report.pass(Step::Upgrade, "it is a WebSocket".to_owned(), begun.elapsed())?;
     let origin = match &args.origin {
@@ -153,7 +166,46 @@ fn walk(url: &str, headers: &str, report: &mut Report<'_>) -> Result<Result<(), 
         None => "none sent; try your page's with --origin https://example.com".to_owned(),
     };
     report.pass(Step::Origin, origin, Duration::ZERO)?;
+    let seen = advice::seen(client.header(&SEEN_HEADER.to_ascii_lowercase()));
+    report.pass(Step::Address, seen, Duration::ZERO)?;
+    let done = greet_and_hold(&mut client, report)?;
+    if done.is_ok() {
+        client.close();
+    }
+    Ok(done)
+}
 
+/// The connection, within TLS where the URL wants it.
+fn secured(
+    stream: TcpStream,
+    target: &Target,
+    is_secure: bool,
+    report: &mut Report<'_>,
+) -> Result<Result<Box<dyn Stream>, Stopped>, Failure> {
+    if !is_secure {
+        return Ok(Ok(Box::new(stream)));
+    }
+    let roots = tls::authorities(report.args.ca.as_deref())?;
+    let begun = Instant::now();
+    match tls::handshake(stream, &target.host, roots, STEP_PATIENCE) {
+        Ok(secured) => {
+            let said = format!("{}, the certificate is good", secured.version());
+            report.pass(Step::Tls, said, begun.elapsed())?;
+            Ok(Ok(Box::new(secured)))
+        }
+        Err(trouble) => {
+            let (said, advice) = tls::explain(&trouble, &target.host, target.port);
+            Ok(Err(Stopped { step: Step::Tls, said, advice }))
+        }
+    }
+}
+
+/// The connect command, and what comes after it.
+fn greet_and_hold(
+    client: &mut Client,
+    report: &mut Report<'_>,
+) -> Result<Result<(), Stopped>, Failure> {
+    let args = report.args;
     let begun = Instant::now();
     let token = args.token.as_deref().unwrap_or_default();
     let reply = match client.greet(token, STEP_PATIENCE) {
@@ -162,14 +214,12 @@ fn walk(url: &str, headers: &str, report: &mut Report<'_>) -> Result<Result<(), 
     };
     report.pass(Step::Connect, greeted(&reply), begun.elapsed())?;
     if args.hold == 0 {
-        client.close();
         return Ok(Ok(()));
     }
     let begun = Instant::now();
-    if let Err(error) = hold(&mut client, Duration::from_secs(args.hold)) {
+    if let Err(error) = hold(client, Duration::from_secs(args.hold)) {
         return Ok(Err(advice::hold(&error, begun.elapsed())));
     }
-    client.close();
     report.pass(Step::Hold, "still connected, every ping answered".to_owned(), begun.elapsed())?;
     Ok(Ok(()))
 }
@@ -274,9 +324,10 @@ mod tests {
         assert_eq!(good("http://a/"), "ws://a/connection/websocket");
         assert_eq!(good("ws://a/push?x=1"), "ws://a/push?x=1");
         assert_eq!(good("a?x=/"), "ws://a/connection/websocket?x=/");
-        let tls = normal("wss://a").unwrap_err();
-        assert_eq!(tls.status, 2);
-        assert!(tls.message.contains("does not speak TLS yet"), "{}", tls.message);
+        assert_eq!(good("https://a"), "wss://a/connection/websocket");
+        assert_eq!(good("WSS://a:1/x"), "wss://a:1/x");
+        assert_eq!(good("a:443"), "wss://a:443/connection/websocket");
+        assert_eq!(good("a:4430/x:443"), "ws://a:4430/x:443");
         assert_eq!(normal("a\r\nX: y").unwrap_err().status, 2);
         assert_eq!(normal("ftp://a").unwrap_err().status, 2);
     }

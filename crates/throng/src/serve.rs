@@ -46,12 +46,13 @@ fn announce(log: &Log, started: &Started, dev: bool) {
         log,
         Info,
         "listening",
-        "listening on {}: room for {} clients: limit of {} descriptors ({}), {} kept for everything else",
+        "listening on {}: room for {} clients: limit of {} descriptors ({}), {} kept for everything else{}",
         address,
         thousands(*clients),
         thousands(*descriptors),
         started.limit_from,
-        thousands(kept);
+        thousands(kept),
+        started.more.as_ref().map_or_else(String::new, |more| format!("; {more}"));
         backlog = started.backlog
     );
     if let Some(internal) = started.internal {
@@ -126,6 +127,7 @@ mod tests {
             clients: 1000,
             descriptors: 1024,
             limit_from: String::new(),
+            more: None,
             backlog: 4096,
         };
         let mut out = Vec::new();

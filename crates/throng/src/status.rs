@@ -2,7 +2,9 @@
 
 use std::io::Write;
 
-use throng_server::control::{self, AskError, Clients, Question, Slow, Status};
+use throng_limits::facts::listener::listening_ports;
+use throng_limits::room::nginx::Nginx;
+use throng_server::control::{self, AskError, Backend, Cache, Clients, Question, Slow, Status};
 
 use crate::args::StatusArgs;
 use crate::failure::Failure;
@@ -16,7 +18,8 @@ pub(crate) fn run(args: &StatusArgs, out: &mut dyn Write) -> Result<(), Failure>
     if args.json {
         writeln!(out, "{}", crate::text::json(&status)?)?;
     } else {
-        write!(out, "{}", shown(&status))?;
+        let ahead = Nginx::in_front_of(&listening_ports(status.pid));
+        write!(out, "{}", shown(&status, ahead.as_ref()))?;
     }
     if status.healthy { Ok(()) } else { Err(Failure::found(String::new())) }
 }
@@ -26,7 +29,7 @@ pub(crate) fn unanswered(error: AskError) -> Failure {
     Failure::could_not_run(error.to_string())
 }
 
-fn shown(status: &Status) -> String {
+fn shown(status: &Status, ahead: Option<&Nginx>) -> String {
     let mut text = if status.healthy {
         "healthy\n".to_owned()
     } else {
@@ -41,8 +44,15 @@ fn shown(status: &Status) -> String {
         ("log", log(status.log_lines_dropped)),
     ];
     text.push('\n');
-    for (name, fact) in facts {
+    let ahead = ahead.and_then(|nginx| Some(("in front", narrow(nginx, &status.clients)?)));
+    for (name, fact) in facts.into_iter().chain(ahead) {
         text.push_str(&format!("{name:<11} {fact}\n"));
+    }
+    for backend in &status.backends {
+        text.push_str(&format!("{:<11} {}\n", "backend", self::backend(backend)));
+    }
+    if let Some(cache) = &status.cache {
+        text.push_str(&format!("{:<11} {}\n", "cache", self::cache(cache)));
     }
     let closed = status.closed.iter().map(|one| {
         let name = format!("{} {}", one.code, one.name);
@@ -79,6 +89,12 @@ fn clients(clients: &Clients) -> String {
     format!("{open} of {most} ({because}), room for {room} more")
 }
 
+/// An nginx in front that has less room than the server itself.
+fn narrow(nginx: &Nginx, clients: &Clients) -> Option<String> {
+    let fit = nginx.clients().saturating_mul(nginx.workers);
+    (fit < clients.ceiling).then(|| visible(&format!("{nginx}; to have more, {}", nginx.fix())))
+}
+
 fn slow(slow: Option<&Slow>) -> String {
     let Some(slow) = slow else { return "unknown: a shard does not answer".to_owned() };
     if slow.clients == 0 {
@@ -109,6 +125,42 @@ fn shards(status: &Status) -> String {
     if silent.is_empty() { format!("{all}, alive") } else { silent.join(", ") }
 }
 
+fn backend(backend: &Backend) -> String {
+    let Backend { option, endpoint, failed, refused, p50_ms, p99_ms, .. } = backend;
+    let mut text = format!("{} at {}: ", visible(option), visible(endpoint));
+    text.push_str(&count(backend.calls, "call"));
+    for (number, what) in [(failed, "failed"), (refused, "said no")] {
+        if *number > 0 {
+            text.push_str(&format!(", {} {what}", thousands(*number)));
+        }
+    }
+    if let Some((p50, p99)) = p50_ms.zip(*p99_ms) {
+        text.push_str(&format!("; half of them within {}, 99% within {}", ms(p50), ms(p99)));
+    }
+    let (now, max) = (thousands(backend.under_way), thousands(backend.max_in_flight));
+    text.push_str(&format!("; {now} of {max} under way"));
+    if backend.waiting > 0 {
+        text.push_str(&format!(", {} waiting", thousands(backend.waiting)));
+    }
+    if let Some(failure) = &backend.last_failure {
+        let (ago, why) = (uptime(failure.ago_s), visible(&failure.why));
+        let now = if backend.failing { "FAILING, last" } else { "last failure" };
+        text.push_str(&format!("\n{:<11} {now} {ago} ago: it {why}", ""));
+    }
+    text
+}
+
+fn ms(ms: f64) -> String {
+    if ms < 1.0 { "1 ms".to_owned() } else { format!("{ms:.0} ms") }
+}
+
+fn cache(cache: &Cache) -> String {
+    let Cache { hits, misses, kept, bytes: size } = *cache;
+    let (hits, size) = (thousands(hits), bytes(size));
+    let (asked, kept) = (thousands(misses), count(kept, "answer"));
+    format!("{hits} clients answered from it, {asked} asked about; {kept} kept ({size})")
+}
+
 fn log(dropped: u64) -> String {
     if dropped == 0 {
         return "no line dropped".to_owned();
@@ -130,7 +182,11 @@ fn counted(title: &str, rows: impl Iterator<Item = (String, u64, u64)>) -> Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use throng_server::control::{Client, Closed, Published, Shard, Transport, Turned};
+    use throng_limits::facts::OpenFiles;
+    use throng_limits::facts::nginx::Config;
+    use throng_server::control::{
+        BackendFailure, Client, Closed, Published, Shard, Transport, Turned,
+    };
 
     fn status() -> Status {
         Status {
@@ -147,13 +203,15 @@ mod tests {
             refused: vec![],
             shards: vec![Shard { shard: 0, silent_s: 0 }, Shard { shard: 1, silent_s: 1 }],
             log_lines_dropped: 0,
+            backends: vec![],
+            cache: None,
         }
     }
 
     #[test]
     fn a_healthy_server_is_a_short_screen() {
         assert_eq!(
-            shown(&status()),
+            shown(&status(), None),
             "healthy\n\n\
              server      host_8000 (throng 0.1.0), pid 71, up 2 h\n\
              clients     1,200 of 5,000 (within 5,120 descriptors), room for 3,800 more\n\
@@ -164,6 +222,26 @@ mod tests {
              closed      none\n\
              refused     none\n"
         );
+    }
+
+    #[test]
+    fn a_narrow_nginx_in_front_is_said_with_its_fix() {
+        let limit = OpenFiles { soft: 1024, hard: 524_288 };
+        let nginx = Nginx {
+            pid: 7,
+            config: Config::default(),
+            workers: 2,
+            limit,
+            fullest: 9,
+            reach: limit.hard,
+            reload: "nginx -s reload".to_owned(),
+        };
+        let text = shown(&status(), Some(&nginx));
+        let line = text.lines().find_map(|line| line.strip_prefix("in front    ")).unwrap();
+        assert!(line.starts_with("nginx, pid 7, has worker_connections 512 (nobody"), "{line}");
+        assert!(line.contains("256 clients") && line.ends_with("nginx -s reload"), "{line}");
+        let wide = Nginx { workers: 20, ..nginx };
+        assert!(!shown(&status(), Some(&wide)).contains("in front"));
     }
 
     #[test]
@@ -193,7 +271,7 @@ mod tests {
             ..status()
         };
         assert_eq!(
-            shown(&status),
+            shown(&status, None),
             "NOT HEALTHY: the server is full: new clients are refused\n\n\
              server      host_8000 (throng 0.1.0), pid 71, up 2 h\n\
              clients     1,200 of 1,200 (client.connection_limit), room for 0 more\n\
@@ -205,6 +283,43 @@ mod tests {
              3008 slow       2        1,300\n\
              \nrefused             10 min  since start\n\
              the server is full  10,000       10,000\n"
+        );
+    }
+
+    #[test]
+    fn a_backend_is_a_line_with_its_last_failure_below() {
+        let mut one = Backend {
+            option: "client.proxy.connect".to_owned(),
+            endpoint: "http://127.0.0.1:3000/connect".to_owned(),
+            calls: 1200,
+            failed: 0,
+            refused: 0,
+            p50_ms: Some(3.6),
+            p99_ms: Some(0.2),
+            under_way: 2,
+            waiting: 0,
+            max_in_flight: 256,
+            last_failure: None,
+            failing: false,
+        };
+        assert_eq!(
+            backend(&one),
+            "client.proxy.connect at http://127.0.0.1:3000/connect: 1,200 calls; half of them within \
+             4 ms, 99% within 1 ms; 2 of 256 under way"
+        );
+        (one.failed, one.refused, one.waiting, one.p50_ms) = (3, 1, 9, None);
+        let why = "did not answer within 1s".to_owned();
+        one.last_failure = Some(BackendFailure { ago_s: 12, why });
+        one.failing = true;
+        assert_eq!(
+            backend(&one),
+            "client.proxy.connect at http://127.0.0.1:3000/connect: 1,200 calls, 3 failed, 1 said no; \
+             2 of 256 under way, 9 waiting\n            FAILING, last 12 s ago: it did not answer within 1s"
+        );
+        let kept = Cache { hits: 9900, misses: 100, kept: 1, bytes: 2048 };
+        assert_eq!(
+            cache(&kept),
+            "9,900 clients answered from it, 100 asked about; 1 answer kept (2 KiB)"
         );
     }
 }

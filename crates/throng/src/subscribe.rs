@@ -52,7 +52,7 @@ fn connect(place: &Place, path: &str) -> Result<Client, Failure> {
         path: format!("{}{path}", place.prefix),
         address: stream.peer_addr().map_err(|error| silent(&error))?,
     };
-    Client::over(stream, &target, &Manner::default()).map_err(|error| match error.code {
+    Client::over(Box::new(stream), &target, &Manner::default()).map_err(|error| match error.code {
         Some(status) => Failure::could_not_run(format!(
             "{name} refused the WebSocket with HTTP {status} (throng explain {status})"
         )),

@@ -124,7 +124,12 @@ fn left(left: &[Left]) -> String {
                 named(&one.user),
                 visible(&one.client),
                 uptime(u64::from(one.stayed_s)),
-                format!("{} {}", one.code, visible(&one.reason)),
+                match &one.note {
+                    Some(note) => {
+                        format!("{} {} ({})", one.code, visible(&one.reason), visible(note))
+                    }
+                    None => format!("{} {}", one.code, visible(&one.reason)),
+                },
                 match one.came_back {
                     Some(true) => "yes".to_owned(),
                     Some(false) => "no".to_owned(),
@@ -197,6 +202,7 @@ mod tests {
             code: 3008,
             reason: "slow".to_owned(),
             why: "Too much was waiting.".to_owned(),
+            note: None,
             came_back,
             address: None,
         };

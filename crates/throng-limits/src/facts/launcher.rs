@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::OpenFiles;
 use super::limits::parse_open_files;
+use super::supervisord::Supervisord;
 
 /// Ancestors that are asked: no machine nests deeper, and a forged tree could be a circle.
 const ANCESTORS_MAX: usize = 64;
@@ -19,7 +20,11 @@ pub struct Ancestor {
 /// What keeps this process running, as far as it decides where a limit is raised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Launcher {
-    Supervisord,
+    Supervisord {
+        it: Supervisord,
+        /// What keeps supervisord itself running.
+        within: Box<Self>,
+    },
     Container,
     /// A unit, such as `push.service`.
     Systemd(String),
@@ -37,7 +42,9 @@ pub fn ancestors(proc: &Path, pid: u32) -> Vec<Ancestor> {
         let limits = std::fs::read_to_string(at.join("limits")).ok();
         let Some(limit) = limits.as_deref().and_then(parse_open_files) else { break };
         let name = std::fs::read_to_string(at.join("comm")).unwrap_or_default();
-        line.push(Ancestor { pid, name: name.trim().to_owned(), limit });
+        // Whoever has a process may name it as he likes, and the name goes to logs and terminals.
+        let name = name.trim().replace(char::is_control, "?");
+        line.push(Ancestor { pid, name, limit });
         if line.len() == ANCESTORS_MAX {
             break;
         }
@@ -57,15 +64,19 @@ pub fn first_with(hard: u64, ancestors: &[Ancestor]) -> Option<&Ancestor> {
 #[must_use]
 pub fn launcher(proc: &Path, pid: u32, ancestors: &[Ancestor]) -> Launcher {
     let cgroup = std::fs::read_to_string(proc.join(pid.to_string()).join("cgroup"));
-    launcher_of(&cgroup.unwrap_or_default(), ancestors, Path::new("/.dockerenv").exists())
+    let within = launcher_of(&cgroup.unwrap_or_default(), Path::new("/.dockerenv").exists());
+    match ancestors.iter().find(|each| each.name == "supervisord") {
+        Some(each) => Launcher::Supervisord {
+            it: Supervisord::read(proc, each.pid),
+            within: Box::new(within),
+        },
+        None => within,
+    }
 }
 
-/// Tells who started a process by the text of its `cgroup` and its ancestors' names.
+/// Tells who started a process by the text of its `cgroup`.
 #[must_use]
-pub fn launcher_of(cgroup: &str, ancestors: &[Ancestor], in_container: bool) -> Launcher {
-    if ancestors.iter().any(|each| each.name == "supervisord") {
-        return Launcher::Supervisord;
-    }
+pub fn launcher_of(cgroup: &str, in_container: bool) -> Launcher {
     let paths = || cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2));
     let contained = |path: &str| {
         ["docker", "kubepods", "containerd", "libpod"].iter().any(|name| path.contains(name))
@@ -84,7 +95,7 @@ fn unit(path: &str) -> Option<String> {
     (last.ends_with(".service") && !login).then(|| last.to_owned())
 }
 
-fn parent(proc: &Path, pid: u32) -> Option<u32> {
+pub(crate) fn parent(proc: &Path, pid: u32) -> Option<u32> {
     let status = std::fs::read_to_string(proc.join(pid.to_string()).join("status")).ok()?;
     parse_parent(&status)
 }

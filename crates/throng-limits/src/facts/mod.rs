@@ -3,13 +3,16 @@
 pub mod kernel;
 pub mod launcher;
 pub mod limits;
-mod listener;
+pub mod listener;
+pub mod nginx;
 pub mod process;
+pub mod supervisord;
 
 pub use limits::OpenFiles;
 pub use listener::{listener_holder, listening_inodes};
 pub use process::{cpu_time, memory};
 
+use std::io::Read as _;
 use std::path::Path;
 
 /// A fact that could not be read.
@@ -35,4 +38,19 @@ impl FactError {
 
 fn read(path: &Path) -> Result<String, FactError> {
     std::fs::read_to_string(path).map_err(|error| FactError::unreadable(path, error))
+}
+
+/// As much of a file as any that is read here has; a stranger's configuration could be endless.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The beginning of a file, with whatever is no text made visible.
+pub(crate) fn read_at_most(path: &Path) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A path for people: whoever may name a file must not speak to their terminal.
+pub(crate) fn shown(path: &Path) -> String {
+    path.display().to_string().replace(char::is_control, "?")
 }

@@ -37,6 +37,19 @@ fn a_refusal_names_status_and_body() {
 }
 
 #[test]
+fn a_page_is_named_and_so_is_who_wrote_it() {
+    let said = |body: &str| {
+        let head = "HTTP/1.1 500 Oops\r\nServer: nginx/1.22.1\r\n\r\n";
+        upgrade().check(format!("{head}{body}").as_bytes()).unwrap_err().to_string()
+    };
+    assert_eq!(
+        said("<html>\r\n<head><title>500 Internal Server Error</title></head>"),
+        "nginx/1.22.1 answered 500 with the page \"500 Internal Server Error\""
+    );
+    assert_eq!(said("<html>500"), "nginx/1.22.1 answered 500 with a page");
+}
+
+#[test]
 fn a_wrong_accept_is_no_websocket() {
     let answer = b"HTTP/1.1 101 OK\r\nSec-WebSocket-Accept: guess\r\n\r\n";
     assert!(matches!(upgrade().check(answer), Err(Refusal::WrongAccept { .. })));

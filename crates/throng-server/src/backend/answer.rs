@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::line::Arrived;
 use crate::codes::Disconnect;
 use crate::config::{Backend, Transformed};
 use crate::token::{BASE64, Grant, Override, one_line, or_default, seconds};
@@ -131,13 +132,22 @@ struct WrittenSub {
 }
 
 /// Reads an answer; the error is for the log, and quotes nothing of it.
-pub(crate) fn read(status: u16, body: &[u8], backend: &Backend) -> Result<Answer, String> {
-    if status != 200 {
-        return match backend.transforms.iter().find(|each| each.status == status) {
-            Some(transform) => Ok(transformed(&transform.to)),
-            None => Err(format!("answered {status}")),
-        };
+pub(super) fn read(arrived: &Arrived, backend: &Backend) -> Result<Answer, String> {
+    let Arrived { status, body, .. } = arrived;
+    if *status == 200 {
+        return understand(body);
     }
+    match backend.transforms.iter().find(|each| each.status == *status) {
+        Some(transform) => Ok(transformed(&transform.to)),
+        None if matches!(status, 301 | 302 | 303 | 307 | 308) => {
+            Err(format!("answered {status}, a redirect, which is not followed"))
+        }
+        None => Err(format!("answered {status}")),
+    }
+}
+
+/// Reads the body of an answer with the status 200.
+pub(crate) fn understand(body: &[u8]) -> Result<Answer, String> {
     // A list would pass for an object whose fields are missing.
     if body.trim_ascii_start().first() == Some(&b'[') {
         return Err("answered a JSON list".to_owned());

@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use throng_hub::request::Now;
 use tokio::sync::watch;
@@ -40,6 +41,18 @@ struct State {
     last_number: u64,
     /// How often users were forgotten: what was asked before that is not kept after it.
     forgotten: u64,
+    hits: u64,
+    misses: u64,
+}
+
+/// What the cache did, and holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cached {
+    /// Answered from it, or with the answer of a call that was under way.
+    pub(crate) hits: u64,
+    pub(crate) misses: u64,
+    pub(crate) kept: usize,
+    pub(crate) bytes: usize,
 }
 
 struct Entry {
@@ -68,7 +81,7 @@ pub(super) struct Flight {
 
 /// What the answer of a call is kept under; none where no credential came with it.
 pub(super) fn key(call: &Call) -> Option<Key> {
-    if call.headers.is_empty() && call.ask.data.is_none() {
+    if call.ask.data.is_none() && !call.headers.iter().any(may_hold_a_credential) {
         return None;
     }
     let mut ask = call.ask.clone();
@@ -88,6 +101,27 @@ pub(super) fn key(call: &Call) -> Option<Key> {
     Some(key.into())
 }
 
+/// Whether a header may say who somebody is. Of visitors who only have the same browser, each may be
+/// given a name of its own by the backend, and must be asked about.
+fn may_hold_a_credential((name, value): &(HeaderName, HeaderValue)) -> bool {
+    const NEVER: [&str; 9] = [
+        "accept",
+        "accept-charset",
+        "accept-language",
+        "cache-control",
+        "dnt",
+        "origin",
+        "pragma",
+        "referer",
+        "user-agent",
+    ];
+    let name = name.as_str();
+    !value.as_bytes().trim_ascii().is_empty()
+        && !NEVER.contains(&name)
+        // Sec-WebSocket-Key is another for every connection anyway.
+        && !name.starts_with("sec-")
+}
+
 impl Cache {
     pub(super) fn new(ttl: Duration, stale: Duration) -> Self {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 4);
@@ -97,14 +131,18 @@ impl Cache {
     pub(super) fn find(&self, key: &Key, now: Now) -> Found {
         let mut state = self.state.lock();
         if let Some(said) = state.usable(key, self.ttl_ms, now) {
+            state.hits += 1;
             return Found::Kept(Answer::Said(Box::new((*said).clone())));
         }
         if let Some((_, flight)) = state.flights.get(key) {
             // One whose task has ended without an answer is none.
             if flight.has_changed().is_ok() {
-                return Found::Asked(flight.clone());
+                let flight = flight.clone();
+                state.hits += 1;
+                return Found::Asked(flight);
             }
         }
+        state.misses += 1;
         let (sender, receiver) = watch::channel(None);
         state.last_number += 1;
         let number = state.last_number;
@@ -141,6 +179,12 @@ impl Cache {
         drop(state);
         sender.send_replace(Some(answer.clone()));
         answer
+    }
+
+    pub(super) fn counted(&self) -> Cached {
+        let state = self.state.lock();
+        let State { hits, misses, bytes, .. } = *state;
+        Cached { hits, misses, kept: state.kept.len(), bytes }
     }
 
     /// Forgets what is known of a user, and what is being asked: the answer may be about it.
@@ -222,8 +266,6 @@ impl std::fmt::Debug for Cache {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
-
     use super::super::{Ask, Kind};
     use super::*;
     use crate::config::BackendId;
@@ -274,6 +316,16 @@ mod tests {
         assert_ne!(one, key(&named).unwrap());
         named.headers = Box::default();
         assert_eq!(key(&named), None, "without a credential nothing is kept");
+        let with = |name: &'static str, value: &'static str| Call {
+            headers: Box::new([(HeaderName::from_static(name), HeaderValue::from_static(value))]),
+            ..call("a", "", "1.2.3.4")
+        };
+        for (name, value) in
+            [("user-agent", "x"), ("origin", "x"), ("sec-gpc", "1"), ("cookie", "")]
+        {
+            assert_eq!(key(&with(name, value)), None, "{name}");
+        }
+        assert!(key(&with("authorization", "x")).is_some());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, header};
+use http::{HeaderMap, HeaderValue, Request, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use super::answer::{self, Answer};
+use super::meter::{Meter, Metered};
 use super::{Ask, Call};
 use crate::config::Backend;
 
@@ -37,8 +38,17 @@ pub(super) struct Line {
     places: Semaphore,
     waiting: AtomicUsize,
     idle: Mutex<Vec<Idle>>,
+    meter: Meter,
     /// Pays for its connections.
     budget: Budget,
+}
+
+/// What came back, before it is understood.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
 }
 
 #[derive(Debug)]
@@ -66,12 +76,33 @@ impl Line {
             backend,
             waiting: AtomicUsize::new(0),
             idle: Mutex::default(),
+            meter: Meter::default(),
             budget,
         }
     }
 
-    /// Makes a call. The error is a sentence for the log.
+    /// Makes a call, and takes note of how it went. The error is a sentence for the log.
     pub(super) async fn call(&self, call: &Call) -> Result<Answer, String> {
+        let begun = Instant::now();
+        let understood = self.ask(call).await.and_then(|arrived| self.understand(&arrived));
+        self.meter.note(begun.elapsed(), &understood);
+        understood
+    }
+
+    /// What an answer means.
+    pub(super) fn understand(&self, arrived: &Arrived) -> Result<Answer, String> {
+        answer::read(arrived, &self.backend)
+    }
+
+    /// How its calls go.
+    pub(super) fn metered(&self) -> Metered {
+        let max = self.backend.max_in_flight;
+        let under_way = max.saturating_sub(self.places.available_permits());
+        self.meter.read(&self.backend, (under_way, self.waiting.load(Ordering::Relaxed)))
+    }
+
+    /// Asks, once there is a place, and waits for the answer.
+    pub(super) async fn ask(&self, call: &Call) -> Result<Arrived, String> {
         let backend = &self.backend;
         let most = backend.max_in_flight.saturating_mul(WAITING_PER_PLACE);
         let waiting = Waiting::enter(&self.waiting);
@@ -87,13 +118,12 @@ impl Line {
             format!("was not free within {:?}: max_in_flight calls were under way", backend.timeout)
         })?;
         drop(waiting);
-        let answer = tokio::time::timeout(backend.timeout, self.exchange(call)).await;
+        let arrived = tokio::time::timeout(backend.timeout, self.exchange(call)).await;
         drop(place);
-        let (status, body) = answer.map_err(late)??;
-        answer::read(status, &body, backend)
+        arrived.map_err(late)?
     }
 
-    async fn exchange(&self, call: &Call) -> Result<(u16, Bytes), String> {
+    async fn exchange(&self, call: &Call) -> Result<Arrived, String> {
         let mut request = self.request(call)?;
         while let Some(sender) = self.take_idle() {
             let again = request.clone();
@@ -115,7 +145,8 @@ impl Line {
         })
     }
 
-    fn request(&self, call: &Call) -> Result<Request<Full<Bytes>>, String> {
+    /// The request of a call, with every header that is sent.
+    pub(super) fn request(&self, call: &Call) -> Result<Request<Full<Bytes>>, String> {
         let endpoint = &self.backend.endpoint;
         let body = body(&call.ask)?;
         let host = match endpoint.port {
@@ -125,6 +156,7 @@ impl Line {
         let mut request = Request::post(endpoint.path.as_str())
             .header(header::HOST, host)
             .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONTENT_LENGTH, body.len())
             .body(Full::new(body))
             .map_err(|error| format!("cannot be asked: {error}"))?;
         let headers = request.headers_mut();
@@ -146,7 +178,7 @@ impl Line {
         &self,
         mut sender: Sender,
         request: Request<Full<Bytes>>,
-    ) -> Result<(u16, Bytes), Broken> {
+    ) -> Result<Arrived, Broken> {
         if let Err(error) = sender.ready().await {
             return Err(Broken::Unsent(ended(&error)));
         }
@@ -162,10 +194,10 @@ impl Line {
                 return Err(if unanswered { Broken::Unanswered(why) } else { Broken::Failed(why) });
             }
         };
-        let status = response.status().as_u16();
-        let body = collect(response.into_body()).await.map_err(Broken::Failed)?;
+        let (head, body) = response.into_parts();
+        let body = collect(body).await.map_err(Broken::Failed)?;
         self.keep(sender);
-        Ok((status, body))
+        Ok(Arrived { status: head.status.as_u16(), headers: head.headers, body })
     }
 
     fn take_idle(&self) -> Option<Sender> {

@@ -8,7 +8,10 @@
 mod answer;
 mod cache;
 mod line;
+mod meter;
 mod switchboard;
+mod trial;
+mod verdict;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,16 +20,19 @@ use http::{HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::config::BackendId;
+use crate::config::{Backend, BackendId};
 
-#[cfg(test)]
-pub(crate) use answer::read;
 pub(crate) use answer::{Answer, Said};
+pub(crate) use meter::Metered;
 pub(crate) use switchboard::Switchboard;
+pub use trial::{Came, NoTrial, Sent, Tried, Trying, attempt};
+pub use verdict::{Outcome, Verdict};
+#[cfg(test)]
+pub(crate) use {answer::understand, trial::judged};
 
 /// What a backend is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     Connect,
     Refresh,
     Subscribe,
@@ -37,7 +43,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// As a log line names it.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
             Self::Refresh => "refresh",
@@ -65,6 +71,26 @@ pub(crate) struct Call {
     pub(crate) headers: Headers,
     /// The client's address, where it is known.
     pub(crate) address: Option<IpAddr>,
+}
+
+impl Call {
+    /// A question, with those of the client's headers that this backend is to see.
+    pub(crate) fn new(
+        (kind, id): (Kind, BackendId),
+        backend: &Backend,
+        ask: Ask,
+        (sent, emulated): (&Headers, &Headers),
+        address: Option<IpAddr>,
+    ) -> Self {
+        let is_sent = |name: &HeaderName| backend.http_headers.contains(name);
+        // What a client only says that it would send does not stand beside what it has sent.
+        let is_emulated =
+            |name: &HeaderName| backend.emulated_headers.contains(name) && !is_sent(name);
+        let sent = sent.iter().filter(|(name, _)| is_sent(name));
+        let emulated = emulated.iter().filter(|(name, _)| is_emulated(name));
+        let headers = sent.chain(emulated).cloned().collect();
+        Self { kind, backend: id, ask, headers, address }
+    }
 }
 
 /// Headers of a client.
@@ -96,4 +122,54 @@ pub(crate) struct Ask {
     pub(crate) channels: Vec<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) meta: Option<Box<RawValue>>,
+}
+
+impl Ask {
+    /// Who is this?
+    pub(crate) fn connect(
+        data: Option<Box<RawValue>>,
+        (name, version): (&str, &str),
+        channels: Vec<Arc<str>>,
+    ) -> Self {
+        Self { data, name: name.into(), version: version.into(), channels, ..Self::default() }
+    }
+
+    /// May this user go on?
+    pub(crate) fn refresh(user: &Arc<str>) -> Self {
+        Self { user: Some(Arc::clone(user)), ..Self::default() }
+    }
+
+    /// What is the answer to this remote call?
+    pub(crate) fn rpc(user: &Arc<str>, method: &str, data: Option<Box<RawValue>>) -> Self {
+        Self { method: Some(method.into()), data, ..Self::refresh(user) }
+    }
+
+    /// May this user subscribe?
+    pub(crate) fn subscribe(
+        user: &Arc<str>,
+        channel: &Arc<str>,
+        token: &str,
+        data: Option<Box<RawValue>>,
+    ) -> Self {
+        Self { token: token.into(), data, ..Self::sub_refresh(user, channel) }
+    }
+
+    /// May this user publish this?
+    pub(crate) fn publish(
+        user: &Arc<str>,
+        channel: &Arc<str>,
+        data: Option<Box<RawValue>>,
+    ) -> Self {
+        Self { data, ..Self::sub_refresh(user, channel) }
+    }
+
+    /// May this user's subscription go on?
+    pub(crate) fn sub_refresh(user: &Arc<str>, channel: &Arc<str>) -> Self {
+        Self { channel: Some(Arc::clone(channel)), ..Self::refresh(user) }
+    }
+
+    /// Said by this client, over this transport.
+    pub(crate) fn said_by(self, client: String, transport: &'static str) -> Self {
+        Self { client: client.into(), transport, protocol: "json", encoding: "json", ..self }
+    }
 }

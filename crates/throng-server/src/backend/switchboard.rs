@@ -7,9 +7,9 @@ use throng_hub::request::ReplyTo;
 use throng_limits::Budget;
 use tokio::runtime::Handle;
 
-use super::cache::{self, Cache, Found};
+use super::cache::{self, Cache, Cached, Found};
 use super::line::Line;
-use super::{Answer, Call, Kind};
+use super::{Answer, Call, Kind, Metered};
 use crate::clock::Clock;
 use crate::config::{Backend, Backends, Level};
 use crate::log::{Line as LogLine, Log};
@@ -103,6 +103,16 @@ impl Switchboard {
         if let Some(cache) = &self.cache {
             cache.forget(user);
         }
+    }
+
+    /// How the calls of each backend go, in the order of the backends' numbers.
+    pub(crate) fn metered(&self) -> Vec<Metered> {
+        self.lines.iter().map(Line::metered).collect()
+    }
+
+    /// What the cache of connect answers did, where there is one.
+    pub(crate) fn cached(&self) -> Option<Cached> {
+        self.cache.as_ref().map(Cache::counted)
     }
 
     async fn ask(&self, call: &Call, line: &Line) -> Answer {

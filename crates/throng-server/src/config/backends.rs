@@ -1,6 +1,7 @@
 //! The application's own HTTP endpoints that are asked who may do what: their options, read and
 //! checked.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use http::{HeaderName, HeaderValue, Uri};
 
 use super::read::{self, Reader};
 use super::tree::{Syntax, Value};
+use super::written::RPC_NAMESPACES;
 
 /// Calls to one endpoint that may be under way at once, where nothing else is said.
 const CALLS_MAX: usize = 65_536;
@@ -45,6 +47,8 @@ pub struct Backends {
     pub refresh: Option<BackendId>,
     /// `rpc.without_namespace.proxy_enabled`: who answers remote calls.
     pub rpc: Option<BackendId>,
+    /// `rpc.namespaces`, and who answers the calls of each.
+    pub rpc_namespaces: BTreeMap<String, Option<BackendId>>,
     /// `rpc.namespace_boundary`.
     pub rpc_boundary: String,
     /// All `http_headers` together: what is kept of a client's handshake.
@@ -104,6 +108,27 @@ impl Backends {
         self.list.get(usize::from(id.0))
     }
 
+    /// Who answers a remote call.
+    ///
+    /// # Errors
+    /// The namespace of its method, where there is no such one.
+    pub fn rpc_of<'m>(&self, method: &'m str) -> Result<RpcOf<'m>, &'m str> {
+        let parts = match self.rpc_boundary.as_str() {
+            "" => None,
+            boundary => method.split_once(boundary),
+        };
+        let Some((namespace, _)) = parts else {
+            return Ok(RpcOf { namespace: "", backend: self.rpc });
+        };
+        let backend = self.rpc_namespaces.get(namespace).ok_or(namespace)?;
+        Ok(RpcOf { namespace, backend: *backend })
+    }
+
+    /// Whether any remote call can be answered by a backend.
+    pub fn answer_rpc(&self) -> bool {
+        self.rpc.is_some() || self.rpc_namespaces.values().any(Option::is_some)
+    }
+
     fn add(&mut self, backend: Backend) -> Option<BackendId> {
         if let Some(at) = self.list.iter().position(|known| known.option == backend.option) {
             return u16::try_from(at).ok().map(BackendId);
@@ -122,6 +147,30 @@ impl Backends {
         self.list.push(backend);
         Some(BackendId(id))
     }
+}
+
+/// What the namespace of a remote call says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RpcOf<'m> {
+    /// Empty: without one.
+    pub namespace: &'m str,
+    /// None: nobody answers it.
+    pub backend: Option<BackendId>,
+}
+
+impl RpcOf<'_> {
+    /// Where its options stand.
+    pub fn option(&self) -> String {
+        match self.namespace {
+            "" => "rpc.without_namespace".to_owned(),
+            name => format!("the rpc.namespaces {name}"),
+        }
+    }
+}
+
+/// Whether a client's header of this name is never passed on.
+pub fn never_copied(name: &HeaderName) -> bool {
+    NEVER_COPIED.contains(&name.as_str())
 }
 
 /// Without the query, which may be a secret.
@@ -167,6 +216,13 @@ pub(super) fn backends(r: &mut Reader<'_>) -> Backends {
         ("rpc.without_namespace.proxy_enabled", "rpc.without_namespace.proxy_name"),
         "rpc.proxy",
     );
+    let names: Vec<String> = r.written.rpc_namespaces.iter().cloned().collect();
+    for name in names {
+        let at = |option: &str| format!("{RPC_NAMESPACES}.{name}.{option}");
+        let (switch, chooser) = (at("proxy_enabled"), at("proxy_name"));
+        let backend = chosen(r, &mut backends, (&switch, &chooser), "rpc.proxy");
+        backends.rpc_namespaces.insert(name, backend);
+    }
     backends.rpc_boundary = r.text("rpc.namespace_boundary");
     backends
 }
@@ -275,7 +331,7 @@ fn header_names(r: &mut Reader<'_>, path: &str) -> Vec<HeaderName> {
     let mut names = Vec::new();
     for text in r.texts(path) {
         match HeaderName::from_bytes(text.as_bytes()) {
-            Ok(name) if NEVER_COPIED.contains(&name.as_str()) => {}
+            Ok(name) if never_copied(&name) => {}
             Ok(name) => names.push(name),
             Err(_) => r.wrong(path, &format!("{text:?} is not a header's name")),
         }

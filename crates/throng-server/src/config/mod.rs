@@ -20,7 +20,9 @@ mod written;
 
 use std::path::PathBuf;
 
-pub use backends::{Backend, BackendId, Backends, Endpoint, Transform, Transformed};
+pub use backends::{
+    Backend, BackendId, Backends, Endpoint, RpcOf, Transform, Transformed, never_copied,
+};
 pub use channel::*;
 pub use duration::{parse_duration, show_duration};
 pub use init::{InitError, InitFile, default_text, init};

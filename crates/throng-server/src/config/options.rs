@@ -51,6 +51,8 @@ pub(super) struct Options {
     pub channel: BTreeMap<String, Spec>,
     /// Of one of the `proxies`.
     pub proxy: BTreeMap<String, Spec>,
+    /// Of one of the `rpc.namespaces`.
+    pub rpc: BTreeMap<String, Spec>,
 }
 
 /// Read once from the text beside this file.
@@ -62,15 +64,17 @@ pub(super) fn options() -> &'static Options {
 impl Options {
     /// The option at a path, those of a namespace included.
     pub(super) fn spec(&self, path: &str) -> Option<&Spec> {
-        if let Some(rest) = path.strip_prefix("channel.namespaces.") {
-            return self.channel.iter().find_map(|(name, spec)| {
-                rest.strip_suffix(name.as_str())?.strip_suffix('.').map(|_| spec)
-            });
-        }
-        if let Some(rest) = path.strip_prefix("proxies.") {
-            return self.proxy.iter().find_map(|(name, spec)| {
-                rest.strip_suffix(name.as_str())?.strip_suffix('.').map(|_| spec)
-            });
+        let lists = [
+            ("channel.namespaces.", &self.channel),
+            ("proxies.", &self.proxy),
+            ("rpc.namespaces.", &self.rpc),
+        ];
+        for (list, options) in lists {
+            if let Some(rest) = path.strip_prefix(list) {
+                return options.iter().find_map(|(name, spec)| {
+                    rest.strip_suffix(name.as_str())?.strip_suffix('.').map(|_| spec)
+                });
+            }
         }
         self.all.get(path)
     }
@@ -121,7 +125,12 @@ fn read(table: &'static str) -> Options {
         expand(&groups, group, "", &mut options);
         options
     };
-    Options { all: expanded("options"), channel: expanded("channel"), proxy: expanded("proxy") }
+    Options {
+        all: expanded("options"),
+        channel: expanded("channel"),
+        proxy: expanded("proxy"),
+        rpc: expanded("rpc_namespace"),
+    }
 }
 
 fn expand(

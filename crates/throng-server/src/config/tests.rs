@@ -435,11 +435,57 @@ name = "default"
         "client.proxy.refresh.endpoint = \"https://app\": TLS to backends is not supported yet",
         "rpc.without_namespace.proxy_enabled = true: needs an address to ask",
         "publish_proxy_name = \"nobody\": there is no such backend",
-        "proxies: each has a name of its own",
+        "proxies = \"default\": each has a name of its own",
     ]) {
         assert!(problem.contains(what), "{what} in {problem}");
     }
     assert_eq!(problems.len(), 5, "{problems:#?}");
+}
+
+#[test]
+fn namespaces_of_remote_calls_have_a_backend_of_their_own_or_none() {
+    let text = r#"
+[rpc.proxy]
+endpoint = "http://app/rpc"
+[[rpc.namespaces]]
+name = "math"
+proxy_enabled = true
+[[rpc.namespaces]]
+name = "chat"
+proxy_enabled = true
+proxy_name = "other"
+[[rpc.namespaces]]
+name = "off"
+[[proxies]]
+name = "other"
+endpoint = "http://other/rpc"
+"#;
+    let loaded = load_text("a.toml", text, &[]);
+    assert_eq!((shown(&loaded.problems), shown(&loaded.warnings)), (vec![], vec![]));
+    let backends = loaded.settings.unwrap().backends;
+    let of = |method: &str| {
+        let found = backends.rpc_of(method).map_err(str::to_owned)?;
+        Ok(found.backend.and_then(|id| backends.get(id)).map(|it| it.option.clone()))
+    };
+    assert_eq!(of("math:sum"), Ok(Some("rpc.proxy".to_owned())));
+    assert_eq!(of("chat:say:more"), Ok(Some("proxies.other".to_owned())));
+    assert_eq!((of("off:x"), of("x")), (Ok(None), Ok(None)));
+    assert_eq!(of("none:x"), Err("none".to_owned()));
+    assert!(backends.answer_rpc());
+
+    let text = "[[rpc.namespaces]]\nname = \"a\"\n[[rpc.namespaces]]\nname = \"bb\"\n\
+                proxy_enabld = true\n[[rpc.namespaces]]\nname = \"bb\"\nproxy_enabled = true\n\
+                [[rpc.namespaces]]\nproxy_enabled = true\n";
+    let loaded = load_text("a.toml", text, &[]);
+    let problems = shown(&loaded.problems).join("\n");
+    for what in ["not a namespace's name", "there twice", "add name"] {
+        assert!(problems.contains(what), "{what} in {problems}");
+    }
+    assert!(
+        shown(&loaded.warnings)[0].contains("rpc.namespaces.bb.proxy_enabld"),
+        "{:?}",
+        loaded.warnings
+    );
 }
 
 #[test]

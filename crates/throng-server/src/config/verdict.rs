@@ -101,7 +101,6 @@ const VERDICTS: &[(&str, Verdict)] = &[
         "map_presence",
         Stops("not supported yet; nobody would be told who is there. Use presence and join_leave"),
     ),
-    ("rpc_namespaces", Warns("not supported yet; clients' rpc calls are answered with error 104")),
     ("transport", Warns("this transport is not there yet; its path answers 404")),
     ("endpoint", Warns("this is not there yet; its path answers 404 and nothing is exported")),
     ("grpc_api", Warns("not there yet; use the HTTP API, which has the same methods")),

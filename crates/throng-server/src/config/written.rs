@@ -17,6 +17,8 @@ const PREFIXES: [&str; 2] = ["CENTRIFUGO_", "THRONG_"];
 pub(super) const NAMESPACES: &str = "channel.namespaces";
 /// The list of named backends.
 const PROXIES: &str = "proxies";
+/// The list of namespaces of remote calls.
+pub(super) const RPC_NAMESPACES: &str = "rpc.namespaces";
 /// Variables that are the command line's, not the server's.
 const OF_THE_COMMAND: [&str; 1] = ["THRONG_URL"];
 
@@ -36,6 +38,8 @@ pub(super) struct Written {
     pub namespaces: BTreeMap<String, Place>,
     /// Names of `proxies`; their options are at `proxies.NAME.OPTION`.
     pub proxies: BTreeSet<String>,
+    /// Names of `rpc.namespaces`; their options are at `rpc.namespaces.NAME.OPTION`.
+    pub rpc_namespaces: BTreeSet<String>,
     pub problems: Vec<Problem>,
     pub warnings: Vec<Problem>,
     pub file: Option<PathBuf>,
@@ -66,6 +70,7 @@ impl Written {
             }
         }
         written.read_proxies();
+        written.read_rpc_namespaces();
         written.judge();
         written
     }
@@ -190,10 +195,9 @@ impl Written {
     }
 
     fn namespace(&mut self, name: String, place: &Place, rows: Vec<(String, Node)>) {
-        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if name.len() < 2 || !name.chars().all(good) {
-            let what = "not a namespace's name: two or more of a-z, A-Z, 0-9, `-`, `_` and `.`";
-            self.problem(NAMESPACES, Some(format!("{name:?}")), place.clone(), what.to_owned());
+        if !is_namespace(&name) {
+            let what = NO_NAME.to_owned();
+            self.problem(NAMESPACES, Some(format!("{name:?}")), place.clone(), what);
             return;
         }
         if self.namespaces.contains_key(&name) {
@@ -322,15 +326,43 @@ impl Written {
 
     /// Takes the list of named backends apart.
     fn read_proxies(&mut self) {
-        let Some(Given { node, place }) = self.given.remove(PROXIES) else { return };
+        for (name, place, rows) in self.elements(PROXIES) {
+            if name == "default" || !self.proxies.insert(name.clone()) {
+                let what = "each has a name of its own, and \"default\" is taken".to_owned();
+                self.problem(PROXIES, Some(format!("{name:?}")), place, what);
+                continue;
+            }
+            self.section(&Scope::of_proxy(&name, &place), "", rows);
+        }
+    }
+
+    /// Takes the list of namespaces of remote calls apart.
+    fn read_rpc_namespaces(&mut self) {
+        for (name, place, rows) in self.elements(RPC_NAMESPACES) {
+            if !is_namespace(&name) {
+                self.problem(RPC_NAMESPACES, Some(format!("{name:?}")), place, NO_NAME.to_owned());
+            } else if self.rpc_namespaces.insert(name.clone()) {
+                self.section(&Scope::of_rpc_namespace(&name, &place), "", rows);
+            } else {
+                let what = "the namespace is there twice; keep one".to_owned();
+                self.problem(RPC_NAMESPACES, Some(format!("{name:?}")), place, what);
+            }
+        }
+    }
+
+    /// The elements of a list, with their names, places and options; who has none is a problem.
+    fn elements(&mut self, path: &str) -> Vec<Element> {
+        let Some(Given { node, place }) = self.given.remove(path) else { return Vec::new() };
         let list = match of_json(node.value) {
-            None => return,
+            None => return Vec::new(),
             Some(Value::List(list)) => list,
             Some(other) => {
-                let what = "is not a list; write [[proxies]] and name = \"…\"".to_owned();
-                return self.problem(PROXIES, Some(other.to_string()), place, what);
+                let what = format!("is not a list; write [[{path}]] and name = \"…\"");
+                self.problem(path, Some(other.to_string()), place, what);
+                return Vec::new();
             }
         };
+        let mut elements = Vec::new();
         for node in list {
             let place = match &place {
                 Place::File(file, _) => Place::File(file.clone(), node.line),
@@ -347,16 +379,14 @@ impl Written {
                 _ => None,
             };
             match named {
-                Some((name, rows)) if name != "default" && self.proxies.insert(name.clone()) => {
-                    let scope = Scope::of_proxy(&name, &place);
-                    self.section(&scope, "", rows);
-                }
-                _ => {
-                    let what = "each has a name of its own, and \"default\" is taken".to_owned();
-                    self.problem(PROXIES, None, place, what);
+                Some((name, rows)) => elements.push((name, place, rows)),
+                None => {
+                    let what = "each has a name; add name = \"…\"".to_owned();
+                    self.problem(path, None, place, what);
                 }
             }
         }
+        elements
     }
 
     /// Stops or warns where something is asked for that is not there.
@@ -397,6 +427,17 @@ impl Written {
     }
 }
 
+/// An element of a list: its name, where it stands, and its options.
+type Element = (String, Place, Vec<(String, Node)>);
+
+/// What is said about a name that is none.
+const NO_NAME: &str = "not a namespace's name: two or more of a-z, A-Z, 0-9, `-`, `_` and `.`";
+
+fn is_namespace(name: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    name.len() >= 2 && name.chars().all(good)
+}
+
 /// Where a table of the file stands: in the file itself, or in a namespace.
 struct Scope {
     file: Option<PathBuf>,
@@ -421,6 +462,11 @@ impl Scope {
 
     fn of_proxy(name: &str, place: &Place) -> Self {
         Self::of_element(&format!("{PROXIES}.{name}."), place, &options::options().proxy)
+    }
+
+    fn of_rpc_namespace(name: &str, place: &Place) -> Self {
+        let prefix = format!("{RPC_NAMESPACES}.{name}.");
+        Self::of_element(&prefix, place, &options::options().rpc)
     }
 
     fn of_element(prefix: &str, place: &Place, table: &'static BTreeMap<String, Spec>) -> Self {

@@ -41,6 +41,49 @@ pub struct Status {
     pub refused: Vec<Turned>,
     pub shards: Vec<Shard>,
     pub log_lines_dropped: u64,
+    /// Those of the application that are asked.
+    pub backends: Vec<Backend>,
+    /// Of connect answers, where `cache_ttl` is set.
+    pub cache: Option<Cache>,
+}
+
+/// How the calls of one backend go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Backend {
+    /// The option behind it, such as `client.proxy.connect`.
+    pub option: String,
+    pub endpoint: String,
+    pub calls: u64,
+    /// Without an answer, or with one that cannot be used.
+    pub failed: u64,
+    /// Answered with an error or a disconnect.
+    pub refused: u64,
+    /// Half of the last calls took no longer.
+    pub p50_ms: Option<f64>,
+    /// All but a hundredth of them.
+    pub p99_ms: Option<f64>,
+    pub under_way: u64,
+    pub waiting: u64,
+    pub max_in_flight: u64,
+    pub last_failure: Option<BackendFailure>,
+    /// Every recent call failed.
+    pub failing: bool,
+}
+
+/// A call that came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendFailure {
+    pub ago_s: u64,
+    pub why: String,
+}
+
+/// What the cache of connect answers did, and holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cache {
+    pub hits: u64,
+    pub misses: u64,
+    pub kept: u64,
+    pub bytes: u64,
 }
 
 /// How many clients are held, of how many.
@@ -170,6 +213,8 @@ pub struct Left {
     pub reason: String,
     /// The code in a sentence.
     pub why: String,
+    /// What is known beside it, as that no cookie came.
+    pub note: Option<String>,
     /// Whether its user has come back; absent where nobody can know, as of an anonymous one.
     pub came_back: Option<bool>,
     pub address: Option<String>,

@@ -9,8 +9,8 @@ mod place;
 mod serve;
 
 pub use answer::{
-    Client, Clients, Closed, Closes, Left, Published, Question, Search, Shard, Slow, Status,
-    Transport, Turned, TurnedAway, Who,
+    Backend, BackendFailure, Cache, Client, Clients, Closed, Closes, Left, Published, Question,
+    Search, Shard, Slow, Status, Transport, Turned, TurnedAway, Who,
 };
 pub use ask::{AskError, ask, find};
 pub use place::Found;

@@ -17,10 +17,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 use super::answer::{
-    Clients, Closed, Closes, Left, Published, Question, Search, Shard, Slow, Status, Turned,
-    TurnedAway, Who,
+    Backend, BackendFailure, Cache, Clients, Closed, Closes, Left, Published, Question, Search,
+    Shard, Slow, Status, Turned, TurnedAway, Who,
 };
 use super::place;
+use crate::backend::Metered;
 use crate::clock::Clock;
 use crate::codes;
 use crate::desk::Part;
@@ -167,7 +168,11 @@ async fn status(front: &Front, rate: &Rate) -> Status {
     let now = front.clock.now();
     let second = u64::from(Clock::second_of(now));
     let common = &front.common;
-    let reasons = health::State::of(front).reasons();
+    let mut reasons = health::State::of(front).reasons();
+    let metered = common.switchboard.metered();
+    let connect = front.settings().backends.connect;
+    let connect = connect.and_then(|id| metered.get(usize::from(id.0)));
+    reasons.extend(connect.and_then(Metered::reason));
     let seen = look(front, Wish { slow: true, limit: WORST, ..Wish::default() }).await;
     let total = common.published.load(Ordering::Relaxed);
     let closed = common.ring.closed_by_code(now).into_iter().map(|(code, often)| Closed {
@@ -208,6 +213,33 @@ async fn status(front: &Front, rate: &Rate) -> Status {
         refused: refused.collect(),
         shards: shards.collect(),
         log_lines_dropped: common.log.dropped(),
+        backends: metered.into_iter().map(backend).collect(),
+        cache: common.switchboard.cached().map(|cached| Cache {
+            hits: cached.hits,
+            misses: cached.misses,
+            kept: cached.kept as u64,
+            bytes: cached.bytes as u64,
+        }),
+    }
+}
+
+fn backend(metered: Metered) -> Backend {
+    let (p50_ms, p99_ms) = metered.times.unzip();
+    Backend {
+        option: metered.option,
+        endpoint: metered.endpoint,
+        calls: metered.calls,
+        failed: metered.failed,
+        refused: metered.refused,
+        p50_ms,
+        p99_ms,
+        under_way: metered.under_way as u64,
+        waiting: metered.waiting as u64,
+        max_in_flight: metered.max_in_flight as u64,
+        last_failure: metered
+            .trouble
+            .map(|trouble| BackendFailure { ago_s: trouble.ago.as_secs(), why: trouble.why }),
+        failing: metered.failing,
     }
 }
 
@@ -269,6 +301,7 @@ fn left(close: &Close, came_back: bool, (second, unix_s): (u32, i64)) -> Left {
         code: close.code,
         reason: close.reason.to_string(),
         why: sentence(close.code),
+        note: close.note.as_deref().map(str::to_owned),
         came_back: (!close.user.is_empty()).then_some(came_back),
         address: close.address.map(|address| address.to_string()),
     }

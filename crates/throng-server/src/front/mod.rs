@@ -36,6 +36,7 @@ use crate::origin;
 use crate::sessions::Common;
 
 pub(crate) use connection::drive;
+pub use upgrade::{PROBE_HEADER, SEEN_HEADER};
 
 /// A meter of arrivals that has seen none.
 pub(crate) fn arrivals() -> upgrade::Arrivals {

@@ -11,7 +11,7 @@ use throng_limits::Permit;
 use throng_wire::framing::Framing;
 use throng_wire::websocket::accept_key;
 
-use super::address::ClientAddress;
+use super::address::{self, ClientAddress, ToldBy};
 use super::gate::Seat;
 use super::{Answer, Front, Outcome, Visit, json, refuse, text};
 use crate::addresses::{Held, TooMany};
@@ -20,7 +20,7 @@ use crate::log::line;
 use crate::origin;
 use crate::ring::Refused;
 use crate::rng::secret_uuid;
-use crate::session::{Kind, Open};
+use crate::session::{Kind, NoCookie, Open};
 
 /// A connection that is to move into a shard.
 pub(crate) struct Move {
@@ -85,6 +85,9 @@ fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<Answer>
         head.push_str(protocol);
         head.push_str("\r\n");
     }
+    if let Some(address) = address_for_probe(visit) {
+        head.push_str(&format!("{SEEN_HEADER}: {address}\r\n"));
+    }
     head.push_str("\r\n");
     let connect = (kind == Kind::Unidirectional)
         .then(|| query.get("cf_connect"))
@@ -135,7 +138,28 @@ pub(super) fn open(front: &Front, headers: &HeaderMap, kind: Kind, address: Clie
         connect: None,
         address,
         headers: for_backends(front, headers),
+        no_cookie: no_cookie(front, headers),
     }
+}
+
+/// What `throng probe` asks where it is seen with, and is answered with.
+pub const PROBE_HEADER: &str = "x-throng-probe";
+pub const SEEN_HEADER: &str = "X-Throng-Address";
+
+/// Where a client that asks for it is seen. Its own address is no secret of ours; that of a proxy
+/// or of our network is, so of those only what they are is said.
+fn address_for_probe(visit: &Visit) -> Option<String> {
+    let headers = visit.request.headers();
+    if !headers.contains_key(PROBE_HEADER) {
+        return None;
+    }
+    let ClientAddress { ip, told_by } = visit.address;
+    let is_proxys = told_by == ToldBy::Socket && address::is_forwarded(headers);
+    Some(match (is_proxys, ip.is_loopback(), address::is_near(ip)) {
+        (true, ..) => "proxy".to_owned(),
+        (false, false, true) => "private".to_owned(),
+        _ => ip.to_string(),
+    })
 }
 
 /// The headers that some backend is to see, as they came.
@@ -145,6 +169,18 @@ fn for_backends(front: &Front, headers: &HeaderMap) -> crate::backend::Headers {
         .iter()
         .flat_map(|name| headers.get_all(name).iter().map(|value| (name.clone(), value.clone())))
         .collect()
+}
+
+/// What is known of a client without a cookie, where the connect backend is to see one.
+fn no_cookie(front: &Front, headers: &HeaderMap) -> Option<Box<NoCookie>> {
+    let backends = &front.settings().backends;
+    let backend = backends.connect.and_then(|id| backends.get(id))?;
+    if headers.contains_key(header::COOKIE) || !backend.http_headers.contains(&header::COOKIE) {
+        return None;
+    }
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let (page, server) = (text(header::ORIGIN), text(header::HOST).unwrap_or_default());
+    Some(Box::new(NoCookie::new(page, server)))
 }
 
 /// RFC 6455 4.2.1: what a client's handshake must have. Returns its key.

@@ -8,7 +8,7 @@ use super::access::{self, Asker};
 use super::subscribe::{Shown, retention};
 use super::{Awaited, Cx, Session};
 use crate::codes::{Disconnect, ErrorCode};
-use crate::config::{ChannelError, ChannelOptions};
+use crate::config::{ChannelError, ChannelOptions, RpcOf};
 
 /// How much of a presence is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,31 +86,23 @@ impl Session {
 
     pub(super) fn rpc(&mut self, cx: &mut Cx<'_, '_>, id: u32, method: &str, data: &[u8]) {
         let backends = &cx.settings.backends;
-        let boundary = &backends.rpc_boundary;
-        match &cx.settings.rpc_ping {
-            Some(ping) if method == ping => {
-                self.reply(cx, id, &Reply::Rpc { data: Some(b"{}") });
-            }
-            _ if backends.rpc.is_some() && !boundary.is_empty() && method.contains(boundary) => {
-                let because = format!(
-                    "rpc {}: rpc.namespaces is not supported yet, so there is no such namespace",
-                    Shown(method)
-                );
-                self.deny(cx, id, ErrorCode::METHOD_NOT_FOUND, &because);
-            }
-            ping => match (backends.rpc, ping) {
-                (Some(backend), _) => self.ask_rpc(cx, (id, backend), method, data),
-                (None, Some(_)) => {
-                    let because =
-                        format!("rpc {}: no such method; rpc.ping is all there is", Shown(method));
-                    self.deny(cx, id, ErrorCode::METHOD_NOT_FOUND, &because);
-                }
-                (None, None) => {
-                    let because = "rpc: there is no backend for it, and rpc.ping.enabled is off";
-                    self.deny(cx, id, ErrorCode::NOT_AVAILABLE, because);
-                }
-            },
+        let ping = cx.settings.rpc_ping.as_deref();
+        if ping == Some(method) {
+            return self.reply(cx, id, &Reply::Rpc { data: Some(b"{}") });
         }
+        let because = match backends.rpc_of(method) {
+            Ok(RpcOf { backend: Some(backend), .. }) => {
+                return self.ask_rpc(cx, (id, backend), method, data);
+            }
+            _ if !backends.answer_rpc() && ping.is_none() => {
+                let because = "rpc: there is no backend for it, and rpc.ping.enabled is off";
+                return self.deny(cx, id, ErrorCode::NOT_AVAILABLE, because);
+            }
+            Ok(of) => format!("proxy_enabled of {} is off", of.option()),
+            Err(namespace) => format!("rpc.namespaces has no {}", Shown(namespace)),
+        };
+        let because = format!("rpc {}: {because}", Shown(method));
+        self.deny(cx, id, ErrorCode::METHOD_NOT_FOUND, &because);
     }
 
     /// The options of a command's channel; answers the command where there are none.

@@ -80,25 +80,13 @@ impl Session {
             return self.refuse(cx, Disconnect::INTERNAL, "a backend is not in the settings");
         };
         let extra = self.extra.as_deref();
-        let mut headers = Vec::new();
-        if let Some(extra) = extra {
-            pick(&backend.http_headers, &extra.headers, &mut headers);
-            let names = &backend.emulated_headers;
-            let emulated: Vec<HeaderName> =
-                names.iter().filter(|name| !backend.http_headers.contains(name)).cloned().collect();
-            pick(&emulated, &extra.emulated, &mut headers);
-        }
+        let none = Headers::default();
+        let headers = extra.map_or((&none, &none), |extra| (&extra.headers, &extra.emulated));
         let meta = extra.and_then(|extra| extra.meta.as_ref());
-        let ask = Ask {
-            client: self.client.to_string().into(),
-            transport: self.kind.over(cx.out.framing).name(),
-            protocol: "json",
-            encoding: "json",
-            meta: meta.filter(|_| backend.include_connection_meta).and_then(|meta| raw(meta)),
-            ..ask
-        };
-        let call =
-            Call { kind, backend: id, ask, headers: headers.into(), address: Some(self.address()) };
+        let meta = meta.filter(|_| backend.include_connection_meta).and_then(|meta| raw(meta));
+        let transport = self.kind.over(cx.out.framing).name();
+        let ask = Ask { meta, ..ask.said_by(self.client.to_string(), transport) };
+        let call = Call::new((kind, id), backend, ask, headers, Some(self.address()));
         let pending = self.pending.get_or_insert_default();
         pending.last_ticket = pending.last_ticket.wrapping_add(1);
         let ticket = pending.last_ticket;
@@ -146,13 +134,9 @@ impl Session {
         wanted: Vec<(ChannelName, Wish)>,
     ) {
         self.stage = Stage::Connecting;
-        let ask = Ask {
-            data: request.data.and_then(raw),
-            name: (&*request.name).into(),
-            version: (&*request.version).into(),
-            channels: wanted.iter().map(|(channel, _)| ChannelName::clone(channel)).collect(),
-            ..Ask::default()
-        };
+        let channels = wanted.iter().map(|(channel, _)| ChannelName::clone(channel)).collect();
+        let data = request.data.and_then(raw);
+        let ask = Ask::connect(data, (&request.name, &request.version), channels);
         let asked = Asked::Connect { id, wanted };
         self.ask_backend(cx, (backend::Kind::Connect, backend), ask, asked);
     }
@@ -171,9 +155,12 @@ impl Session {
                 Said::default()
             }
             Answer::Nothing => {
-                let because = "the connect backend knows no user for the client, and \
-                               client.allow_anonymous_connect_without_token is off";
-                return self.refuse(cx, Disconnect::BAD_REQUEST, because);
+                let because = format!(
+                    "the connect backend knows no user for the client, and \
+                     client.allow_anonymous_connect_without_token is off{}",
+                    self.without_cookie()
+                );
+                return self.refuse(cx, Disconnect::BAD_REQUEST, &because);
             }
             refused => {
                 self.stage = Stage::Failed;
@@ -202,12 +189,7 @@ impl Session {
         method: &str,
         data: &[u8],
     ) {
-        let ask = Ask {
-            user: Some(Arc::clone(&self.user)),
-            method: Some(method.into()),
-            data: raw(data),
-            ..Ask::default()
-        };
+        let ask = Ask::rpc(&self.user, method, raw(data));
         self.ask_backend(cx, (backend::Kind::Rpc, backend), ask, Asked::Rpc { id });
     }
 
@@ -219,12 +201,7 @@ impl Session {
         publish: Publish,
         format: DataFormat,
     ) {
-        let ask = Ask {
-            user: Some(Arc::clone(&self.user)),
-            channel: Some(ChannelName::clone(&publish.channel)),
-            data: raw(&publish.data),
-            ..Ask::default()
-        };
+        let ask = Ask::publish(&self.user, &publish.channel, raw(&publish.data));
         let asked = Asked::Publish { id, publish: Box::new(publish), format };
         self.ask_backend(cx, (backend::Kind::Publish, backend), ask, asked);
     }
@@ -268,13 +245,8 @@ impl Session {
         wish: Wish,
     ) {
         let channel = ChannelName::from(&*request.channel);
-        let ask = Ask {
-            user: Some(Arc::clone(&self.user)),
-            channel: Some(ChannelName::clone(&channel)),
-            token: (&*request.token).into(),
-            data: request.data.and_then(raw),
-            ..Ask::default()
-        };
+        let data = request.data.and_then(raw);
+        let ask = Ask::subscribe(&self.user, &channel, &request.token, data);
         let asked = Asked::Subscribe { id, channel, wish: Box::new(wish), cancelled: false };
         self.ask_backend(cx, (backend::Kind::Subscribe, backend), ask, asked);
     }
@@ -319,8 +291,7 @@ impl Session {
     pub(super) fn ask_refresh(&mut self, cx: &mut Cx<'_, '_>, backend: BackendId) {
         // Whatever becomes of the question, it is asked again then.
         self.expires_s = cx.out.second.saturating_add(RETRY_S);
-        let user = Some(Arc::clone(&self.user));
-        let ask = Ask { user, ..Ask::default() };
+        let ask = Ask::refresh(&self.user);
         self.ask_backend(cx, (backend::Kind::Refresh, backend), ask, Asked::Refresh);
     }
 
@@ -355,11 +326,7 @@ impl Session {
         channel: &ChannelName,
     ) {
         self.set_subscription_expiry(cx, channel, cx.out.second.saturating_add(RETRY_S));
-        let ask = Ask {
-            user: Some(Arc::clone(&self.user)),
-            channel: Some(ChannelName::clone(channel)),
-            ..Ask::default()
-        };
+        let ask = Ask::sub_refresh(&self.user, channel);
         let asked = Asked::SubRefresh { channel: ChannelName::clone(channel) };
         self.ask_backend(cx, (backend::Kind::SubRefresh, backend), ask, asked);
     }
@@ -405,11 +372,21 @@ impl Session {
         self.note_subscription_expiry(cx, at_s);
     }
 
+    /// What the line about a client that is not let in says of a cookie that it did not bring; the
+    /// same is remembered with its close.
+    fn without_cookie(&mut self) -> String {
+        let Some(extra) = &mut self.extra else { return String::new() };
+        let Some(no_cookie) = extra.no_cookie.take() else { return String::new() };
+        extra.afterword = Some(no_cookie.facts().into());
+        format!(": {no_cookie}")
+    }
+
     /// Passes on what a backend has against a command.
     fn refused_by(&mut self, cx: &mut Cx<'_, '_>, id: u32, what: &str, answer: Answer) {
+        let without_cookie = self.without_cookie();
         let (code, message, temporary): (u32, &str, bool) = match &answer {
             Answer::Disconnect(why) => {
-                let because = format!("the {what} backend said so");
+                let because = format!("the {what} backend said so{without_cookie}");
                 return self.refuse(cx, why.clone(), &because);
             }
             Answer::Error { code, message, temporary } => (*code, message, *temporary),
@@ -419,9 +396,9 @@ impl Session {
             }
         };
         let because = if answer == Answer::Failed {
-            format!("{code} the {what} backend did not answer as it should")
+            format!("{code} the {what} backend did not answer as it should{without_cookie}")
         } else {
-            format!("{code} the {what} backend said so")
+            format!("{code} the {what} backend said so{without_cookie}")
         };
         if self.kind == Kind::Unidirectional {
             return self.refuse(cx, Disconnect::INTERNAL, &because);
@@ -434,11 +411,6 @@ impl Session {
 /// Who is asked whether subscriptions of this channel may go on.
 pub(super) fn sub_refresh_backend(settings: &Settings, channel: &str) -> Option<BackendId> {
     settings.channel.resolve(channel).ok()?.options.sub_refresh_backend
-}
-
-/// Those of a client's headers that are named.
-fn pick(names: &[HeaderName], from: &Headers, into: &mut Vec<(HeaderName, http::HeaderValue)>) {
-    into.extend(from.iter().filter(|(name, _)| names.contains(name)).cloned());
 }
 
 /// What a client says that it would have sent as headers, of those that some backend wants.

@@ -142,7 +142,7 @@ impl Session {
             self.extra.get_or_insert_default().conn_info.clone_from(&claims.info);
         }
         self.extra.take_if(|extra| {
-            extra.user_header = None;
+            (extra.user_header, extra.no_cookie) = (None, None);
             if !later {
                 (extra.headers, extra.emulated) = Default::default();
             }

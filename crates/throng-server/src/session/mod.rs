@@ -9,6 +9,7 @@ mod answer;
 mod ask;
 mod backend;
 mod connect;
+mod cookie;
 mod order;
 mod publish;
 mod refresh;
@@ -38,6 +39,7 @@ use crate::notes::Who;
 use crate::shard::{ConnRef, Message, Out, Taken};
 
 pub(crate) use answer::error_code;
+pub(crate) use cookie::NoCookie;
 pub(crate) use order::{Order, Target};
 pub(crate) use say::encode_item;
 pub(crate) use subscribe::retention;
@@ -113,6 +115,8 @@ pub(crate) struct Open {
     pub address: ClientAddress,
     /// Headers of the request that some backend is to see.
     pub headers: Headers,
+    /// It brought no cookie, and the connect backend is to see one.
+    pub no_cookie: Option<Box<NoCookie>>,
 }
 
 /// What few clients have.
@@ -129,6 +133,10 @@ struct Extra {
     emulated: Headers,
     /// For backends only; JSON.
     meta: Option<Bytes>,
+    /// Until it is connected: that it brought no cookie.
+    no_cookie: Option<Box<NoCookie>>,
+    /// What is to be known of its refusal beside the code.
+    afterword: Option<Box<str>>,
 }
 
 /// Questions to the node that are not answered yet.
@@ -243,12 +251,16 @@ impl Session {
     /// A session for a connection that has just been upgraded.
     pub(crate) fn open(open: Open, cx: &mut Cx<'_, '_>) -> Self {
         let stale = seconds(cx.settings.client.stale_close_delay);
-        let more = open.user.is_some() || open.connect.is_some() || !open.headers.is_empty();
+        let more = open.user.is_some()
+            || open.connect.is_some()
+            || !open.headers.is_empty()
+            || open.no_cookie.is_some();
         let extra = more.then(|| {
             Box::new(Extra {
                 user_header: open.user,
                 connect: open.connect,
                 headers: open.headers,
+                no_cookie: open.no_cookie,
                 ..Extra::default()
             })
         });
@@ -307,6 +319,11 @@ impl Session {
     /// The secret by which its client speaks elsewhere than it is spoken to, if it does.
     pub(crate) fn speaks_as(&self) -> Option<Uuid> {
         self.session.as_deref().copied().filter(|_| self.kind == Kind::Bidirectional)
+    }
+
+    /// What is to be known of its refusal beside the code.
+    pub(crate) fn afterword(&mut self) -> Option<Box<str>> {
+        self.extra.as_mut()?.afterword.take()
     }
 
     /// Whether it only listens.

@@ -142,13 +142,57 @@ fn the_backend_says_who_a_client_is_over_one_connection() {
     assert!(!log.contains("SECRET"), "{log}");
 }
 
+/// Answers that lead elsewhere, are too large, or do not end, and what the log says of each.
+fn endless_answers() -> Vec<(&'static str, Box<Answering>)> {
+    vec![
+        (
+            "answered 302, a redirect, which is not followed",
+            Box::new(|_, stream| {
+                let head =
+                    "HTTP/1.1 302 Found\r\nLocation: /login?SECRET\r\nContent-Length: 0\r\n\r\n";
+                stream.write_all(head.as_bytes()).ok();
+            }),
+        ),
+        (
+            "answered with a head of more than 65536 bytes",
+            Box::new(|_, stream| {
+                let head = format!("HTTP/1.1 200 OK\r\nX-Long: {}\r\n\r\n", "x".repeat(1 << 20));
+                stream.write_all(head.as_bytes()).ok();
+            }),
+        ),
+        (
+            "answered more than 1048576 bytes",
+            Box::new(|_, stream| {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").ok();
+                let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
+                // Without an end, until it is hung up on.
+                for _ in 0..10_000 {
+                    if stream.write_all(chunk.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            }),
+        ),
+        (
+            "did not answer within 300ms",
+            Box::new(|_, stream| {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n").ok();
+                // A byte now and then is no answer either.
+                while stream.write_all(b" ").is_ok() {
+                    std::thread::park_timeout(Duration::from_millis(20));
+                }
+            }),
+        ),
+    ]
+}
+
 #[test]
 fn a_backend_that_fails_is_a_temporary_error_and_one_line_each() {
     let temporary =
         r#"{"id":1,"error":{"code":100,"message":"internal server error","temporary":true}}"#;
     let (_keep, forever) = mpsc::channel::<()>();
     let forever = Mutex::new(forever);
-    let answers: Vec<(&str, Box<Answering>)> = vec![
+    let mut answers: Vec<(&str, Box<Answering>)> = vec![
         ("answered 502", Box::new(|_, stream| answer(stream, 502, "bad gateway SECRET"))),
         ("answered what is not JSON", Box::new(|_, stream| answer(stream, 200, "<html>SECRET"))),
         (
@@ -177,6 +221,7 @@ fn a_backend_that_fails_is_a_temporary_error_and_one_line_each() {
             }),
         ),
     ];
+    answers.extend(endless_answers());
     for (line, answering) in answers {
         let backend = Backend::start(answering);
         let mut server = Server::without_witness(
@@ -220,18 +265,20 @@ fn a_status_becomes_what_the_configuration_says() {
 }
 
 #[test]
-fn a_connection_that_the_backend_had_closed_is_no_failure() {
-    // Every answer is its connection's last, and does not say so.
-    let backend = Backend::start(|_, stream| {
-        answer(stream, 200, r#"{"result":{"user":"ann"}}"#);
-        stream.shutdown(std::net::Shutdown::Both).unwrap();
-    });
-    let server = Server::without_witness(&backend.connect_options(""));
-    for _ in 0..20 {
-        let (_, heard) = hello(&server, &[]);
-        assert!(heard.contains("\"connect\""), "{heard}");
+fn a_connection_that_the_backend_had_closed_or_half_of_it_is_no_failure() {
+    for closed in [std::net::Shutdown::Both, std::net::Shutdown::Write] {
+        // Every answer is its connection's last, and does not say so.
+        let backend = Backend::start(move |_, stream| {
+            answer(stream, 200, r#"{"result":{"user":"ann"}}"#);
+            stream.shutdown(closed).unwrap();
+        });
+        let server = Server::without_witness(&backend.connect_options(""));
+        for _ in 0..20 {
+            let (_, heard) = hello(&server, &[]);
+            assert!(heard.contains("\"connect\""), "{heard}");
+        }
+        assert!(!server.stop().contains("hung up"));
     }
-    server.stop();
 }
 
 #[test]
@@ -407,5 +454,98 @@ fn known_users_return_while_the_application_restarts() {
     assert!(hello(&server, &[("Cookie", "a")]).1.contains("\"connect\""));
     assert!(hello(&server, &[("Cookie", "b")]).1.contains("\"code\":100"));
     server.logged("answered 502");
+    server.stop();
+}
+
+/// Reconnects of the wave, and users behind it.
+const WAVE: usize = 10_000;
+const USERS: usize = 100;
+/// Clients that connect at the same time.
+const AT_ONCE: usize = 16;
+
+/// A client of this address with this cookie, who says hello; whom it was told to be.
+fn told(server: std::net::SocketAddr, from: [u8; 4], cookie: &str) -> String {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from((from, 0)).into()).unwrap();
+    socket.connect(&server.into()).unwrap();
+    // Reset at its end: ten thousand that linger would use up the ports.
+    socket.set_linger(Some(Duration::ZERO)).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(crate::server::PATIENCE)).unwrap();
+    let headers = [crate::client::HANDSHAKE, &[("Cookie", cookie)]].concat();
+    let request = crate::client::request(&format!("GET {SOCKET}"), &headers);
+    let mut client = Client::upgrade_over(stream, request.as_bytes()).unwrap();
+    client.say(CONNECT);
+    let reply: serde_json::Value = serde_json::from_str(&client.hear()).unwrap();
+    reply["connect"]["data"].as_str().unwrap_or_else(|| panic!("{reply}")).to_owned()
+}
+
+#[test]
+fn ten_thousand_reconnects_ask_about_each_of_a_hundred_users_and_nobody_is_somebody_else() {
+    // It answers with user and address, so that a client knows whether both are its own.
+    let backend = Backend::start(|request, stream| {
+        let line = |name: &str| {
+            let found = request.head.lines().find_map(|line| line.strip_prefix(name));
+            found.unwrap_or("none").to_owned()
+        };
+        let (user, from) = (line("cookie: user="), line("x-real-ip: "));
+        answer(
+            stream,
+            200,
+            &format!("{{\"result\":{{\"user\":\"{user}\",\"data\":\"{user} {from}\"}}}}"),
+        );
+    });
+    let server = Server::without_witness(&backend.connect_options(
+        "client.proxy.connect.http_headers = [\"Cookie\"]\nclient.proxy.connect.cache_ttl = \"10m\"\n\
+         client.proxy.connect.timeout = \"20s\"\n",
+    ));
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= WAVE {
+                        return;
+                    }
+                    // Half of the users are at one address, the others each at their own.
+                    let user = number % USERS;
+                    let host = if user < USERS / 2 { 7 } else { u8::try_from(user + 100).unwrap() };
+                    let heard = told(server.address, [127, 0, 3, host], &format!("user=u{user}"));
+                    assert_eq!(heard, format!("u{user} 127.0.3.{host}"));
+                }
+            });
+        }
+    });
+    let asked = backend.seen().len();
+    assert_eq!(asked, USERS, "each is asked about once, those who come together as well");
+    server.stop();
+}
+
+#[test]
+fn a_probe_is_told_where_it_is_seen_and_nobody_else_is() {
+    let server = Server::without_witness("trusted_proxies = [\"127.0.0.2\"]\n");
+    let seen = |from: [u8; 4], headers: &[(&str, &str)]| {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&std::net::SocketAddr::from((from, 0)).into()).unwrap();
+        socket.connect(&server.address.into()).unwrap();
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(crate::server::PATIENCE)).unwrap();
+        let headers = [crate::client::HANDSHAKE, headers].concat();
+        let request = crate::client::request(&format!("GET {SOCKET}"), &headers);
+        stream.write_all(request.as_bytes()).unwrap();
+        let head = crate::client::read_answer(&mut stream).0.head;
+        let line = head.lines().find_map(|line| line.strip_prefix("X-Throng-Address: "));
+        line.map(str::to_owned)
+    };
+    const PROBE: (&str, &str) = ("X-Throng-Probe", "1");
+    assert_eq!(seen([127, 0, 0, 1], &[]), None);
+    assert_eq!(seen([127, 0, 0, 3], &[PROBE]).as_deref(), Some("127.0.0.3"));
+    let forwarded = |address| [PROBE, ("X-Forwarded-For", address)];
+    assert_eq!(seen([127, 0, 0, 2], &forwarded("203.0.113.7")).as_deref(), Some("203.0.113.7"));
+    assert_eq!(seen([127, 0, 0, 2], &forwarded("10.1.2.3")).as_deref(), Some("private"));
+    // Of a proxy that nobody declared the address is not told.
+    assert_eq!(seen([127, 0, 0, 1], &forwarded("203.0.113.7")).as_deref(), Some("proxy"));
     server.stop();
 }

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use throng_load::Target;
 use throng_load::client::ClientError;
 use throng_server::codes;
 
@@ -41,10 +42,39 @@ pub(super) fn tcp(kind: ErrorKind, address: SocketAddr) -> String {
     }
 }
 
-pub(super) fn upgrade(error: &ClientError, args: &ProbeArgs, path: &str) -> Stopped {
+/// Where the server sees the client, as it says in its answer.
+pub(super) fn seen(told: Option<&str>) -> String {
+    match told {
+        None => "not told: what answers is no throng of this version, or a proxy takes the header \
+                 away"
+            .to_owned(),
+        Some("proxy") => {
+            "your proxy's: throng takes the proxy for the client, because trusted_proxies \
+                          does not name it; the server's log has the line to add"
+                .to_owned()
+        }
+        Some("private") => {
+            "a private one; if a proxy stands between, it is the proxy's: name it in \
+                            trusted_proxies and let it send X-Forwarded-For (throng who, on the \
+                            server, says which)"
+                .to_owned()
+        }
+        Some(address) => format!("throng sees this client at {}", visible(address)),
+    }
+}
+
+pub(super) fn upgrade(error: &ClientError, args: &ProbeArgs, target: &Target) -> Stopped {
     let why = visible(&error.why);
+    let path = &target.path;
+    let secure = format!("throng probe https://{}", visible(&target.authority()));
     let stop = |step, advice| Stopped { step, said: first_line(&error.why), advice };
+    let speaks_tls = "This port speaks TLS, and the request came without. The page must name the \
+                      wss:// address; it is probed with:";
     let Some(status) = error.code else {
+        // RFC 8446 5.1: an alert of TLS, whatever its version says.
+        if why.contains("\\u{15}\\u{3}") {
+            return stop(Step::Upgrade, advise(speaks_tls, &[&secure]));
+        }
         return stop(Step::Upgrade, advise(without_status(&error.why), &[]));
     };
     // nginx says this to plain HTTP on a port with TLS, Go's servers the second.
@@ -56,11 +86,7 @@ pub(super) fn upgrade(error: &ClientError, args: &ProbeArgs, path: &str) -> Stop
             stop(Step::Upgrade, advise(text, &["throng config init --origin https://your.site"]))
         }
         403 => stop(Step::Origin, origin(args)),
-        _ if wants_tls => {
-            let text =
-                "This port speaks TLS, and probe does not yet. Probe the plain port behind it.";
-            stop(Step::Upgrade, advise(text, &[]))
-        }
+        _ if wants_tls => stop(Step::Upgrade, advise(speaks_tls, &[&secure])),
         200 | 400 | 426 => stop(
             Step::Upgrade,
             advise(
@@ -73,19 +99,15 @@ pub(super) fn upgrade(error: &ClientError, args: &ProbeArgs, path: &str) -> Stop
     }
 }
 
-/// A refusal without the rest of the page that came with it.
+/// A refusal without the rest of what came with it.
 fn first_line(why: &str) -> String {
-    let line = why.lines().next().unwrap_or_default();
-    match line.split_once(": <") {
-        Some((status, _)) => format!("{} with a page", visible(status)),
-        None => visible(line),
-    }
+    visible(why.lines().next().unwrap_or_default())
 }
 
 fn without_status(why: &str) -> &'static str {
     if why.contains("speak HTTP") {
-        "What listens there is no HTTP server; or it speaks TLS, which probe does not yet. Check the \
-         port."
+        "What listens there is no HTTP server; or it speaks TLS, which https:// in front of the \
+         address tries. Check the port."
     } else if why.contains("no answer within") {
         "The connection was taken and the request not answered. The server or the proxy is \
          overloaded or stuck (throng status, on its machine), or out of descriptors: then it cannot \
@@ -121,8 +143,8 @@ fn of_status(status: u32, path: &str) -> String {
     let path = visible(path);
     match status {
         301 | 302 | 303 | 307 | 308 => "A redirect, mostly to https. WebSocket clients do not \
-             follow it: the page must name the wss:// address itself, and probe does not speak TLS \
-             yet."
+             follow it: the page must name the wss:// address itself. Probe that one: throng probe \
+             https://…"
             .to_owned(),
         401 | 407 => "Something in front of throng asks for a login: throng itself never answers \
              this here. Take the path out of the proxy's auth_basic or auth_request."
@@ -162,13 +184,30 @@ pub(super) fn connect(error: &ClientError, args: &ProbeArgs) -> Stopped {
         );
         return Stopped { step, said, advice };
     };
-    let token = args.token.is_some();
-    let text = match code {
-        3501 if !token => {
-            "No token was sent, and visitors without one are not let in. Give the client's with \
-             --token; in the page, set token or getToken. To let everybody in: \
-             client.allow_anonymous_connect_without_token."
-                .to_owned()
+    let text = of_code(code, args);
+    Stopped { step, said, advice: advise(&text, &[]) }
+}
+
+/// Why a connect command is refused.
+fn of_code(code: u32, args: &ProbeArgs) -> String {
+    let known = codes::explain(code);
+    let known = known.first().map_or("The server refused the client.", |known| known.text);
+    let ask = "On the server, throng backend try connect --cookie … shows what your application is \
+               asked and what it answers.";
+    match code {
+        3501 if args.token.is_none() => {
+            let cookie = if args.cookie.is_none() {
+                "If your application is asked instead (client.proxy.connect), it knows nobody without \
+                 a cookie: give the visitor's with --cookie."
+            } else {
+                "If your application is asked instead (client.proxy.connect), it knows nobody with \
+                 this cookie."
+            };
+            format!(
+                "No token was sent, and visitors without one are not let in. Give the client's with \
+                 --token; in the page, set token or getToken. {cookie} {ask} To let everybody in: \
+                 client.allow_anonymous_connect_without_token."
+            )
         }
         109 | 110 | 3005 => "The token has run out. Make a new one: throng token --user ID makes one \
              for a try. If every token is too old, compare the clock of the machine that makes them."
@@ -177,12 +216,16 @@ pub(super) fn connect(error: &ClientError, args: &ProbeArgs) -> Stopped {
              client.token.hmac_secret_key, damaged, or made for something else. The server's log \
              says which. Compare with throng token --user ID -c FILE, on the server."
             .to_owned(),
-        _ => codes::explain(code).first().map_or_else(
-            || "The server refused the client.".to_owned(),
-            |known| known.text.to_owned(),
-        ),
-    };
-    Stopped { step, said, advice: advise(&text, &[]) }
+        100 if args.token.is_none() => {
+            format!("{known} For who comes without a token it mostly is your application, which is \
+                     asked who the client is and does not answer as it should. {ask}")
+        }
+        // Codes that an application chooses.
+        400..=1999 | 4000..=4999 if args.token.is_none() => {
+            format!("Your application's login check (client.proxy.connect) says so. {ask}")
+        }
+        _ => known.to_owned(),
+    }
 }
 
 pub(super) fn hold(error: &ClientError, after: Duration) -> Stopped {
@@ -215,6 +258,7 @@ mod tests {
             origin: origin.map(str::to_owned),
             token: token.map(str::to_owned),
             cookie: None,
+            ca: None,
             hold: 0,
             json: false,
         }
@@ -224,9 +268,13 @@ mod tests {
         ClientError { step: throng_load::client::Step::Upgrade, why: why.to_owned(), code }
     }
 
+    fn target() -> Target {
+        Target::websocket("ws://127.0.0.1:8443/push").unwrap()
+    }
+
     fn said(code: u32, why: &str) -> (Step, String) {
         let args = args(Some("https://a.example"), None);
-        let stopped = upgrade(&error(Some(code), why), &args, "/push");
+        let stopped = upgrade(&error(Some(code), why), &args, &target());
         (stopped.step, stopped.advice)
     }
 
@@ -236,16 +284,12 @@ mod tests {
         assert_eq!(step, Step::Origin);
         let lines = "\n    [client]\n    allowed_origins = [\"https://a.example\"]";
         assert!(advice.ends_with(lines), "{advice}");
-        let without = upgrade(&error(Some(403), ""), &args(None, None), "/").advice;
+        let without = upgrade(&error(Some(403), ""), &args(None, None), &target()).advice;
         assert!(without.contains("no Origin was sent"), "{without}");
     }
 
     #[test]
-    fn of_a_page_only_its_beginning_is_said() {
-        assert_eq!(
-            first_line("the server answered 502: <html>\r\n"),
-            "the server answered 502 with a page"
-        );
+    fn of_many_words_only_the_first_line_is_said() {
         assert_eq!(first_line("the server answered 403: no\nmore"), "the server answered 403: no");
     }
 
@@ -268,7 +312,10 @@ mod tests {
             assert!(step == Step::Upgrade && advice.contains(word), "{status}: {advice}");
         }
         let (_, advice) = said(400, "The plain HTTP request was sent to HTTPS port");
-        assert!(advice.contains("speaks TLS"), "{advice}");
+        assert!(advice.ends_with("\n    throng probe https://127.0.0.1:8443"), "{advice}");
+        let alert = "the server does not speak HTTP: \"\\u{15}\\u{3}\\u{3}\\0\"";
+        let advice = upgrade(&error(None, alert), &args(None, None), &target()).advice;
+        assert!(advice.ends_with("\n    throng probe https://127.0.0.1:8443"), "{advice}");
     }
 
     #[test]
@@ -282,6 +329,9 @@ mod tests {
         check(3500, Some("x"), "hmac_secret_key");
         check(109, Some("x"), "run out");
         check(3504, Some("x"), "client.user_connection_limit");
+        check(3501, None, "--cookie");
+        check(4501, None, "throng backend try connect");
+        check(100, None, "throng backend try connect");
     }
 
     #[test]

@@ -1,28 +1,31 @@
 //! What a running server tells about itself and its clients.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use throng_load::client::{Client, Manner};
 
 use crate::{Dir, Ran, command};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// What one publication brings; a client's own limit for messages is above it.
 const PUBLICATION_BYTES: usize = 512 * 1024;
 /// More than any kernel keeps for one socket, and then what the server queues.
 const PUBLICATIONS_MAX: usize = 100;
 
 /// A server of the real binary with a runtime directory of its own.
-struct Running {
-    dir: Dir,
+pub(crate) struct Running {
+    pub(crate) dir: Dir,
     child: Child,
-    port: u16,
+    pub(crate) port: u16,
+    log: Arc<Mutex<String>>,
 }
 
 impl Drop for Running {
@@ -33,7 +36,12 @@ impl Drop for Running {
 }
 
 impl Running {
-    fn start(client: &str) -> Self {
+    pub(crate) fn start(client: &str) -> Self {
+        Self::with(client, "")
+    }
+
+    /// With more in `[client]`, and more sections.
+    pub(crate) fn with(client: &str, more: &str) -> Self {
         let dir = Dir::new();
         let config = format!(
             "[http_server]\naddress = \"127.0.0.1\"\nport = 0\n[http_api]\ninsecure = true\n\
@@ -41,7 +49,7 @@ impl Running {
              {client}\n[client.token]\nhmac_secret_key = \"0123456789abcdef0123456789abcdef\"\n\
              [websocket]\nmessage_size_limit = 1048576\n\
              [channel.without_namespace]\nallow_subscribe_for_client = true\n\
-             allow_publish_for_client = true\n"
+             allow_publish_for_client = true\n{more}"
         );
         dir.write("throng.toml", &config);
         let mut command = command(&dir.0, &["serve", "-c", "throng.toml"]);
@@ -57,8 +65,13 @@ impl Running {
             }
         };
         // Its log is read on, so that it never waits for us.
-        std::thread::spawn(move || log.read_to_end(&mut Vec::new()));
-        let running = Self { dir, child, port };
+        let lines = Arc::<Mutex<String>>::default();
+        let running = Self { dir, child, port, log: Arc::clone(&lines) };
+        std::thread::spawn(move || {
+            for line in log.lines().map_while(Result::ok) {
+                lines.lock().unwrap().push_str(&format!("{line}\n"));
+            }
+        });
         let deadline = Instant::now() + PATIENCE;
         while !running.socket().exists() {
             assert!(Instant::now() < deadline, "no control socket");
@@ -71,15 +84,20 @@ impl Running {
         self.dir.0.join("throng").join(format!("{}.sock", self.child.id()))
     }
 
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
     /// Asks this server.
-    fn ask(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Ran {
         let pid = self.child.id().to_string();
         let mut command = command(&self.dir.0, arguments);
         command.args(["--pid", &pid]).env("XDG_RUNTIME_DIR", &self.dir.0);
         Ran::new(&command.output().unwrap())
     }
 
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let ran = self.ask(arguments);
         assert_eq!((ran.status, ran.err.as_str()), (0, ""));
         serde_json::from_str(&ran.out).unwrap()
@@ -96,7 +114,7 @@ impl Running {
 }
 
 /// Asks until the answer is what is waited for.
-fn until(mut f: impl FnMut() -> Option<Value>) -> Value {
+pub(crate) fn until(mut f: impl FnMut() -> Option<Value>) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(value) = f() {
@@ -174,11 +192,8 @@ fn who_lists_clients_by_user_and_channel_and_says_who_came_back() {
     assert!(text.contains("connected: 2 clients\nuser ") && text.contains("3000 "), "{text}");
 }
 
-#[test]
-fn a_client_that_stops_reading_is_seen_before_its_close_and_after() {
-    let server = Running::start("queue_max_size = 8388608");
-    let mut stopped = server.client("ann");
-    stopped.subscribe("news", PATIENCE).unwrap();
+/// Publishes until the one client of the channel, ann's, is seen as slow and then closed for it.
+fn publish_until_closed(server: &Running) {
     let mut writer = server.client("bob");
     let data = "x".repeat(PUBLICATION_BYTES);
     let publish = format!("{{\"channel\":\"news\",\"data\":\"{data}\"}}");
@@ -203,6 +218,66 @@ fn a_client_that_stops_reading_is_seen_before_its_close_and_after() {
 }
 
 #[test]
+fn a_client_that_stops_reading_is_seen_before_its_close_and_after() {
+    let server = Running::start("queue_max_size = 8388608");
+    let mut stopped = server.client("ann");
+    stopped.subscribe("news", PATIENCE).unwrap();
+    publish_until_closed(&server);
+}
+
+#[test]
+fn a_process_that_is_stopped_is_seen_before_its_close_and_after() {
+    let server = Running::start("queue_max_size = 8388608");
+    let token = server.dir.throng(&["token", "--user", "ann", "-c", "throng.toml", "--json"]);
+    let token: Value = serde_json::from_str(&token.out).unwrap();
+    let url = format!("http://127.0.0.1:{}", server.port);
+    let token = token["token"].as_str().unwrap();
+    let mut subscriber =
+        command(&server.dir.0, &["subscribe", "news", "--url", &url, "--token", token])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+    until(|| {
+        let who = server.json(&["who", "--channel", "news", "--json"]);
+        (who["count"] == 1).then_some(Value::Null)
+    });
+    signal(&subscriber, Signal::STOP);
+    publish_until_closed(&server);
+    subscriber.kill().unwrap();
+    subscriber.wait().unwrap();
+}
+
+fn signal(child: &Child, signal: Signal) {
+    rustix::process::kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+#[test]
+fn a_server_that_stops_is_alive_but_neither_ready_nor_healthy() {
+    // A client that does not answer its close keeps the stop from ending.
+    let server = Running::with("", "[limits]\nclose_timeout = \"20s\"\n");
+    let _ann = server.client("ann");
+    let health = |path: &str| {
+        let url = format!("ws://127.0.0.1:{}{path}", server.port);
+        let refused = Client::connect(&url, &Manner::default()).unwrap_err();
+        (refused.code, refused.why)
+    };
+    for path in ["/health", "/health/live", "/health/ready"] {
+        assert_eq!(health(path).0, Some(200), "{path}");
+    }
+    signal(&server.child, Signal::TERM);
+    let why = until(|| {
+        let (code, why) = health("/health/ready?verbose");
+        (code == Some(503)).then_some(Value::String(why))
+    });
+    let why = why.as_str().unwrap();
+    assert!(why.contains("\"draining\":true") && why.contains("the server is stopping"), "{why}");
+    assert_eq!(health("/health/live").0, Some(200));
+    assert_eq!(health("/health").0, Some(503));
+    assert_eq!(health("/connection/websocket").0, Some(503), "nobody new comes in");
+}
+
+#[test]
 fn a_probe_walks_through_every_step_and_names_the_first_that_fails() {
     let server = Running::start("");
     let token = server.dir.throng(&["token", "--user", "ann", "-c", "throng.toml", "--json"]);
@@ -217,7 +292,8 @@ fn a_probe_walks_through_every_step_and_names_the_first_that_fails() {
     let ran = probe(&[&good[..], &["--hold", "1"]].concat());
     assert_eq!((ran.status, ran.err.as_str()), (0, ""), "{}", ran.out);
     let steps: Vec<&str> = ran.out.lines().filter_map(|l| l.strip_prefix("✓ ")).collect();
-    assert_eq!(steps.len(), 6, "{}", ran.out);
+    assert_eq!(steps.len(), 7, "{}", ran.out);
+    assert!(ran.out.contains("  throng sees this client at 127.0.0.1\n"), "{}", ran.out);
     assert!(ran.out.ends_with("\nA client can connect, and stays connected.\n"), "{}", ran.out);
 
     let ran = probe(&["--origin", "https://evil.example"]);
@@ -239,5 +315,5 @@ fn a_probe_walks_through_every_step_and_names_the_first_that_fails() {
     let ran = server.dir.throng(&["probe", &elsewhere]);
     assert_eq!(ran.status, 1);
     assert!(ran.out.contains("Nothing is at /elsewhere"), "{}", ran.out);
-    assert_eq!(server.dir.throng(&["probe", "wss://example.com"]).status, 2);
+    assert_eq!(server.dir.throng(&["probe", "gopher://example.com"]).status, 2);
 }

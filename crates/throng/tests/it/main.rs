@@ -1,6 +1,8 @@
 //! The real binary, as a person or a script runs it.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod app;
+mod backend;
 mod control;
 mod full;
 mod server;

@@ -18,7 +18,7 @@ fn the_highest_with_the_same_limit_is_named() {
 #[test]
 fn the_launcher_is_told_by_ancestors_and_cgroups() {
     let check = |cgroup: &str, wanted: Launcher| {
-        assert_eq!(launcher_of(cgroup, &[], false), wanted, "{cgroup}");
+        assert_eq!(launcher_of(cgroup, false), wanted, "{cgroup}");
     };
     check("0::/system.slice/push.service\n", Launcher::Systemd("push.service".to_owned()));
     check("0::/user.slice/user-0.slice/session-3.scope\n", Launcher::Shell);
@@ -27,9 +27,10 @@ fn the_launcher_is_told_by_ancestors_and_cgroups() {
     check("12:pids:/kubepods/burstable/pod1/4af\n0::/\n", Launcher::Container);
     check("0::/\n", Launcher::Shell);
     check("nonsense", Launcher::Shell);
-    let line = [ancestor(71, "supervisord", 1024)];
-    let cgroup = "0::/system.slice/supervisor.service\n";
-    assert_eq!(launcher_of(cgroup, &line, false), Launcher::Supervisord);
+    assert_eq!(launcher_of("0::/\n", true), Launcher::Container);
+    let line = [ancestor(9, "sh", 1024), ancestor(71, "supervisord", 1024)];
+    let found = launcher(Path::new("/nowhere"), 5, &line);
+    assert!(matches!(found, Launcher::Supervisord { it, .. } if it.pid == 71));
 }
 
 #[test]

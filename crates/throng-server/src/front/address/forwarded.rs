@@ -204,5 +204,10 @@ pub(super) fn carried(headers: &HeaderMap) -> Option<AddressHeader> {
     all.into_iter().find(|header| headers.contains_key(header.name()))
 }
 
+/// Whether a request says that it came through a proxy.
+pub(crate) fn is_forwarded(headers: &HeaderMap) -> bool {
+    carried(headers).is_some()
+}
+
 #[cfg(test)]
 mod tests;

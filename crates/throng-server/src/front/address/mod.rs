@@ -18,7 +18,8 @@ use self::proxy_protocol::{HEADER_BYTES_MAX, Introduced, Wrong};
 use crate::config::{Network, Proxies, ProxyProtocol};
 use crate::log::{Log, line};
 
-pub(crate) use undeclared::Undeclared;
+pub(crate) use forwarded::is_forwarded;
+pub(crate) use undeclared::{Undeclared, is_near};
 
 /// Bytes that are looked at together: a PROXY header with some additions.
 const LOOK_BYTES: usize = 536;

@@ -15,22 +15,36 @@ use crate::log::{Log, line, thousands};
 /// Connections from one address before it is called a proxy. A developer with a forged header in
 /// hand does not reach it.
 const CONNECTIONS_MIN: u64 = 20;
+/// Clients from one address, without a forwarding header, before it is asked whether it is a proxy:
+/// less than what a stock nginx lets through, more than a developer's windows.
+const CLIENTS_MIN: u64 = 200;
 /// Said again when there are so many times as many.
 const GROWTH: u64 = 10;
 /// Addresses that are counted at a time: more proxies than this in front of one process are seen one
 /// after the other.
 const PEERS_MAX: usize = 16;
 
-/// Who carries forwarding headers without being declared.
+/// Who carries forwarding headers without being declared, or none and is so many that it may be a
+/// proxy.
 #[derive(Debug, Default)]
 pub(crate) struct Undeclared(Mutex<Vec<Peer>>);
 
 #[derive(Debug)]
 struct Peer {
     ip: IpAddr,
+    brings: Brings,
     connections: u64,
     /// Say it when there are so many.
     next: u64,
+}
+
+/// What comes with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Brings {
+    /// A header that says for whom.
+    Header,
+    /// A client, and nothing that says whose.
+    Client,
 }
 
 impl Undeclared {
@@ -47,20 +61,35 @@ impl Undeclared {
         if from.told_by != ToldBy::Socket || !is_trusted && !is_near(from.ip) {
             return;
         }
-        let Some(header) = forwarded::carried(headers) else { return };
+        let Some(header) = forwarded::carried(headers) else {
+            self.note_client(from.ip, headers, proxies, log);
+            return;
+        };
         if is_trusted && proxies.header.is_none_or(|wanted| headers.contains_key(wanted.name())) {
             return;
         }
-        if let Some(connections) = self.count(from.ip) {
+        if let Some(connections) = self.count(from.ip, Brings::Header) {
             let advice = Advice { ip: from.ip, connections, header, proxies };
             line!(log, Warn, "proxy.undeclared", "{}", advice);
         }
     }
 
+    /// Many clients at one address, and no word of a proxy: that may be one that says nothing.
+    fn note_client(&self, ip: IpAddr, headers: &HeaderMap, proxies: &Proxies, log: &Log) {
+        let Some(header) = proxies.header else { return };
+        // The server API is used by one's own machines, as often as they like.
+        if !headers.contains_key(http::header::UPGRADE) {
+            return;
+        }
+        if let Some(clients) = self.count(ip, Brings::Client) {
+            line!(log, Info, "proxy.silent", "{}", Silent { ip, clients, header, proxies });
+        }
+    }
+
     /// How many there are, when that is to be said.
-    fn count(&self, ip: IpAddr) -> Option<u64> {
+    fn count(&self, ip: IpAddr, brings: Brings) -> Option<u64> {
         let mut peers = self.0.lock();
-        let at = match peers.iter().position(|peer| peer.ip == ip) {
+        let at = match peers.iter().position(|peer| peer.ip == ip && peer.brings == brings) {
             Some(at) => at,
             None => {
                 if peers.len() == PEERS_MAX {
@@ -69,14 +98,22 @@ impl Undeclared {
                     let least = least.map(|(at, _)| at)?;
                     peers.swap_remove(least);
                 }
-                peers.push(Peer { ip, connections: 0, next: CONNECTIONS_MIN });
+                let next = match brings {
+                    Brings::Header => CONNECTIONS_MIN,
+                    Brings::Client => CLIENTS_MIN,
+                };
+                peers.push(Peer { ip, brings, connections: 0, next });
                 peers.len() - 1
             }
         };
         let peer = &mut peers[at];
         peer.connections += 1;
         (peer.connections == peer.next).then(|| {
-            peer.next = peer.next.saturating_mul(GROWTH);
+            peer.next = match brings {
+                Brings::Header => peer.next.saturating_mul(GROWTH),
+                // It may be no proxy at all: once is enough.
+                Brings::Client => u64::MAX,
+            };
             peer.connections
         })
     }
@@ -120,8 +157,51 @@ impl fmt::Display for Advice<'_> {
     }
 }
 
+/// The line for a proxy that does not say for whom it asks, with the lines to add.
+struct Silent<'a> {
+    ip: IpAddr,
+    clients: u64,
+    header: AddressHeader,
+    proxies: &'a Proxies,
+}
+
+impl fmt::Display for Silent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ip, header, proxies, .. } = self;
+        let (clients, header) = (thousands(self.clients), *header);
+        let name = header.name();
+        write!(
+            f,
+            "{clients} clients have come from {ip} without {name}, so login checks see {ip} "
+        )?;
+        let value = match header {
+            AddressHeader::XForwardedFor => Some("$proxy_add_x_forwarded_for"),
+            AddressHeader::XRealIp => Some("$remote_addr"),
+            // nginx has no variable that is right for IPv6 there.
+            AddressHeader::Forwarded => None,
+        };
+        match value {
+            // Beside the others: one in an inner block hides all those of the outer ones.
+            Some(value) => write!(
+                f,
+                "for everyone; if that is your nginx, write beside its other proxy_set_header lines: \
+                 proxy_set_header {name} {value};"
+            )?,
+            None => write!(f, "for everyone; if that is your proxy, let it set {name}")?,
+        }
+        let network = Network::only(*ip);
+        if proxies.trusts(*ip) {
+            Ok(())
+        } else if proxies.trusted.is_empty() {
+            write!(f, " and in throng's configuration: trusted_proxies = [\"{network}\"]")
+        } else {
+            write!(f, " and add \"{network}\" to trusted_proxies")
+        }
+    }
+}
+
 /// Whether it is this machine's, or of a private network, where one's own proxies are.
-fn is_near(ip: IpAddr) -> bool {
+pub(crate) fn is_near(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
             let [a, b, ..] = ip.octets();
@@ -179,8 +259,30 @@ mod tests {
     fn it_is_said_when_the_crowd_has_grown_tenfold() {
         let undeclared = Undeclared::default();
         let ip = IpAddr::from([127, 0, 0, 1]);
-        let said: Vec<u64> = (0..2500).filter_map(|_| undeclared.count(ip)).collect();
+        let said: Vec<u64> =
+            (0..2500).filter_map(|_| undeclared.count(ip, Brings::Header)).collect();
         assert_eq!(said, [20, 200, 2000]);
+    }
+
+    #[test]
+    fn many_clients_at_one_address_and_no_header_is_said_once() {
+        let undeclared = Undeclared::default();
+        let ip = IpAddr::from([127, 0, 0, 1]);
+        let said: Vec<u64> =
+            (0..2500).filter_map(|_| undeclared.count(ip, Brings::Client)).collect();
+        assert_eq!(said, [200]);
+        let mut proxies = Settings::development().proxies;
+        let header = AddressHeader::XForwardedFor;
+        let said = |proxies: &Proxies| Silent { ip, clients: 200, header, proxies }.to_string();
+        assert_eq!(
+            said(&proxies),
+            "200 clients have come from 127.0.0.1 without X-Forwarded-For, so login checks see \
+             127.0.0.1 for everyone; if that is your nginx, write beside its other \
+             proxy_set_header lines: proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; and in throng's \
+             configuration: trusted_proxies = [\"127.0.0.1/32\"]"
+        );
+        proxies.trusted = vec!["127.0.0.0/8".parse().unwrap()];
+        assert!(said(&proxies).ends_with("$proxy_add_x_forwarded_for;"));
     }
 
     #[test]
@@ -188,9 +290,10 @@ mod tests {
         let undeclared = Undeclared::default();
         let busy = IpAddr::from([10, 0, 0, 1]);
         for number in 0..10_000_u32 {
-            undeclared.count(IpAddr::from((0xc0a8_0000 | number).to_be_bytes()));
+            let ip = IpAddr::from((0xc0a8_0000 | number).to_be_bytes());
+            undeclared.count(ip, Brings::Header);
             if number % 100 == 0 {
-                undeclared.count(busy);
+                undeclared.count(busy, Brings::Header);
             }
         }
         let peers = undeclared.0.lock();

@@ -4,6 +4,7 @@ use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use super::bench::{Bench, START_UNIX_S, token};
+use crate::backend;
 use crate::session::{Kind, Open, Order};
 
 const CONNECT: &str = r#"
@@ -23,6 +24,7 @@ fn open() -> Open {
         connect: None,
         address: super::bench::NEAR,
         headers: Box::new([cookie]),
+        no_cookie: None,
     }
 }
 
@@ -162,6 +164,31 @@ fn remote_calls_are_answered_by_the_backend() {
 }
 
 #[test]
+fn a_namespace_of_remote_calls_is_unknown_or_off_or_answered() {
+    let mut bench = Bench::new(
+        "rpc.proxy.endpoint = \"http://app/rpc\"\n\
+         [[rpc.namespaces]]\nname = \"math\"\nproxy_enabled = true\n\
+         [[rpc.namespaces]]\nname = \"off\"\n",
+    );
+    let at = bench.connected(&token(&json!({"sub": "ann"})));
+    bench.say(at, r#"{"id":2,"rpc":{"method":"math:sum","data":[1]}}"#);
+    let call = bench.backend_says(r#"{"result":{"data":1}}"#);
+    assert_eq!(call.ask.method.as_deref(), Some("math:sum"));
+    assert_eq!(bench.heard(at), [r#"{"id":2,"rpc":{"data":1}}"#]);
+    for method in ["none:x", "off:x", "x"] {
+        let heard = bench.ask(at, &format!(r#"{{"id":3,"rpc":{{"method":"{method}"}}}}"#));
+        assert_eq!(heard, [r#"{"id":3,"error":{"code":104,"message":"method not found"}}"#]);
+    }
+    // Where nothing at all can answer, it is not available.
+    let mut bench = Bench::new("[[rpc.namespaces]]\nname = \"off\"\n");
+    let at = bench.connected(&token(&json!({"sub": "ann"})));
+    for method in ["none:x", "off:x", "x"] {
+        let heard = bench.ask(at, &format!(r#"{{"id":3,"rpc":{{"method":"{method}"}}}}"#));
+        assert_eq!(heard, [r#"{"id":3,"error":{"code":108,"message":"not available"}}"#]);
+    }
+}
+
+#[test]
 fn a_publication_is_what_the_backend_makes_of_it() {
     let mut bench = Bench::new(COMMANDS);
     let at = bench.connected(&token(&json!({"sub": "ann", "channels": ["a"]})));
@@ -290,4 +317,76 @@ fn a_client_that_only_listens_is_asked_about_too() {
     let at = bench.open_with(uni());
     bench.backend_says("nonsense");
     assert_eq!(bench.close_code(at), Some(3004), "it comes back by itself");
+}
+
+/// What an operator is told of such an answer by `throng backend try`.
+fn judged(bench: &Bench, kind: backend::Kind, answer: &str) -> (bool, Option<u32>) {
+    let trying = backend::Trying {
+        kind,
+        address: "127.0.0.1".parse().unwrap(),
+        headers: Vec::new(),
+        data: None,
+        user: "ann".to_owned(),
+        channel: Some("a".to_owned()),
+        method: Some("m".to_owned()),
+    };
+    let verdict = backend::judged(&bench.settings, &trying, answer, START_UNIX_S);
+    (verdict.outcome == backend::Outcome::Accepted, verdict.code)
+}
+
+/// What a client got: whether it was let through, and the code where not.
+fn got(bench: &Bench, at: usize, heard: &[String]) -> (bool, Option<u32>) {
+    let reply: Option<Value> = heard.first().map(|reply| serde_json::from_str(reply).unwrap());
+    let error = reply.as_ref().and_then(|reply| reply["error"]["code"].as_u64());
+    let code = error.and_then(|code| u32::try_from(code).ok());
+    let code = code.or(bench.close_code(at).map(u32::from));
+    (code.is_none(), code)
+}
+
+#[test]
+fn a_question_by_hand_comes_to_what_the_session_does() {
+    let past = format!(r#"{{"result":{{"user":"ann","expire_at":{}}}}}"#, START_UNIX_S - 1);
+    let anonymous = "client.allow_anonymous_connect_without_token = true\n";
+    for (more, answer) in [
+        ("", r#"{"result":{"user":"ann","channels":["a"],"subs":{"b":{}}}}"#),
+        ("", r#"{"result":{}}"#),
+        ("", past.as_str()),
+        ("", r#"{"result":{"user":"ann","channels":["unknown:a"]}}"#),
+        ("client.channel_limit = 1\n", r#"{"result":{"user":"ann","channels":["a","b"]}}"#),
+        ("", "{}"),
+        (anonymous, "{}"),
+        ("", r#"{"error":{"code":1000,"message":"no"}}"#),
+        ("", r#"{"disconnect":{"code":4501,"reason":"no"}}"#),
+        ("", "nonsense"),
+        ("", r#"{"error":{"code":1,"message":"no"}}"#),
+    ] {
+        let mut bench = Bench::new(&format!("{CONNECT}{more}"));
+        let (at, _, heard) = connect(&mut bench, "{}", answer);
+        let told = judged(&bench, backend::Kind::Connect, answer);
+        assert_eq!(told, got(&bench, at, &heard), "{more}{answer}");
+    }
+    let commands = [
+        (backend::Kind::Subscribe, r#"{"id":2,"subscribe":{"channel":"a"}}"#),
+        (backend::Kind::Publish, r#"{"id":2,"publish":{"channel":"a","data":{}}}"#),
+        (backend::Kind::Rpc, r#"{"id":2,"rpc":{"method":"m"}}"#),
+    ];
+    for (kind, command) in commands {
+        for answer in [
+            r#"{"result":{}}"#,
+            "{}",
+            past.as_str(),
+            r#"{"result":{"data":"text"}}"#,
+            r#"{"error":{"code":1000,"message":"no"}}"#,
+            r#"{"disconnect":{"code":4501,"reason":"no"}}"#,
+            "nonsense",
+        ] {
+            let json = "channel.publication_data_format = \"json_object\"\n";
+            let mut bench = Bench::new(&format!("{json}{COMMANDS}"));
+            let at = bench.connected(&token(&json!({"sub": "ann"})));
+            bench.say(at, command);
+            bench.backend_says(answer);
+            let heard = bench.heard(at);
+            assert_eq!(judged(&bench, kind, answer), got(&bench, at, &heard), "{command} {answer}");
+        }
+    }
 }

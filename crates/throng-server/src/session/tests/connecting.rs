@@ -25,6 +25,7 @@ fn open(kind: Kind) -> Open {
         connect: None,
         address: NEAR,
         headers: Box::default(),
+        no_cookie: None,
     }
 }
 
