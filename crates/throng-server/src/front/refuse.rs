@@ -156,7 +156,7 @@ fn head_of(bytes: &[u8], settings: &Settings, door: Door) -> Head {
         Wanted::Stream => match fields.body_bytes {
             // Closing a socket before its request has come whole resets it, and the answer is lost.
             Some(body) if bytes.len() - end >= body => Head::Client(None),
-            Some(body) if end + body < HEAD_BYTES_MAX => Head::Incomplete,
+            Some(body) if end.saturating_add(body) < HEAD_BYTES_MAX => Head::Incomplete,
             Some(_) | None => Head::Other,
         },
     }
@@ -357,6 +357,7 @@ mod tests {
             check(&posted[..end], &Head::Incomplete);
         }
         check(&posted.replace(": 2", ": 5000"), &Head::Other);
+        check(&posted.replace(": 2", ": 18446744073709551615"), &Head::Other);
         check(&posted.replace(": 2", ": x"), &Head::Other);
         check(&posted.replace("Content-Length: 2", "Transfer-Encoding: chunked"), &Head::Other);
         check("GET /connection/http_stream HTTP/1.1\r\n\r\n", &Head::Other);
