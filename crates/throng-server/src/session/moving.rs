@@ -14,7 +14,7 @@ use super::{Awaited, Backlog, Extra, Kind, Open, Pending, Session, Stage};
 use crate::allowance::Allowance;
 use crate::config::DataFormat;
 use crate::front::address::ClientAddress;
-use crate::handoff::parts::{HeaderList, Named, Pair, WithinUnlessEmpty};
+use crate::handoff::parts::{Apart, HeaderList, Named, Pair, WithinUnlessEmpty};
 use crate::shard::Address;
 
 throng_hub::record!("a session", Session {
@@ -33,13 +33,13 @@ throng_hub::record!("a session", Session {
     13 extra as Within,
     14 pending as Within,
     15 backlog as Within,
+    16 session as Apart,
 });
 
 throng_hub::record!("what few sessions have", Extra {
     1 user_header,
     2 connect,
     3 conn_info,
-    4 session,
     5 token_channels as Each,
     6 headers as HeaderList,
     7 emulated as HeaderList,
@@ -243,6 +243,7 @@ throng_hub::record!("a new session", Open {
     5 address as Within,
     6 headers as HeaderList,
     7 no_cookie as Within,
+    8 session,
 });
 
 throng_hub::record!("a client's address", ClientAddress { 1 ip as Address, 2 told_by });

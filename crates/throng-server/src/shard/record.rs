@@ -5,12 +5,14 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use bytes::Bytes;
 use throng_hub::state::{Corrupt, Field, Fields, Part, Raw, Record, Through, Until, Writer};
+use throng_wire::framing::Framing;
 use throng_wire::websocket::{Decoder, Half, HalfFrame, Opcode, Role};
 
 use super::conn::{Flags, Link, State};
 use super::crowd::Counters;
 use super::outbox::Outbox;
 use crate::addresses::Addresses;
+use crate::handoff::parts::Framed;
 
 /// In a shard's piece: what the handler's sessions share.
 pub(super) const SHARED: u8 = 1;
@@ -85,6 +87,7 @@ impl Link {
         let Self {
             socket: _,
             form,
+            framing,
             state,
             flags,
             number,
@@ -124,6 +127,7 @@ impl Link {
         if let Some(held) = address {
             Address::put(&held.address(), 12, out);
         }
+        Framed::put(framing, 14, out);
     }
 }
 
@@ -131,6 +135,7 @@ impl Link {
 #[derive(Debug)]
 pub(super) struct Written<'a> {
     form: u8,
+    framing: Framing,
     state: State,
     flags: Flags,
     decoder: Decoder,
@@ -149,6 +154,7 @@ impl<'a> Written<'a> {
     pub(super) fn take(mut fields: Fields<'a>, frames: &[Bytes]) -> Result<Self, Corrupt> {
         let mut written = Self {
             form: 0,
+            framing: Framing::WebSocket,
             state: State::Dead,
             flags: Flags::default(),
             decoder: Decoder::new(),
@@ -182,6 +188,7 @@ impl<'a> Written<'a> {
                 10 => written.wake_s = Until::take(None, &field)?,
                 11 => written.deadline_s = Until::take(None, &field)?,
                 12 => written.address = Some(Address::take(None, &field)?),
+                14 => written.framing = Framed::take(None, &field)?,
                 SESSION => written.session = Some(field),
                 _ => field.pass()?,
             }
@@ -206,6 +213,7 @@ impl<'a> Written<'a> {
     pub(super) fn fill(self, link: &mut Link, addresses: &Addresses) -> Option<Field<'a>> {
         let Self {
             form,
+            framing,
             state,
             flags,
             decoder,
@@ -221,6 +229,7 @@ impl<'a> Written<'a> {
         let Link {
             socket: _,
             form: into_form,
+            framing: into_framing,
             state: into_state,
             flags: into_flags,
             number: _,
@@ -234,6 +243,7 @@ impl<'a> Written<'a> {
             _address: into_address,
         } = into;
         *into_form = form;
+        *into_framing = framing;
         *into_state = state;
         *into_flags = flags;
         *into_decoder = decoder;

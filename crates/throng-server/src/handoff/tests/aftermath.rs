@@ -125,6 +125,7 @@ fn a_connection_that_is_upgraded_late_arrives() {
     let connect = format!(r#"{{"token":"{}"}}"#, token("uni"));
     let open = Open {
         kind: Kind::Unidirectional,
+        session: None,
         native_ping: true,
         user: Some("header".into()),
         connect: Some(connect.into()),
@@ -132,7 +133,11 @@ fn a_connection_that_is_upgraded_late_arrives() {
         headers: Box::new([("cookie".parse().unwrap(), "s=1".parse().unwrap())]),
         no_cookie: Some(Box::new(NoCookie::new(Some("https://page"), "server"))),
     };
-    let state = put_arrival(Bytes::from_static(b"HEAD"), Bytes::new(), open);
+    let state = put_arrival(
+        (Bytes::from_static(b"HEAD"), Bytes::new()),
+        throng_wire::framing::Framing::WebSocket,
+        open,
+    );
     let at = world.arrive(&state);
     world.settle();
     let told = world.clients[at].told();

@@ -83,6 +83,7 @@ impl Server {
     pub(super) fn receive(&self, socket: TcpStream, read_ahead: Bytes, shard: usize) {
         let open = Open {
             kind: Kind::Bidirectional,
+            session: None,
             native_ping: false,
             user: None,
             connect: None,
@@ -92,7 +93,8 @@ impl Server {
         };
         let permit = self.front.clients.try_client().unwrap();
         let (number, head, address) = (self.front.number(), Bytes::new(), None);
-        let adopt = Adopt { socket, permit, address, head, read_ahead, number, open };
+        let framing = throng_wire::framing::Framing::WebSocket;
+        let adopt = Adopt { socket, permit, address, head, framing, read_ahead, number, open };
         let shards = &self.front.common.shards;
         shards[shard % shards.len()].post(Post::Adopt(Box::new(adopt)));
     }

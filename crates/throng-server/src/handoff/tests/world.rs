@@ -156,10 +156,12 @@ impl World {
             permit: self.budget.try_client().unwrap(),
             address: None,
             head: Bytes::from_static(HEAD),
+            framing: throng_wire::framing::Framing::WebSocket,
             read_ahead: Bytes::new(),
             number,
             open: Open {
                 kind,
+                session: None,
                 native_ping: false,
                 user: None,
                 connect: None,
