@@ -30,4 +30,4 @@ mod users;
 mod watch;
 
 pub use front::{PROBE_HEADER, SEEN_HEADER};
-pub use serve::{ServeError, ServeOptions, Started, serve, serve_until};
+pub use serve::{ServeError, ServeOptions, Started, TookOver, serve, serve_until};

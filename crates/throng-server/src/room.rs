@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
+use throng_limits::facts::launcher::parse_parent;
 use throng_limits::facts::limits::own_descriptors;
 use throng_limits::facts::{OpenFiles, accept_queue, kernel};
 use throng_limits::raise::raise_open_files;
@@ -20,6 +21,28 @@ const PER_SHARD: u64 = 2;
 /// What is opened after measuring: the control socket, and one who asks there before it is paid
 /// for; a spare for each of two listeners; and one file that is left over at a wrong moment.
 const STILL_TO_OPEN: u64 = 5;
+
+/// The process of this server whose parent is none of it: what started it all.
+fn first_of_us() -> u32 {
+    let own = std::process::id();
+    if !crate::restart::is_inherited() {
+        return own;
+    }
+    // The process before this one, or the keeper, and then the keeper of that one.
+    parent_of(own).map_or(own, |parent| {
+        let before = parent_of(parent).filter(|before| is_same_program(*before, parent));
+        before.unwrap_or(parent)
+    })
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    parse_parent(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+fn is_same_program(one: u32, other: u32) -> bool {
+    let name = |pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+    name(one).is_some_and(|one| Some(one) == name(other))
+}
 
 /// What there is, and what it is spent on.
 #[derive(Debug)]
@@ -57,7 +80,7 @@ impl Room {
         let open = own_descriptors().unwrap_or(0);
         let ceiling = Ceiling::read(proc, limit, open);
         let own = open + shards as u64 * PER_SHARD + STILL_TO_OPEN;
-        let origin = Origin::read(proc, std::process::id(), limit, ceiling.bound);
+        let origin = Origin::read(proc, first_of_us(), limit, ceiling.bound);
         Self {
             limit,
             ceiling,

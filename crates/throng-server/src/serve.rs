@@ -29,11 +29,13 @@ use crate::handoff::{Loading, Serving};
 use crate::listeners::Listeners;
 use crate::log::{Log, line};
 use crate::restart::channel::Channel;
+use crate::restart::fault::{self, Fault};
 use crate::restart::heir::Program;
 use crate::restart::keeper;
 use crate::restart::manager::{Manager, notify};
 use crate::restart::succession::Succession;
 use crate::restart::take::{Inherited, Late, TakeError, Taken, Taking};
+use crate::restart::touched::Touched;
 use crate::ring::Ring;
 use crate::rng::system_seed;
 use crate::room::{Room, backlog};
@@ -45,8 +47,6 @@ use crate::watch::{End, run};
 
 /// Locks over the channels of a node: more than threads, so that two seldom want the same.
 const PARTITIONS: usize = 64;
-
-/// How often in a second it is looked whether the limit has been changed: those who wait for room
 
 /// What to serve.
 #[derive(Debug)]
@@ -91,8 +91,8 @@ pub struct Started {
     pub internal: Option<SocketAddr>,
     /// The port that was wanted and taken, and by whom, when another was used.
     pub taken: Option<(u16, String)>,
-    /// Connections that came from the process before this one, if there was one.
-    pub took_over: Option<u64>,
+    /// What came from the process before this one, if there was one.
+    pub took_over: Option<TookOver>,
     /// Clients that fit.
     pub clients: u64,
     /// The descriptor limit.
@@ -103,6 +103,14 @@ pub struct Started {
     pub more: Option<String>,
     /// Connections that the kernel keeps until they are accepted.
     pub backlog: u64,
+}
+
+/// What was taken over from another process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TookOver {
+    /// That process.
+    pub from: u32,
+    pub connections: u64,
 }
 
 /// Runs the server until it is told to stop. `started` is called once, when it listens.
@@ -167,7 +175,10 @@ fn take_over(
 ) -> Result<(), ServeError> {
     let limit = Room::raise(log);
     let mut taking = Taking::begin(channel, limit.is.soft)?;
-    succession.keeper = taking.keeper.take().map(Arc::new);
+    if let Some(keeper) = taking.keeper.take() {
+        succession.keeper = Some(Arc::new(keeper));
+        succession.manager = Manager::Kept;
+    }
     let inherited = std::mem::take(&mut taking.listeners);
     let clock = Clock::resume(taking.uptime_ms);
     let built =
@@ -183,15 +194,21 @@ fn take_over(
         Taken::Rehearsed => return Ok(()),
         Taken::Everything(loaded) => loaded,
     };
+    let witness = taking.touched.take().map(Touched::witness);
+    fault::strike(Fault::ExitBeforeAck);
+    fault::strike(Fault::HangBeforeAck);
     taking.acknowledge(loaded.connections)?;
-    let Serving { front, threads } = loading.serve();
+    fault::strike(Fault::ExitAfterAck);
+    let Serving { front, threads } = loading.serve(witness);
     if let Some(keeper) = &succession.keeper {
         tell_keeper(keeper, log);
     }
     let serving = Arc::new(Serving { front: Arc::clone(&front), threads: Vec::new() });
     let late = Late { serving, log: log.clone(), runtime: runtime.handle().clone() };
     taking.hear(late).map_err(|error| ServeError::Start { what: "a thread", error })?;
-    started(&Started { took_over: Some(loaded.connections), ..told });
+    let took_over =
+        TookOver { from: std::os::unix::process::parent_id(), connections: loaded.connections };
+    started(&Started { took_over: Some(took_over), ..told });
     Running { runtime, front, room, threads }.until_the_end(listeners, succession, stop)
 }
 
@@ -275,8 +292,7 @@ impl Running {
 }
 
 fn tell_keeper(keeper: &Arc<OwnedFd>, log: &Log) {
-    let own = i32::try_from(std::process::id()).unwrap_or(0);
-    if let Err(error) = keeper::tell(keeper, &keeper::News::Serving(own)) {
+    if let Err(error) = keeper::tell(keeper, &keeper::News::serving(std::process::id())) {
         line!(
             log,
             Error,

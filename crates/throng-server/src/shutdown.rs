@@ -1,15 +1,17 @@
 //! How a server ends: signals, the crowd closed at a pace, and what is waited for.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{DrainStep, Drained};
 use crate::front::Front;
-use crate::log::line;
+use crate::log::{Log, line};
+use crate::restart::keeper::end_of;
 use crate::sessions::Mail;
 use crate::shard::Post;
 
@@ -22,13 +24,19 @@ const TOLD_EVERY: Duration = Duration::from_millis(250);
 pub(crate) struct Terminate {
     term: Signal,
     interrupt: Signal,
+    /// Its end is the end of the parent that stays: nobody passes signals on any more, and whoever
+    /// watches that parent takes this server for ended.
+    keeper: Option<oneshot::Receiver<()>>,
+    log: Log,
 }
 
 impl Terminate {
-    pub(crate) fn listen() -> io::Result<Self> {
+    pub(crate) fn listen(keeper: Option<&OwnedFd>, log: &Log) -> io::Result<Self> {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            keeper: keeper.map(end_of).transpose()?,
+            log: log.clone(),
         })
     }
 
@@ -36,8 +44,28 @@ impl Terminate {
         tokio::select! {
             _ = self.term.recv() => {}
             _ = self.interrupt.recv() => {}
+            () = ended(self.keeper.as_mut()) => {
+                self.keeper = None;
+                line!(
+                    self.log,
+                    Error,
+                    "keeper.gone",
+                    "the parent that stays was killed; this server ends as with SIGTERM, since \
+                     whoever watches that parent takes it for ended"
+                );
+            }
         }
     }
+}
+
+async fn ended(keeper: Option<&mut oneshot::Receiver<()>>) {
+    if let Some(end) = keeper
+        && end.await.is_ok()
+    {
+        return;
+    }
+    // Without a keeper, or without a way to hear of its end.
+    std::future::pending().await
 }
 
 /// Closes everybody evenly over `shutdown.spread`, or at once with a second signal: a crowd that

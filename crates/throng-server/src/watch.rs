@@ -19,6 +19,7 @@ use crate::restart::succession::{Left, Succession};
 use crate::room::Room;
 use crate::shutdown::{self, Terminate};
 
+/// How often in a second it is looked whether the limit has been changed: those who wait for room
 /// come back about once a second.
 const LIMIT_LOOKS_PER_S: u32 = 5;
 
@@ -52,7 +53,7 @@ pub(crate) async fn run(
     drop(listeners);
     let (orders, given) = Orders::new();
     let mut watch = Watch {
-        terminate: Terminate::listen()?,
+        terminate: Terminate::listen(succession.keeper.as_deref(), &front.common.log)?,
         restart: signal(SignalKind::user_defined2())?,
         control: crate::control::open(front, orders.clone()),
         orders,

@@ -67,9 +67,22 @@ fn keep(program: Program) -> Result<(), Failure> {
 
 /// Where this program is, whatever is installed there later.
 fn own_path() -> Result<PathBuf, Failure> {
-    std::env::current_exe().map_err(|error| {
+    let exe = std::env::current_exe().map_err(|error| {
         Failure::could_not_run(format!("this program does not find itself: {error}"))
-    })
+    })?;
+    // The kernel names what a link leads to; the link is what an upgrade changes.
+    let called = std::env::args_os().next().and_then(|name| found(&name));
+    let same = called.filter(|path| path.canonicalize().is_ok_and(|path| path == exe));
+    Ok(same.unwrap_or(exe))
+}
+
+/// Where a shell finds a program that is called so.
+fn found(name: &std::ffi::OsStr) -> Option<PathBuf> {
+    if name.as_encoded_bytes().contains(&b'/') {
+        return std::path::absolute(name).ok();
+    }
+    let dirs = std::env::var_os("PATH")?;
+    std::env::split_paths(&dirs).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
 fn start_log(settings: &Settings) -> Result<Log, Failure> {
@@ -83,6 +96,16 @@ fn start_log(settings: &Settings) -> Result<Log, Failure> {
 /// Says that the server listens: one line of the log, and in development mode what to do next.
 fn announce(log: &Log, started: &Started, dev: bool) {
     let Started { address, clients, descriptors, .. } = started;
+    if let Some(took_over) = &started.took_over {
+        line!(
+            log,
+            Info,
+            "took.over",
+            "took over from pid {}: {} connections",
+            took_over.from,
+            thousands(took_over.connections)
+        );
+    }
     let kept = descriptors.saturating_sub(*clients);
     line!(
         log,

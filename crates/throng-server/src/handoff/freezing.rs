@@ -160,6 +160,7 @@ impl Frozen {
     }
 
     /// The same, to be kept.
+    #[cfg(test)]
     pub(crate) fn take_cargo(&mut self) -> Cargo {
         std::mem::take(&mut self.cargo)
     }

@@ -18,7 +18,9 @@ use crate::backend::Answer;
 use crate::front::Front;
 use crate::serve::Parts;
 use crate::sessions::{Common, Mail};
-use crate::shard::{Boarded, Boarding, LoadOrder, Manifest, NotAboard, Post, Reserved, Unloadable};
+use crate::shard::{
+    Boarded, Boarding, LoadOrder, Manifest, NotAboard, Post, Reserved, Unloadable, Witness,
+};
 
 /// A server on its way to take over. Dropped before [`Loading::serve`], it closes what it was given
 /// without a word to any peer.
@@ -218,13 +220,14 @@ impl Loading {
         Ok(loaded)
     }
 
-    /// The shards begin to serve. Listeners are the caller's affair, as in a server that starts.
-    pub(crate) fn serve(self) -> Serving {
+    /// The shards begin to serve. The witness is told of every connection before it is used for the
+    /// first time, as long as the other process may come back. Listeners are the caller's affair, as in a server that starts.
+    pub(crate) fn serve(self, witness: Option<Witness>) -> Serving {
         let Self { front, shards, placed: _ } = self;
         let mut threads = Vec::with_capacity(shards.len());
         for Berth { orders, thread } in shards {
             // A shard that has ended has ended the process: invariant ALIVE.
-            orders.send(Boarding::Serve).ok();
+            orders.send(Boarding::Serve(witness.clone())).ok();
             threads.push(thread);
         }
         Serving { front, threads }

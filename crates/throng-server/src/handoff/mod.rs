@@ -5,7 +5,7 @@
 //!
 //! 1. [`Freezer::listeners`]: they go first; both processes hold them, one accepts.
 //! 2. [`Freezer::copy_ahead`]: every shard hands its sockets to a [`Courier`], in batches of at
-//!    most [`BATCH_MAX`], on its own thread and between its turns, so that no descriptor is reused
+//!    most [`crate::shard::BATCH_MAX`], on its own thread and between its turns, so that no descriptor is reused
 //!    under it. It may be called again: then only sockets that were not sent yet are. From now on a
 //!    connection that ends is shut down first, since the other process holds a duplicate
 //!    ([`Freezer::forget_copies`] ends this after a restart that came to nothing).
@@ -47,8 +47,6 @@
 //! * Which log lines were repeated how often, and how the calls of each backend went.
 //! * Seats of those who are no clients yet (the old process serves them to their end).
 
-#![allow(dead_code, unused_imports, reason = "called by whoever starts the other process")]
-
 mod arrival;
 mod common;
 mod freezing;
@@ -64,13 +62,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use arrival::{put as put_arrival, put_answer};
-pub(crate) use freezing::{CannotFreeze, Freezer, Frozen, Parachute};
+pub(crate) use freezing::{Freezer, Frozen, Parachute};
 pub(crate) use loading::{LoadError, Loaded, Loading, Serving};
 
 use tokio::sync::oneshot;
 
 use crate::front::{Asks, Door};
-pub(crate) use crate::shard::{BATCH_MAX, Courier, Parcel};
+pub(crate) use crate::shard::{Courier, Parcel};
 
 /// A socket as it came from the other process.
 #[derive(Debug)]

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use throng_hub::state::Version;
 use tokio::sync::oneshot;
 
@@ -15,7 +14,7 @@ use crate::front::Asks;
 use crate::handoff::{Cargo, Courier, Freezer, Frozen, Outlet, Parcel, Patience};
 
 use super::channel::{Deadline, sealed};
-use super::heir::{Heir, Line, Program, Proof, Reply};
+use super::heir::{Heir, Line, Program, Proof, Reins, Reply};
 use super::message::{FromNew, FromOld, Tag, common};
 use super::outcome::{Outcome, Process, Step, Wish};
 use super::touched::Touched;
@@ -67,8 +66,8 @@ pub(crate) struct Giving {
     pub(crate) keeper: Option<Arc<OwnedFd>>,
     /// Told of every step.
     pub(crate) tell: Box<dyn FnMut(Step) + Send>,
-    /// Where others find the line to the new process, to hang up.
-    pub(crate) line: Arc<Mutex<Option<Arc<Line>>>>,
+    /// By which others end it.
+    pub(crate) reins: Arc<Reins>,
 }
 
 impl Giving {
@@ -92,12 +91,12 @@ impl Giving {
         if let Some(binary) = self.wish.binary.take() {
             self.program.path = binary;
         }
-        let proof = self.program.prove(PROOF)?;
+        let proof = self.program.prove(PROOF, &self.reins)?;
         conversation(&proof)?;
         let program = self.program.path.clone();
         (self.tell)(Step::Checked { program, version: proof.version });
         let mut heir = Heir::start(&self.program)?;
-        *self.line.lock() = Some(Arc::clone(&heir.line));
+        self.reins.take(&heir.line);
         let touched = Touched::new().map_err(|error| error.to_string())?;
         let done = self.prepare(&heir, outcome).and_then(|sent| {
             if self.wish.dry_run {
@@ -264,10 +263,15 @@ impl Sent {
 
 impl Courier for Sent {
     fn is_ready(&self) -> bool {
-        self.batches.load(Ordering::Acquire).saturating_sub(self.line.got()) < BATCHES_MAX
+        // Where nothing more comes, sending says why.
+        self.line.got().is_none_or(|got| {
+            self.batches.load(Ordering::Acquire).saturating_sub(got) < BATCHES_MAX
+        })
     }
 
     fn send(&self, batch: &[Parcel<'_>]) -> io::Result<()> {
+        // Asks for nothing new: it fails where nothing more comes.
+        self.line.wait_for(0, BATCH).map_err(io::Error::other)?;
         let tag = |parcel: &Parcel<'_>| Tag {
             number: parcel.number,
             cookie: parcel.cookie,

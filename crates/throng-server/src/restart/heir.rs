@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -29,6 +30,8 @@ const LISTEN: Duration = Duration::from_secs(3600);
 const SAID_BYTES_MAX: u64 = 64 * 1024;
 /// How long a request of the API may wait for its turn on the line.
 const CALL: Duration = Duration::from_secs(2);
+/// How often it is looked, while a program proves itself, whether that is still wanted.
+const LOOK: Duration = Duration::from_millis(50);
 /// The flag that makes a program load its configuration, say who it is, and end.
 const PROVE_FLAG: &str = "--prove";
 
@@ -70,7 +73,7 @@ impl Program {
     ///
     /// # Errors
     /// In its own words, where it finds something wrong.
-    pub(crate) fn prove(&self, patience: Duration) -> Result<Proof, String> {
+    pub(crate) fn prove(&self, patience: Duration, reins: &Reins) -> Result<Proof, String> {
         let name = self.path.display();
         let mut child = Command::new(&self.path)
             .args(&self.arguments)
@@ -82,10 +85,21 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| format!("{name} cannot be run: {error}"))?;
-        let ended = pidfd_of(&child).and_then(|pidfd| has_ended_in(&pidfd, patience));
+        let ended = pidfd_of(&child).and_then(|pidfd| {
+            let deadline = Instant::now() + patience;
+            while !reins.is_off() && Instant::now() < deadline {
+                if has_ended_in(&pidfd, LOOK.min(patience))? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        });
         if !matches!(ended, Ok(true)) {
             child.kill().ok(); // it may have ended just now
             child.wait().ok();
+            if reins.is_off() {
+                return Err(CALLED_OFF.to_owned());
+            }
             return Err(format!(
                 "{name} did not say within {patience:?} whether it would start; try it: {name} \
                  serve … {PROVE_FLAG}"
@@ -212,9 +226,10 @@ impl Line {
         }
     }
 
-    /// Batches that have arrived.
-    pub(crate) fn got(&self) -> u64 {
-        self.heard.lock().got
+    /// Batches that have arrived. None: nothing more comes.
+    pub(crate) fn got(&self) -> Option<u64> {
+        let heard = self.heard.lock();
+        heard.over.is_none().then_some(heard.got)
     }
 
     /// Waits until so many batches have arrived.
@@ -288,6 +303,40 @@ impl Line {
                 return;
             }
         }
+    }
+}
+
+/// How whoever began a restart can end it.
+#[derive(Debug, Default)]
+pub(crate) struct Reins {
+    is_off: AtomicBool,
+    /// The line to the new process, once there is one.
+    line: Mutex<Option<Arc<Line>>>,
+}
+
+/// Why a restart ended that was called off.
+const CALLED_OFF: &str = "the server was told to stop";
+
+impl Reins {
+    /// Ends it as soon as it can still be ended.
+    pub(crate) fn call_off(&self) {
+        let line = self.line.lock();
+        self.is_off.store(true, Ordering::Release);
+        if let Some(line) = &*line {
+            line.hang_up(CALLED_OFF);
+        }
+    }
+
+    /// There is a line now.
+    pub(crate) fn take(&self, line: &Arc<Line>) {
+        *self.line.lock() = Some(Arc::clone(line));
+        if self.is_off.load(Ordering::Acquire) {
+            line.hang_up(CALLED_OFF);
+        }
+    }
+
+    fn is_off(&self) -> bool {
+        self.is_off.load(Ordering::Acquire)
     }
 }
 
@@ -413,14 +462,15 @@ mod tests {
     #[test]
     fn a_proof_is_what_the_program_prints() {
         let proof = shell(r#"echo '{"version":"9.9","speaks":[1,2],"state":[1,0],"more":1}'"#)
-            .prove(PATIENCE)
+            .prove(PATIENCE, &Reins::default())
             .unwrap();
         assert_eq!((proof.version.as_str(), proof.speaks), ("9.9", (1, 2)));
     }
 
     #[test]
     fn a_program_that_complains_is_quoted_on_one_line() {
-        let error = shell("printf 'bad: line 3\\n\\033[31mred' >&2; exit 2").prove(PATIENCE);
+        let error = shell("printf 'bad: line 3\\n\\033[31mred' >&2; exit 2")
+            .prove(PATIENCE, &Reins::default());
         let error = error.unwrap_err();
         assert!(error.contains("would not start") && error.contains("bad: line 3;"), "{error}");
         assert!(!error.contains('\u{1b}') && !error.contains('\n'), "{error:?}");
@@ -428,12 +478,14 @@ mod tests {
 
     #[test]
     fn a_program_that_hangs_is_ended_and_one_that_is_none_is_named() {
-        let error = shell("exec sleep 100").prove(Duration::from_millis(50)).unwrap_err();
+        let error = shell("exec sleep 100")
+            .prove(Duration::from_millis(50), &Reins::default())
+            .unwrap_err();
         assert!(error.contains("did not say within"), "{error}");
-        let error = shell("echo hello").prove(PATIENCE).unwrap_err();
+        let error = shell("echo hello").prove(PATIENCE, &Reins::default()).unwrap_err();
         assert!(error.contains("not a throng"), "{error}");
         let nothing = Program { path: "/nowhere/throng".into(), arguments: vec![] };
-        let error = nothing.prove(PATIENCE).unwrap_err();
+        let error = nothing.prove(PATIENCE, &Reins::default()).unwrap_err();
         assert!(error.starts_with("/nowhere/throng cannot be run"), "{error}");
     }
 

@@ -7,14 +7,14 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, kill_process, set_child_subreaper, wait,
 };
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::channel::{Channel, ChannelError, Deadline};
 use super::heir::Program;
@@ -26,8 +26,9 @@ const NEWS_MAX: usize = 16;
 const LISTEN: Duration = Duration::from_secs(3600);
 /// Processes that ended before anybody said that they serve, and how: restarts that failed.
 const ENDED_MAX: usize = 64;
-/// How long the news of a new process may lag behind the end of the old one.
-const NEWS_LAG: Duration = Duration::from_millis(500);
+/// How long the news of a process that serves may lag behind the end of another. Where no process
+/// is left, the end of the channel tells so at once.
+const NEWS_LAG: Duration = Duration::from_secs(10);
 
 /// What a serving process tells its keeper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,10 +38,37 @@ pub(crate) enum News {
     Serving(i32),
 }
 
+impl News {
+    pub(crate) fn serving(pid: u32) -> Self {
+        // The kernel gives no number above 2^22 (PID_MAX_LIMIT).
+        Self::Serving(i32::try_from(pid).unwrap_or(0))
+    }
+}
+
 /// Tells the keeper something, on its channel.
 pub(crate) fn tell(keeper: &OwnedFd, news: &News) -> io::Result<()> {
     let channel = Channel::new(keeper.try_clone()?);
     channel.send(news, &[], Deadline::after(NEWS_LAG)).map_err(io::Error::other)
+}
+
+/// Told when the keeper is gone, which says nothing on its channel before.
+pub(crate) fn end_of(keeper: &OwnedFd) -> io::Result<oneshot::Receiver<()>> {
+    let channel = Channel::new(keeper.try_clone()?);
+    let (tell, end) = oneshot::channel();
+    let wait = move || {
+        loop {
+            match channel.receive::<News>(Deadline::after(LISTEN)) {
+                Ok(_) | Err(ChannelError::Silent(_) | ChannelError::Unreadable(_)) => {}
+                Err(ChannelError::Gone) => {
+                    tell.send(()).ok(); // the server may be ending, too
+                    return;
+                }
+                Err(_) => return,
+            }
+        }
+    };
+    std::thread::Builder::new().name("keeper-ear".to_owned()).spawn(wait)?;
+    Ok(end)
 }
 
 /// The signals that are passed on.
@@ -123,7 +151,7 @@ fn listen(channel: Channel) -> io::Result<mpsc::Receiver<News>> {
 struct Kept {
     serving: Pid,
     /// Those who ended without serving, as far as was known then.
-    ended: HashMap<Pid, Ended>,
+    ended: HashMap<Pid, (Ended, Instant)>,
     news: mpsc::Receiver<News>,
     signals: mpsc::Receiver<Signal>,
 }
@@ -137,7 +165,8 @@ impl Kept {
                 Some(News::Serving(pid)) = self.news.recv() => {
                     if let Some(pid) = Pid::from_raw(pid) {
                         self.serving = pid;
-                        if let Some(ended) = self.ended.remove(&pid) {
+                        // It may have ended before its news was read; then another may be back.
+                        if let Some(ended) = self.end().await {
                             return Ok(ended);
                         }
                     }
@@ -158,13 +187,16 @@ impl Kept {
 
     /// Takes note of every process that has ended.
     fn reap(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        // What is older says nothing of a process that has the same number today.
+        self.ended.retain(|_, (_, at)| now.duration_since(*at) < NEWS_LAG);
         loop {
             match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => {
                     if self.ended.len() == ENDED_MAX {
                         self.ended.clear();
                     }
-                    self.ended.insert(pid, Ended { status: status_of(status) });
+                    self.ended.insert(pid, (Ended { status: status_of(status) }, now));
                 }
                 Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => {}
@@ -176,7 +208,7 @@ impl Kept {
     /// How the serving process ended, unless another one serves by now.
     async fn end(&mut self) -> Option<Ended> {
         loop {
-            let ended = *self.ended.get(&self.serving)?;
+            let (ended, _) = *self.ended.get(&self.serving)?;
             let Ok(Some(News::Serving(pid))) =
                 tokio::time::timeout(NEWS_LAG, self.news.recv()).await
             else {

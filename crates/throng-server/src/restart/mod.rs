@@ -2,6 +2,7 @@
 //! tell each other, and who serves when something fails in between.
 
 pub(crate) mod channel;
+pub(crate) mod fault;
 pub(crate) mod give;
 pub(crate) mod heir;
 pub mod keeper;
@@ -11,7 +12,7 @@ pub(crate) mod orders;
 mod outcome;
 pub(crate) mod succession;
 pub(crate) mod take;
-mod touched;
+pub(crate) mod touched;
 
 pub use heir::{Program, Proof};
 pub use outcome::{Outcome, Process, Step, Wish};

@@ -5,11 +5,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use super::fault::{self, Fault};
 use super::give::{Given, Giving};
-use super::heir::{Line, Program};
+use super::heir::{Program, Reins};
+use super::keeper;
 use super::manager::{Manager, notify};
 use super::outcome::{Outcome, Process, Step, Wish};
 use super::touched::Touched;
@@ -41,8 +42,7 @@ pub(crate) struct Succession {
 struct Running {
     done: oneshot::Receiver<(Outcome, Option<Given>)>,
     asker: Option<oneshot::Sender<Outcome>>,
-    /// The line to the new process, once there is one.
-    line: Arc<Mutex<Option<Arc<Line>>>>,
+    reins: Arc<Reins>,
 }
 
 /// Whether the old process is needed any more.
@@ -69,21 +69,21 @@ impl Succession {
         }
         let Some(program) = self.program.clone() else { return };
         let (finish, done) = oneshot::channel();
-        let line = Arc::<Mutex<Option<Arc<Line>>>>::default();
+        let reins = Arc::<Reins>::default();
         let giving = Giving {
             freezer: Freezer::new(Arc::clone(front)),
             program,
             wish,
             keeper: self.keeper.clone(),
             tell: teller(self.log.clone(), steps),
-            line: Arc::clone(&line),
+            reins: Arc::clone(&reins),
         };
         let started = std::thread::Builder::new().name("restart".to_owned()).spawn(move || {
             // Nobody waits any more only when the process ends.
             finish.send(giving.run()).ok();
         });
         match started {
-            Ok(_) => self.running = Some(Running { done, asker, line }),
+            Ok(_) => self.running = Some(Running { done, asker, reins }),
             Err(error) => {
                 line!(self.log, Error, "restart", "no restart: there is no thread: {}", error);
             }
@@ -153,9 +153,7 @@ impl Succession {
     /// Ends a restart that is under way, if it can still be ended.
     pub(crate) async fn call_off(&mut self) -> Left {
         let Some(running) = self.running.take() else { return Left::CameBack };
-        if let Some(line) = running.line.lock().take() {
-            line.hang_up("the server was told to stop");
-        }
+        running.reins.call_off();
         // It ends within its own deadlines; most often at once.
         let Ok((outcome, given)) = running.done.await else { return Left::CameBack };
         self.say(&outcome);
@@ -171,24 +169,16 @@ impl Succession {
     pub(crate) async fn leave(&mut self, front: &Front, given: Given) -> Left {
         let Given { mut heir, frozen, outlet, touched } = given;
         let parachute = frozen.give_up(outlet);
-        if self.manager == Manager::Notified
-            && let Err(error) = notify(&format!("MAINPID={}\nREADY=1", heir.pid()))
-        {
-            line!(
-                self.log,
-                Warn,
-                "restart.notify",
-                "systemd was not told that pid {} serves now: {}; the unit needs Type=notify",
-                heir.pid(),
-                error
-            );
+        if self.manager == Manager::Notified {
+            self.tell_managers(heir.pid());
         }
         let begun = Instant::now();
-        while begun.elapsed() < PARACHUTE {
+        let parachute_time = if fault::is_set(Fault::Patient) { REQUESTS } else { PARACHUTE };
+        while begun.elapsed() < parachute_time {
             tokio::time::sleep(LOOK).await;
             if heir.has_ended_in(Duration::ZERO) {
                 heir.end();
-                self.take_back(front, parachute, touched);
+                self.take_back(front, parachute, &touched);
                 return Left::CameBack;
             }
         }
@@ -199,12 +189,36 @@ impl Succession {
         Left::ForGood
     }
 
-    fn take_back(&self, front: &Front, parachute: Parachute, touched: Touched) {
+    /// Says which process serves now. Where there is a keeper, a new process tells it itself.
+    fn tell_managers(&self, pid: u32) {
+        let told = match (&self.keeper, self.manager) {
+            (Some(keeper), _) => keeper::tell(keeper, &keeper::News::serving(pid)),
+            (None, Manager::Notified) => notify(&format!("MAINPID={pid}\nREADY=1")),
+            (None, _) => Ok(()),
+        };
+        if let Err(error) = told {
+            line!(
+                self.log,
+                Warn,
+                "restart.notify",
+                "who watches this server was not told that pid {} serves now: {}; a unit of \
+                 systemd needs Type=notify",
+                pid,
+                error
+            );
+        }
+    }
+
+    fn take_back(&self, front: &Front, parachute: Parachute, touched: &Touched) {
         let before = front.clients.open();
-        let touched = touched.numbers().unwrap_or_default();
-        let gone = touched.len();
-        let kept = before.saturating_sub(gone as u64);
-        parachute.take_back(move |number, _| !touched.contains(&number));
+        // A list that tells nothing leaves nobody of whom anything is known.
+        let touched = touched.numbers().ok();
+        let gone = touched.as_ref().map_or(before, |touched| before.min(touched.len() as u64));
+        let kept = before - gone;
+        parachute.take_back(move |number, _| {
+            touched.as_ref().is_some_and(|touched| !touched.contains(&number))
+        });
+        self.tell_managers(std::process::id());
         line!(
             self.log,
             Error,

@@ -14,6 +14,7 @@ use crate::handoff::{Cargo, Incoming, Loaded, Loading, Serving};
 use crate::log::{Log, line};
 
 use super::channel::{Channel, ChannelError, Deadline, sealed, unsealed};
+use super::fault::{self, Fault};
 use super::heir::Proof;
 use super::manager::{HANDOFF_VARIABLE, KEEPER_VARIABLE};
 use super::message::{Call, Doorway, FromNew, FromOld, Hello, Tag};
@@ -98,7 +99,11 @@ impl Taking {
     /// # Errors
     /// When the old process is gone.
     pub(crate) fn begin(channel: Channel, descriptors: u64) -> Result<Self, TakeError> {
-        let hello = Hello { proof: Proof::own(), descriptors };
+        let mut proof = Proof::own();
+        if fault::is_set(Fault::UnknownVersion) {
+            proof.speaks = (9000, 9001);
+        }
+        let hello = Hello { proof, descriptors };
         let mut taking = Self {
             channel,
             uptime_ms: 0,
@@ -144,6 +149,7 @@ impl Taking {
                     loaded.map_err(|error| self.refuse(error.to_string()))?;
                     self.say(&FromNew::Got(1))?;
                 }
+                FromOld::Ahead if fault::is_set(Fault::ExitBeforeReady) => std::process::abort(),
                 FromOld::Ahead => self.say(&FromNew::Ready { sockets: self.sockets })?,
                 FromOld::Enough => return Ok(Taken::Rehearsed),
                 FromOld::Cargo { shards } => {
@@ -189,7 +195,7 @@ impl Taking {
             let (FromOld::Part, with) = self.next()? else {
                 return Err(self.refuse("a part of the state is missing".to_owned()));
             };
-            parts.push(self.file(with)?);
+            parts.push(damaged(self.file(with)?));
         }
         let mut parts = parts.into_iter();
         let (changes, common) =
@@ -247,6 +253,20 @@ impl Taking {
         };
         std::thread::Builder::new().name("restart-ear".to_owned()).spawn(hear).map(drop)
     }
+}
+
+/// A part as it arrives where a test wants it damaged.
+fn damaged(mut part: Vec<u8>) -> Vec<u8> {
+    let half = part.len() / 2;
+    if fault::is_set(Fault::Truncated) {
+        part.truncate(half);
+    }
+    if fault::is_set(Fault::Corrupt)
+        && let Some(byte) = part.get_mut(half)
+    {
+        *byte ^= 0x10;
+    }
+    part
 }
 
 /// Takes what comes from the old process after the commit.

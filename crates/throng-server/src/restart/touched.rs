@@ -9,8 +9,14 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, memfd_create};
+
+use crate::shard::{Touch, Witness};
+
+/// Stands in the list when nothing more is added, whatever is touched. No connection has it.
+const ANYTHING: u64 = u64::MAX;
 
 /// The list: a file in memory that both processes have open, and that only grows.
 #[derive(Debug)]
@@ -30,22 +36,38 @@ impl Touched {
         Self(file.into())
     }
 
+    /// What adds to the list.
+    pub(crate) fn witness(self) -> Witness {
+        Arc::new(move |touch| match touch {
+            Touch::Connection(number) => self.add(number),
+            Touch::Anything => self.add(ANYTHING),
+        })
+    }
+
     /// Adds a connection. Several threads may do so: the kernel moves the end of a file under a
     /// lock of its own (write(2), POSIX 2.9.7).
     ///
     /// # Errors
     /// When there is no memory left; then the connection must not be touched.
-    pub(crate) fn add(&self, number: u64) -> io::Result<()> {
+    fn add(&self, number: u64) -> io::Result<()> {
         (&self.0).write_all(&number.to_le_bytes())
     }
 
     /// All that were added. The other process must have ended.
+    ///
+    /// # Errors
+    /// When the list is not readable, or was closed: then any connection may have been touched.
     pub(crate) fn numbers(&self) -> io::Result<HashSet<u64>> {
         let mut bytes = Vec::new();
         let mut file = &self.0;
         file.seek(SeekFrom::Start(0))?;
         file.read_to_end(&mut bytes)?;
-        Ok(bytes.as_chunks().0.iter().map(|number| u64::from_le_bytes(*number)).collect())
+        let (numbers, half) = bytes.as_chunks();
+        let numbers: HashSet<u64> = numbers.iter().map(|each| u64::from_le_bytes(*each)).collect();
+        if numbers.contains(&ANYTHING) || !half.is_empty() {
+            return Err(io::Error::other("the list was closed"));
+        }
+        Ok(numbers)
     }
 }
 
@@ -70,5 +92,15 @@ mod tests {
             }
         });
         assert_eq!(own.numbers().unwrap(), (0..2000).collect::<HashSet<u64>>());
+    }
+
+    #[test]
+    fn a_list_that_was_closed_tells_nothing() {
+        let own = Touched::new().unwrap();
+        let witness = Touched::of(own.as_fd().try_clone_to_owned().unwrap()).witness();
+        witness(Touch::Connection(7)).unwrap();
+        assert_eq!(own.numbers().unwrap(), HashSet::from([7]));
+        witness(Touch::Anything).unwrap();
+        assert!(own.numbers().is_err());
     }
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
@@ -19,11 +20,15 @@ use throng_wire::framing::Framing;
 use throng_wire::websocket::Decoder;
 
 use super::conn::{Conn, Flags, Link, State};
-use super::crowd::make_ready;
+use super::crowd::{Witness, Witnessing, make_ready};
 use super::record::{CONNECTION, COUNTERS, FRAMES, NUMBER, SESSION, SHARED, Written};
 use super::turn::{Shard, slot_of};
 use super::{ConnRef, Handler, NEVER};
 use crate::addresses::Addresses;
+
+/// How long the other process is told what is used here: three times as long as it holds its
+/// duplicates, since its clock may have begun later.
+const WITNESSED: Duration = Duration::from_secs(15);
 
 /// A socket whose state is still to come.
 #[derive(Debug)]
@@ -35,14 +40,24 @@ pub struct Reserved {
 }
 
 /// What a shard is told before it serves.
-#[derive(Debug)]
 pub enum Boarding {
     /// These sockets have come.
     Reserve(Vec<Reserved>),
     /// This is what was written down.
     Load(LoadOrder),
-    /// Now it serves.
-    Serve,
+    /// Now it serves. Who is told of every connection that it uses, if the other process may come
+    /// back.
+    Serve(Option<Witness>),
+}
+
+impl std::fmt::Debug for Boarding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Reserve(_) => "Reserve",
+            Self::Load(_) => "Load",
+            Self::Serve(_) => "Serve",
+        })
+    }
 }
 
 /// What was written down, and where the result goes.
@@ -188,7 +203,10 @@ impl<H: Handler> Shard<H> {
                     // Nobody waits for it: then nobody says either that it is to serve.
                     order.done.send(loaded).ok();
                 }
-                Boarding::Serve => {
+                Boarding::Serve(witness) => {
+                    self.read_clock();
+                    let until = self.crowd.time.instant + WITNESSED;
+                    self.crowd.witness = witness.map(|witness| Witnessing { witness, until });
                     self.thaw();
                     return self.run();
                 }
@@ -286,6 +304,7 @@ impl<H: Handler> Shard<H> {
             return Err(NotAboard::NoSocket(number));
         };
         let session = written.fill(&mut conn.link, addresses);
+        conn.link.flags.set(Flags::UNTOUCHED);
         let (waits, link) = (conn.link.waiting_bytes(), &mut conn.link);
         self.crowd.due[key] = link.due_s();
         if link.stash.is_some() || link.flags.has(Flags::MORE | Flags::READABLE) {

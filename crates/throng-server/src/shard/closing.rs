@@ -28,11 +28,12 @@ impl<H: Handler> Shard<H> {
 
     /// Reads and drops what a closing peer still says, until its close frame or its end.
     pub(super) fn listen_for_close(&mut self, slot: u32) {
-        let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return };
-        let link = &mut conn.link;
-        if !link.flags.has(Flags::READABLE) {
+        let Some(conn) = self.crowd.conns.get(slot as usize) else { return };
+        if !conn.link.flags.has(Flags::READABLE) || !self.crowd.touch(slot) {
             return;
         }
+        let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return };
+        let link = &mut conn.link;
         match link.socket.read(&mut self.buffer) {
             Ok(got) if got > 0 => {
                 if got == self.buffer.len() || link.flags.has(Flags::READ_CLOSED) {
@@ -66,8 +67,11 @@ impl<H: Handler> Shard<H> {
         }
         if link.flags.has(Flags::PEER_CLOSED) {
             self.remove(slot);
-        } else if link.is_deaf() {
-            link.end_writing();
+        } else if link.is_deaf()
+            && self.crowd.touch(slot)
+            && let Some(conn) = self.crowd.conns.get(slot as usize)
+        {
+            conn.link.end_writing();
         }
     }
 
@@ -126,15 +130,19 @@ impl<H: Handler> Shard<H> {
 
     /// The end of a record: the socket is closed, and what it held given back.
     pub(super) fn remove(&mut self, slot: u32) {
+        // Where it cannot be touched, what falls by that is this one.
+        self.crowd.touch(slot);
         let Some(conn) = self.crowd.conns.try_remove(slot as usize) else { return };
-        conn.link.end_copies();
+        conn.link.end_copies(self.crowd.witnessed());
         self.crowd.due[slot as usize] = NEVER;
         self.crowd.give(conn.link.held_bytes());
     }
 
     /// Ends a close that has taken too long: a reset gives the kernel's memory back at once.
     pub(super) fn give_up(&mut self, slot: u32) {
-        if let Some(conn) = self.crowd.conns.get(slot as usize) {
+        if self.crowd.touch(slot)
+            && let Some(conn) = self.crowd.conns.get(slot as usize)
+        {
             conn.link.reset();
             self.crowd.counters.resets += 1;
         }

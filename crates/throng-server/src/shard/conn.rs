@@ -92,6 +92,9 @@ impl Flags {
     pub(super) const ANSWERED: u16 = 1 << 9;
     /// Another process holds a duplicate of the socket.
     pub(super) const COPIED: u16 = 1 << 10;
+    /// Nothing of it was read or written since it came from another process, which may take it
+    /// back: see [`super::Crowd::touch`].
+    pub(super) const UNTOUCHED: u16 = 1 << 11;
     /// What goes with the connection to another process. The numbers above are part of the state's
     /// format: none is ever given another meaning.
     pub(super) const MOVED: u16 = Self::READABLE
@@ -128,6 +131,13 @@ impl Flags {
 
 /// Who is at the other end.
 pub type Peer = SocketAddr;
+
+/// Whether the process before this one still has duplicates of sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Witnessed {
+    Yes,
+    No,
+}
 
 /// Whether a socket is written to now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,8 +261,12 @@ impl Link {
 
     /// The end of the connection, of which another process holds a duplicate: closing it here would
     /// say nothing to the peer.
-    pub(super) fn end_copies(&self) {
-        if self.flags.has(Flags::COPIED) {
+    pub(super) fn end_copies(&self, witnessed: Witnessed) {
+        // One that cannot be touched is left as it is for the other.
+        if self.flags.has(Flags::UNTOUCHED) {
+            return;
+        }
+        if witnessed == Witnessed::Yes || self.flags.has(Flags::COPIED) {
             // Fails only for a socket that is gone already.
             self.socket.shutdown(Shutdown::Both).ok();
         }

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use throng_hub::request::Now;
 use throng_wire::framing::Framing;
 use throng_wire::websocket::{Decoder, Opcode, put_close, put_header};
 
-use super::conn::{Conn, Fallen, Flags, Link, Manner, Sent, State};
+use super::conn::{Conn, Fallen, Flags, Link, Manner, Sent, State, Witnessed};
 use super::{Bounds, ConnRef, NEVER, WakeAt};
 use crate::allowance::Allowance;
 use crate::clock::Clock;
@@ -49,6 +50,32 @@ pub struct Crowd<S> {
     /// Slots with something to be written when it is frozen no more.
     pub(super) unsent: Vec<u32>,
     pub(super) clock: Clock,
+    /// Told of each connection that came from another process before it is used here.
+    pub(super) witness: Option<Witnessing>,
+}
+
+/// Writes down, where the process before this one finds it, that a connection is used here.
+pub type Witness = Arc<dyn Fn(Touch) -> io::Result<()> + Send + Sync>;
+
+/// What a [`Witness`] is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touch {
+    /// The connection with this number is used from now on.
+    Connection(u64),
+    /// From now on nothing more is told, whatever is used.
+    Anything,
+}
+
+/// A witness, and until when it is told of everything.
+pub(super) struct Witnessing {
+    pub(super) witness: Witness,
+    pub(super) until: Instant,
+}
+
+impl std::fmt::Debug for Witnessing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Witnessing").field("until", &self.until).finish_non_exhaustive()
+    }
 }
 
 /// The time, read once per turn.
@@ -316,8 +343,48 @@ impl<S> Crowd<S> {
         (link.state == State::Open).then_some(link.form)
     }
 
+    /// Invariant WITNESSED: before a socket that another process may take back is read, written or
+    /// shut down for the first time, that process finds the connection in its list. False: it
+    /// cannot be told, so the socket is left alone, and the connection ends here.
+    pub(super) fn touch(&mut self, slot: u32) -> bool {
+        let Some(conn) = self.conns.get(slot as usize) else { return false };
+        !conn.link.flags.has(Flags::UNTOUCHED) || self.touch_first(slot)
+    }
+
+    #[cold]
+    fn touch_first(&mut self, slot: u32) -> bool {
+        let Some(conn) = self.conns.get_mut(slot as usize) else { return false };
+        let told = match &self.witness {
+            Some(witnessing) => (witnessing.witness)(Touch::Connection(conn.link.number)),
+            None => Ok(()),
+        };
+        if told.is_err() {
+            self.break_off(slot, Disconnect::WRITE_ERROR);
+            return false;
+        }
+        conn.link.flags.clear(Flags::UNTOUCHED);
+        true
+    }
+
+    /// Whether another process has duplicates of sockets that are used here.
+    pub(super) fn witnessed(&self) -> Witnessed {
+        if self.witness.is_some() { Witnessed::Yes } else { Witnessed::No }
+    }
+
+    /// The other process has let go long ago.
+    pub(super) fn dismiss_witness(&mut self) {
+        let over = self.witness.as_ref().filter(|one| one.until <= self.time.instant);
+        // Where even that cannot be written, it is tried again in a second.
+        if over.is_some_and(|over| (over.witness)(Touch::Anything).is_ok()) {
+            self.witness = None;
+        }
+    }
+
     /// Sends frames made for this connection alone.
     pub(super) fn send(&mut self, slot: u32, frames: &[u8], shared: impl FnOnce() -> Bytes) {
+        if self.manner == Manner::Write && !frames.is_empty() && !self.touch(slot) {
+            return;
+        }
         let Some(conn) = self.conns.get_mut(slot as usize) else { return };
         if conn.link.state != State::Open {
             return;
@@ -356,6 +423,9 @@ impl<S> Crowd<S> {
     pub(super) fn flush(&mut self, slot: u32) {
         if self.manner == Manner::Queue {
             self.unsent.push(slot);
+            return;
+        }
+        if !self.touch(slot) {
             return;
         }
         let Some(conn) = self.conns.get_mut(slot as usize) else { return };
@@ -428,6 +498,9 @@ impl<S> Crowd<S> {
     pub(super) fn begin_close(&mut self, slot: u32, farewell: &[u8], code: u16, reason: &str) {
         let second = self.time.second;
         let limits = self.bounds.message;
+        if self.manner == Manner::Write && !self.touch(slot) {
+            return;
+        }
         let Some(conn) = self.conns.get_mut(slot as usize) else { return };
         let link = &mut conn.link;
         let hurried = link.flags.has(Flags::HURRIED);

@@ -38,7 +38,7 @@ use crate::log::Log;
 
 pub use board::{Boarded, Boarding, LoadOrder, Manifest, NotAboard, Reserved, Unloadable};
 pub use conn::Peer;
-pub use crowd::{Crowd, Out};
+pub use crowd::{Crowd, Out, Touch, Witness};
 pub use freeze::{BATCH_MAX, CopyOrder, Courier, Parcel, Stop, StopOrder, Tally};
 pub use mailbox::{Mailbox, Post};
 pub(crate) use record::Address;

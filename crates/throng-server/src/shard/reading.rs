@@ -134,11 +134,16 @@ impl<H: Handler> Shard<H> {
     }
 
     fn read(&mut self, slot: u32) {
-        let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return };
-        let link = &mut conn.link;
+        let Some(conn) = self.crowd.conns.get(slot as usize) else { return };
+        let link = &conn.link;
         if !link.flags.has(Flags::READABLE) || link.state != State::Open {
             return;
         }
+        if !self.crowd.touch(slot) {
+            return;
+        }
+        let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return };
+        let link = &mut conn.link;
         let mut buffer = std::mem::take(&mut self.buffer);
         match link.socket.read(&mut buffer) {
             Ok(0) => self.crowd.break_off(slot, Disconnect::CONNECTION_CLOSED),

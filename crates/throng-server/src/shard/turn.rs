@@ -102,6 +102,7 @@ impl<H: Handler> Shard<H> {
             manner: Manner::Write,
             unsent: Vec::new(),
             clock,
+            witness: None,
         };
         Self {
             poll,
@@ -189,6 +190,7 @@ impl<H: Handler> Shard<H> {
         self.crowd.time = TurnTime { instant, now, second };
         if second != was {
             self.mailbox.beat(second);
+            self.crowd.dismiss_witness();
             self.sweep.begin();
             self.handler.tick(&mut self.crowd);
         }

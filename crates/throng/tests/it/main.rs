@@ -6,6 +6,7 @@ mod backend;
 mod control;
 mod doctor;
 mod full;
+mod restart;
 mod server;
 mod stuck_log;
 

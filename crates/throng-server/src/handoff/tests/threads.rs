@@ -132,7 +132,7 @@ impl Server {
         let loaded = loading.load(frozen.take_cargo()).unwrap();
         let outlet = Arc::new(ToNext(Mutex::new(None)));
         let parachute = frozen.give_up(Arc::clone(&outlet) as Arc<dyn Outlet>);
-        let serving = loading.serve();
+        let serving = loading.serve(None);
         let front = Arc::clone(&serving.front);
         let threads = {
             let mut serving = serving;
