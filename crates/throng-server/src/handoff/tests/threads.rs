@@ -24,7 +24,8 @@ use crate::config::Settings;
 use crate::front::address::{ClientAddress, ToldBy};
 use crate::front::{Asks, Front};
 use crate::handoff::{
-    Courier, Freezer, Frozen, LoadError, Loaded, Loading, Outlet, Patience, Serving,
+    CannotFreeze, Courier, Freezer, Frozen, LoadError, Loaded, Loading, Outlet, Parcel, Patience,
+    Serving,
 };
 use crate::log::Log;
 use crate::serve::{Parts, Seats, assemble, start_shards};
@@ -316,5 +317,60 @@ fn a_crowd_that_talks_notices_nothing_of_restarts_and_of_failed_ones() {
     publisher.join().unwrap();
     for talker in talkers {
         talker.join().unwrap();
+    }
+}
+
+/// Takes nothing.
+struct Broken;
+
+impl Courier for Broken {
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn send(&self, _: &[Parcel<'_>]) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+#[test]
+fn what_cannot_be_frozen_goes_on() {
+    let (settings, runtime) = (settings(), runtime());
+    let server = Server::start(&settings, 2, &runtime);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    let (served, _) = listener.accept().unwrap();
+    served.set_nonblocking(true).unwrap();
+    server.receive(served, Bytes::new(), 0);
+    let mut talker = Talker { socket, name: 0, said: 0, heard: [0; 3], decoder: Decoder::new() };
+    talker.say(&format!(r#"{{"id":1,"connect":{{"token":"{}"}}}}"#, token("ann")));
+    let freezer = Freezer::new(Arc::clone(&server.front));
+    let whole = Arc::new(Crate::default()) as Arc<dyn Courier>;
+    // A request that does not end.
+    let pass = runtime.block_on(server.front.common.pause.enter()).unwrap();
+    let hasty = Patience { requests: Duration::from_millis(5), shards: LONG };
+    let error = freezer.freeze(&whole, hasty).unwrap_err();
+    assert!(matches!(error, CannotFreeze::Requests(_)), "{error}");
+    drop(pass);
+    // The other process is gone.
+    let broken = Arc::new(Broken) as Arc<dyn Courier>;
+    let error = freezer.freeze(&broken, PATIENT).unwrap_err();
+    assert!(matches!(error, CannotFreeze::Copy(_)), "{error}");
+    freezer.copy_ahead(&broken).wait(LONG).unwrap_err();
+    let frozen = freezer.freeze(&whole, PATIENT).unwrap();
+    assert_eq!(frozen.cargo().shards.len(), 2);
+    frozen.resume();
+    freezer.forget_copies();
+    talker.say(r#"{"id":2,"unsubscribe":{"channel":"a"}}"#);
+    while talker.heard[0] < 2 {
+        talker.hear();
+    }
+    drop(talker);
+    for shard in &server.front.common.shards {
+        shard.post(Post::Stop);
+    }
+    for thread in server.threads {
+        thread.join().unwrap().unwrap();
     }
 }
