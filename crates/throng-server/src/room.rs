@@ -3,7 +3,6 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
-use throng_limits::facts::launcher::parse_parent;
 use throng_limits::facts::limits::own_descriptors;
 use throng_limits::facts::{OpenFiles, accept_queue, kernel};
 use throng_limits::raise::raise_open_files;
@@ -36,7 +35,9 @@ fn first_of_us() -> u32 {
 }
 
 fn parent_of(pid: u32) -> Option<u32> {
-    parse_parent(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+    crate::restart::manager::parent_in(
+        &std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?,
+    )
 }
 
 fn is_same_program(one: u32, other: u32) -> bool {

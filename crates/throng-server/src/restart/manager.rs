@@ -55,8 +55,7 @@ impl Surroundings {
     pub fn read() -> Self {
         let set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
-        let parent_pid = parent.and_then(|pid| pid.trim().parse().ok()).unwrap_or(0);
+        let parent_pid = parent_in(&status).unwrap_or(0);
         let comm = Path::new("/proc").join(parent_pid.to_string()).join("comm");
         Self {
             pid: std::process::id(),
@@ -91,6 +90,11 @@ impl Surroundings {
             None => Manager::None,
         }
     }
+}
+
+/// The parent in the text of `/proc/PID/status`.
+pub(crate) fn parent_in(status: &str) -> Option<u32> {
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 /// Tells systemd something; does nothing where it does not listen.

@@ -23,9 +23,9 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::front::address::{ClientAddress, ToldBy};
 use crate::front::{Asks, Front};
+use crate::handoff::freezing::CannotFreeze;
 use crate::handoff::{
-    CannotFreeze, Courier, Freezer, Frozen, LoadError, Loaded, Loading, Outlet, Parcel, Patience,
-    Serving,
+    Courier, Freezer, Frozen, LoadError, Loaded, Loading, Outlet, Parcel, Patience, Serving,
 };
 use crate::log::Log;
 use crate::serve::{Parts, Seats, assemble, start_shards};

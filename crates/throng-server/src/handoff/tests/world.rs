@@ -77,7 +77,7 @@ impl Courier for Crate {
     }
 
     fn send(&self, batch: &[Parcel<'_>]) -> io::Result<()> {
-        if batch.len() > super::super::BATCH_MAX {
+        if batch.len() > crate::shard::BATCH_MAX {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         for Parcel { number, cookie, shard, socket } in batch {
