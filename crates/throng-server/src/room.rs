@@ -209,7 +209,7 @@ pub(crate) fn backlog(listener: &TcpListener, address: SocketAddr) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use throng_limits::facts::launcher::{Ancestor, Launcher};
+    use throng_limits::room::{Ancestor, Launcher};
 
     fn room(descriptors: u64) -> Room {
         let limit = OpenFiles { soft: descriptors, hard: descriptors };

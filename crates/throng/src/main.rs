@@ -5,6 +5,7 @@ mod api;
 mod args;
 mod backend;
 mod config;
+mod doctor;
 mod explain;
 mod failure;
 mod inspect;
@@ -80,6 +81,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Status(args) => status::run(&args, out),
         Command::Who(args) => who::run(&args, out),
         Command::Probe(args) => probe::run(&args, out),
+        Command::Doctor(args) => doctor::run(&args, out),
         Command::Backend { command: BackendCommand::Try(args) } => backend::run(&args, out),
         Command::Load(args) => load::run(&args, out),
         Command::LoadBare(args) => load::bare(&args),

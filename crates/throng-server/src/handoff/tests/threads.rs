@@ -13,6 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use throng_hub::request::{Answer, Request};
 use throng_limits::Budget;
+use throng_wire::framing::Framing;
 use throng_wire::websocket::{Decoder, Event, Limits, Opcode, Role, put_client_frame};
 use tokio::runtime::Runtime;
 
@@ -85,10 +86,12 @@ impl Server {
             address: ClientAddress { ip: "127.0.0.1".parse().unwrap(), told_by: ToldBy::Socket },
             headers: Box::default(),
             no_cookie: None,
+            session: None,
         };
         let permit = self.front.clients.try_client().unwrap();
         let (number, head, address) = (self.front.number(), Bytes::new(), None);
-        let adopt = Adopt { socket, permit, address, head, read_ahead, number, open };
+        let framing = Framing::WebSocket;
+        let adopt = Adopt { socket, permit, address, head, framing, read_ahead, number, open };
         let shards = &self.front.common.shards;
         shards[shard % shards.len()].post(Post::Adopt(Box::new(adopt)));
     }
