@@ -161,13 +161,6 @@ pub(crate) struct Common {
     pub ring: Ring,
 }
 
-impl Common {
-    /// The node's id among nodes. Clients send it back, so a restart keeps it.
-    pub(crate) fn uid(&self) -> &str {
-        self.uid.get_or_init(|| Rng::new(system_seed()).uuid().to_string().into())
-    }
-}
-
 /// The sessions of one shard.
 #[derive(Debug)]
 pub(crate) struct Sessions {
@@ -416,6 +409,11 @@ impl Sessions {
 }
 
 impl Common {
+    /// This node's id among nodes; a restart keeps it.
+    pub(crate) fn uid(&self) -> &str {
+        self.uid.get_or_init(|| Rng::new(system_seed()).uuid().to_string().into())
+    }
+
     /// An answer has come to a call that another process made.
     pub(crate) async fn answered(&self, number: u64, ticket: u32, answer: Answered) {
         let passed = self.pause.enter().await;

@@ -153,7 +153,7 @@ async fn hand_over(front: &Front, socket: TcpStream, read_ahead: bytes::Bytes, t
         Ok(pass) => pass,
         Err(Moved(outlet)) => {
             outlet.arrival(
-                crate::handoff::put_arrival((head, read_ahead), framing, open),
+                crate::handoff::put_arrival((head, framing), read_ahead, open),
                 socket.into(),
             );
             return;

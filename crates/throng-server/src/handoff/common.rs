@@ -116,8 +116,8 @@ fn take_field(front: &Front, field: &Field<'_>) -> Result<(), Corrupt> {
     let (common, instant) = (&front.common, Instant::now());
     match field.tag {
         LAST_NUMBER => front.last_number.store(field.number()?, Ordering::Relaxed),
-        // Nobody has asked for it yet.
-        UID => drop(common.uid.set(Part::take(None, field)?)),
+        // Nobody has asked for it before: nothing serves yet.
+        UID => drop(common.uid.set(field.text()?.into())),
         PUBLISHED => common.published.store(field.number()?, Ordering::Relaxed),
         RING => common.ring.take_fields(field.fields("the last closes")?)?,
         SPENT => {

@@ -2,8 +2,6 @@
 
 use http::{HeaderName, HeaderValue};
 use throng_hub::state::{Corrupt, Each, Field, Part, Record, Through, Within, Writer};
-use throng_wire::framing::Framing;
-use uuid::Uuid;
 
 use crate::backend::{Answer, Headers, Said, SaidSub};
 use crate::codes::Disconnect;
@@ -269,48 +267,5 @@ impl Record for Answer {
             }
         }
         answer.ok_or_else(|| fields.corrupt("it says nothing that is known here"))
-    }
-}
-
-/// What a connection's messages are wrapped in.
-#[derive(Debug)]
-pub(crate) struct Framed;
-
-impl Through<Framing> for Framed {
-    fn absent() -> Option<Framing> {
-        Some(Framing::WebSocket)
-    }
-    fn put(value: &Framing, tag: u8, out: &mut Writer) {
-        match value {
-            Framing::WebSocket => {}
-            Framing::Sse => out.number(tag, 1),
-            Framing::Lines => out.number(tag, 2),
-        }
-    }
-    fn take(_: Option<Framing>, field: &Field<'_>) -> Result<Framing, Corrupt> {
-        match field.number()? {
-            0 => Ok(Framing::WebSocket),
-            1 => Ok(Framing::Sse),
-            2 => Ok(Framing::Lines),
-            other => Err(field.corrupt(format!("there is no framing {other}"))),
-        }
-    }
-}
-
-/// An id that few have, kept apart from who has it.
-#[derive(Debug)]
-pub(crate) struct Apart;
-
-impl Through<Option<Box<Uuid>>> for Apart {
-    fn absent() -> Option<Option<Box<Uuid>>> {
-        Some(None)
-    }
-    fn put(value: &Option<Box<Uuid>>, tag: u8, out: &mut Writer) {
-        if let Some(id) = value {
-            id.as_ref().put(tag, out);
-        }
-    }
-    fn take(_: Option<Option<Box<Uuid>>>, field: &Field<'_>) -> Result<Option<Box<Uuid>>, Corrupt> {
-        Uuid::take(None, field).map(Box::new).map(Some)
     }
 }

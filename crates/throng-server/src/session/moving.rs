@@ -14,7 +14,7 @@ use super::{Awaited, Backlog, Extra, Kind, Open, Pending, Session, Stage};
 use crate::allowance::Allowance;
 use crate::config::DataFormat;
 use crate::front::address::ClientAddress;
-use crate::handoff::parts::{Apart, HeaderList, Named, Pair, WithinUnlessEmpty};
+use crate::handoff::parts::{HeaderList, Named, Pair, WithinUnlessEmpty};
 use crate::shard::Address;
 
 throng_hub::record!("a session", Session {
@@ -33,9 +33,27 @@ throng_hub::record!("a session", Session {
     13 extra as Within,
     14 pending as Within,
     15 backlog as Within,
-    16 session as Apart,
+    16 session as Boxed,
 });
 
+/// A value in a box, where there is one.
+struct Boxed;
+
+impl<T: Part> Through<Option<Box<T>>> for Boxed {
+    fn absent() -> Option<Option<Box<T>>> {
+        Some(None)
+    }
+    fn put(value: &Option<Box<T>>, tag: u8, out: &mut Writer) {
+        if let Some(value) = value {
+            value.put(tag, out);
+        }
+    }
+    fn take(_: Option<Option<Box<T>>>, field: &Field<'_>) -> Result<Option<Box<T>>, Corrupt> {
+        T::take(None, field).map(Box::new).map(Some)
+    }
+}
+
+// 4 was something once.
 throng_hub::record!("what few sessions have", Extra {
     1 user_header,
     2 connect,

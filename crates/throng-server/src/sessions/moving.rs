@@ -119,7 +119,8 @@ impl Sessions {
             self.starved.push((conn, bytes));
         }
         if let Some(id) = session.speaks_as() {
-            self.common.speakers.add(id, Place { shard: self.shard, slot: conn.slot });
+            let place = Place { shard: self.shard, slot: conn.slot };
+            self.common.speakers.add(id, place);
         }
         if session.is_connected() {
             self.count_in(conn, &session);

@@ -41,7 +41,7 @@ pub use conn::Peer;
 pub use crowd::{Crowd, Out, Touch, Witness};
 pub use freeze::{BATCH_MAX, CopyOrder, Courier, Parcel, Stop, StopOrder, Tally};
 pub use mailbox::{Mailbox, Post};
-pub(crate) use record::Address;
+pub(crate) use record::{Address, Wrapped};
 pub use turn::{EventLoop, Shard, event_loop};
 
 /// A connection on this machine: where it is in its shard, and its number, unique for life.

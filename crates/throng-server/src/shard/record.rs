@@ -12,7 +12,6 @@ use super::conn::{Flags, Link, State};
 use super::crowd::Counters;
 use super::outbox::Outbox;
 use crate::addresses::Addresses;
-use crate::handoff::parts::Framed;
 
 /// In a shard's piece: what the handler's sessions share.
 pub(super) const SHARED: u8 = 1;
@@ -103,6 +102,7 @@ impl Link {
         } = self;
         out.number(NUMBER, *number);
         form.put(2, out);
+        Wrapped::put(framing, 14, out);
         state.put(3, out);
         (flags.bits() & Flags::MOVED).put(4, out);
         if let Some(half) = decoder.half() {
@@ -127,7 +127,6 @@ impl Link {
         if let Some(held) = address {
             Address::put(&held.address(), 12, out);
         }
-        Framed::put(framing, 14, out);
     }
 }
 
@@ -188,7 +187,7 @@ impl<'a> Written<'a> {
                 10 => written.wake_s = Until::take(None, &field)?,
                 11 => written.deadline_s = Until::take(None, &field)?,
                 12 => written.address = Some(Address::take(None, &field)?),
-                14 => written.framing = Framed::take(None, &field)?,
+                14 => written.framing = Wrapped::take(None, &field)?,
                 SESSION => written.session = Some(field),
                 _ => field.pass()?,
             }
@@ -316,6 +315,33 @@ fn opcode(field: &Field<'_>) -> Result<Opcode, Corrupt> {
         .ok()
         .and_then(Opcode::from_bits)
         .ok_or_else(|| field.corrupt("is no opcode"))
+}
+
+/// What messages are wrapped in, as a number.
+#[derive(Debug)]
+pub(crate) struct Wrapped;
+
+impl Through<Framing> for Wrapped {
+    fn absent() -> Option<Framing> {
+        // Before there were others.
+        Some(Framing::WebSocket)
+    }
+    fn put(value: &Framing, tag: u8, out: &mut Writer) {
+        let number: u8 = match value {
+            Framing::WebSocket => 0,
+            Framing::Sse => 1,
+            Framing::Lines => 2,
+        };
+        number.put(tag, out);
+    }
+    fn take(_: Option<Framing>, field: &Field<'_>) -> Result<Framing, Corrupt> {
+        match field.number()? {
+            0 => Ok(Framing::WebSocket),
+            1 => Ok(Framing::Sse),
+            2 => Ok(Framing::Lines),
+            other => Err(field.corrupt(format_args!("is {other}, which is no framing"))),
+        }
+    }
 }
 
 /// An address, as the sixteen bytes of IPv6.

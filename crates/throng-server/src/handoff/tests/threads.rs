@@ -13,16 +13,16 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use throng_hub::request::{Answer, Request};
 use throng_limits::Budget;
+use throng_wire::framing::Framing;
 use throng_wire::websocket::{Decoder, Event, Limits, Opcode, Role, put_client_frame};
 use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
 
 use super::property::{settings, token};
 use super::world::{Crate, publication};
 use crate::clock::Clock;
 use crate::config::Settings;
+use crate::front::Front;
 use crate::front::address::{ClientAddress, ToldBy};
-use crate::front::{Asks, Front};
 use crate::handoff::freezing::CannotFreeze;
 use crate::handoff::{
     Courier, Freezer, Frozen, LoadError, Loaded, Loading, Outlet, Parcel, Patience, Serving,
@@ -56,8 +56,13 @@ impl Outlet for ToNext {
 
     fn backend_answer(&self, _answer: Vec<u8>) {}
 
-    fn call(&self, _: &str, _: Asks, _: &[u8]) -> oneshot::Receiver<(u16, Vec<u8>)> {
-        unreachable!("nobody calls the API here")
+    fn call(
+        &self,
+        _method: &str,
+        _asks: crate::front::Asks,
+        _body: &[u8],
+    ) -> tokio::sync::oneshot::Receiver<(u16, Vec<u8>)> {
+        unreachable!("no request of the API is under way")
     }
 }
 
@@ -84,17 +89,17 @@ impl Server {
     pub(super) fn receive(&self, socket: TcpStream, read_ahead: Bytes, shard: usize) {
         let open = Open {
             kind: Kind::Bidirectional,
-            session: None,
             native_ping: false,
             user: None,
             connect: None,
             address: ClientAddress { ip: "127.0.0.1".parse().unwrap(), told_by: ToldBy::Socket },
             headers: Box::default(),
             no_cookie: None,
+            session: None,
         };
         let permit = self.front.clients.try_client().unwrap();
         let (number, head, address) = (self.front.number(), Bytes::new(), None);
-        let framing = throng_wire::framing::Framing::WebSocket;
+        let framing = Framing::WebSocket;
         let adopt = Adopt { socket, permit, address, head, framing, read_ahead, number, open };
         let shards = &self.front.common.shards;
         shards[shard % shards.len()].post(Post::Adopt(Box::new(adopt)));
