@@ -8,15 +8,18 @@ import path from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as wait } from 'node:timers/promises';
 
+import { Centrifuge } from 'centrifuge';
+import WebSocket from 'ws';
+
 import { changed, example, program } from './proxy.js';
-import { BIN, configuration, emptyDirectory, freePort } from './throng.js';
+import { BIN, configuration, emptyDirectory, freePort, run } from './throng.js';
 
 const TEST = { timeout: 120_000 };
 const PATIENCE_MS = 60_000;
 
 /** A supervisord started by a shell with a limit, which runs throng; until `stop()`. */
 class Supervised {
-  static async start(shell, { minfds, limits, becomes = false } = {}) {
+  static async start(shell, { minfds, limits, becomes = false, more = '' } = {}) {
     const started = new Supervised();
     started.directory = await emptyDirectory();
     const place = (name) => path.join(started.directory, name);
@@ -29,12 +32,14 @@ class Supervised {
       ['/var/log/throng.log', started.log],
     ]);
     text = changed('supervisord.conf', text, [['minfds = 65536', minfds === undefined ? '' : `minfds = ${minfds}`]]);
-    await writeFile(place('supervisord.conf'), text);
+    await writeFile(place('supervisord.conf'), text + more.replaceAll('DIR', started.directory));
     // The shell stays above supervisord, as the script of an init system would, or becomes it.
     started.becomes = becomes;
     const command = `${program('supervisord')} -n -c ${place('supervisord.conf')}`;
     const script = becomes ? `${shell}\nexec ${command}` : `${shell}\n${command} & wait $!\nexit $?`;
-    started.shell = spawn('bash', ['-c', script], { cwd: started.directory, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+    started.port = config.http_server.port;
+    const env = { ...process.env, XDG_RUNTIME_DIR: started.directory };
+    started.shell = spawn('bash', ['-c', script], { cwd: started.directory, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
     started.said = '';
     for (const stream of [started.shell.stdout, started.shell.stderr]) {
       stream.setEncoding('utf8').on('data', (more) => { started.said += more; });
@@ -63,11 +68,26 @@ class Supervised {
 
   async supervisord() { return this.becomes ? this.shell.pid : (await this.children(this.shell.pid))[0]; }
 
+  /** The process that supervisord started and knows: the keeper. */
+  async keeper() { return (await this.children(await this.supervisord()))[0]; }
+
+  /** The process that serves, below the keeper. */
+  async serving() { return (await this.children(await this.keeper())).at(-1); }
+
   /** The limit on open files that the kernel shows for throng: soft and hard. */
   async limit() {
-    const [throng] = await this.children(await this.supervisord());
+    const throng = await this.serving();
     const limits = await readFile(`/proc/${throng}/limits`, 'utf8');
     return limits.match(/^Max open files +(\S+) +(\S+)/m).slice(1).map(Number);
+  }
+
+  /** What supervisorctl says. */
+  async ctl(...args) {
+    const child = spawn(program('supervisorctl'), ['-c', path.join(this.directory, 'supervisord.conf'), ...args]);
+    let said = '';
+    for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (more) => { said += more; });
+    await once(child, 'close');
+    return said.trim();
   }
 
   async stop() {
@@ -78,6 +98,16 @@ class Supervised {
     await rm(this.directory, { recursive: true, force: true });
   }
 }
+
+/** What lets supervisorctl in. */
+const CONTROL = `
+[unix_http_server]
+file = DIR/ctl.sock
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+[supervisorctl]
+serverurl = unix://DIR/ctl.sock
+`;
 
 /** Runs it, and stops it whatever happens. */
 async function supervised(shell, options, test) {
@@ -158,6 +188,50 @@ describe('under supervisord', () => {
     await supervised('ulimit -n 1024', { limits: { clients: 3000, strict: true } }, async (setup) => {
       const said = await setup.line('limits.clients = 3000 do not fit');
       assert.match(said, /to have them, .* - or unset limits\.strict to start with fewer/);
+    });
+  });
+
+  it('sees one process that runs through three restarts, and stops it without a SIGKILL', TEST, async () => {
+    await supervised('true', { more: CONTROL }, async (setup) => {
+      await setup.line('listening on');
+      const before = await setup.keeper();
+      const client = new Centrifuge(`ws://127.0.0.1:${setup.port}/connection/websocket`, { websocket: WebSocket });
+      const events = [];
+      for (const name of ['connecting', 'disconnected']) client.on(name, ({ code }) => events.push(`${name} ${code}`));
+      const connected = once(client, 'connected');
+      client.connect();
+      await connected;
+      events.length = 0;
+      const deadline = Date.now() + PATIENCE_MS;
+      for (;;) {
+        const said = await setup.ctl('status', 'throng');
+        if (said.includes('RUNNING')) break;
+        assert.ok(Date.now() < deadline, said);
+        await wait(100);
+      }
+      let serving = await setup.serving();
+      for (let restarts = 0; restarts < 3; restarts += 1) {
+        const ran = await run(['restart', '--json', '--pid', serving], { env: { XDG_RUNTIME_DIR: setup.directory } });
+        assert.equal(ran.code, 0, ran.stdout + ran.stderr);
+        serving = String(JSON.parse(ran.stdout).outcome.to.pid);
+        const said = await setup.ctl('status', 'throng');
+        assert.match(said, new RegExp(`^throng +RUNNING +pid ${before}, `), said);
+      }
+      // What it was before has ended, and nothing of that reaches supervisord.
+      while ((await setup.serving()) !== serving) {
+        assert.ok(Date.now() < deadline, 'the process before never ends');
+        await wait(100);
+      }
+      assert.match(await setup.ctl('status', 'throng'), new RegExp(`RUNNING +pid ${before}, `));
+      assert.deepEqual(events, []);
+      const closed = once(client, 'connecting');
+      const said = await setup.ctl('stop', 'throng');
+      assert.equal(said, 'throng: stopped');
+      assert.equal((await closed)[0].code, 3001);
+      client.disconnect();
+      const log = await readFile(path.join(setup.directory, 'supervisord.log'), 'utf8');
+      assert.match(log, /stopped: throng \((exit status 0|terminated by SIGTERM)\)/);
+      assert.doesNotMatch(log, /SIGKILL|exited: throng/);
     });
   });
 });

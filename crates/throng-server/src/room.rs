@@ -21,17 +21,23 @@ const PER_SHARD: u64 = 2;
 /// for; a spare for each of two listeners; and one file that is left over at a wrong moment.
 const STILL_TO_OPEN: u64 = 5;
 
-/// The process of this server whose parent is none of it: what started it all.
+/// Processes of this server that may stand above one another: each restart's new one below the one
+/// before it, for as long as that has something left to do, and a keeper above all.
+const LINE_MAX: usize = 64;
+
+/// The process of this server whose parent is none of it: what that parent gave, all have.
 fn first_of_us() -> u32 {
-    let own = std::process::id();
+    let mut first = std::process::id();
     if !crate::restart::is_inherited() {
-        return own;
+        return first;
     }
-    // The process before this one, or the keeper, and then the keeper of that one.
-    parent_of(own).map_or(own, |parent| {
-        let before = parent_of(parent).filter(|before| is_same_program(*before, parent));
-        before.unwrap_or(parent)
-    })
+    for _ in 0..LINE_MAX {
+        match parent_of(first) {
+            Some(parent) if is_same_program(parent, first) => first = parent,
+            _ => break,
+        }
+    }
+    first
 }
 
 fn parent_of(pid: u32) -> Option<u32> {

@@ -59,7 +59,7 @@ pub struct ServeOptions {
     /// The program and its arguments, by which a restart starts it again; none: no restarts.
     pub program: Option<Program>,
     /// Who watches this process.
-    pub manager: Manager,
+    pub watched_by: Manager,
 }
 
 /// Why the server could not start, or did not end well.
@@ -140,7 +140,7 @@ pub fn serve_until(
     } else {
         Inherited::default()
     };
-    let mut succession = Succession::new(options.program.clone(), options.manager, log.clone());
+    let mut succession = Succession::new(options.program.clone(), options.watched_by, log.clone());
     succession.keeper = inherited.keeper.map(Arc::new);
     match inherited.predecessor {
         None => begin(options, succession, (log, started), stop),
@@ -161,6 +161,9 @@ fn begin(
     let threads = start_shards(built.shards, log)?;
     let told = Started { taken, ..built.told };
     started(&told);
+    if let Err(error) = notify("READY=1") {
+        line!(log, Warn, "notify", "systemd cannot be told that this is ready: {}", error);
+    }
     let end = Running { runtime: built.runtime, front: built.front, room: built.room, threads };
     end.until_the_end(listeners, succession, stop)
 }
@@ -177,7 +180,7 @@ fn take_over(
     let mut taking = Taking::begin(channel, limit.is.soft)?;
     if let Some(keeper) = taking.keeper.take() {
         succession.keeper = Some(Arc::new(keeper));
-        succession.manager = Manager::Kept;
+        succession.watched_by = Manager::Kept;
     }
     let inherited = std::mem::take(&mut taking.listeners);
     let clock = Clock::resume(taking.uptime_ms);
@@ -272,12 +275,7 @@ impl Running {
     ) -> Result<(), ServeError> {
         let Self { runtime, front, room, threads } = self;
         let log = front.common.log.clone();
-        let served = async {
-            if let Err(error) = notify("READY=1") {
-                line!(log, Warn, "notify", "systemd cannot be told that this is ready: {}", error);
-            }
-            run(&front, listeners, room, (succession, stop)).await
-        };
+        let served = async { run(&front, listeners, room, (succession, stop)).await };
         let end = runtime
             .block_on(served)
             .map_err(|error| ServeError::Start { what: "the front", error })?;

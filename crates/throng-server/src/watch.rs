@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::control::Control;
 use crate::front::Front;
@@ -39,6 +40,7 @@ struct Watch {
     control: Option<Control>,
     /// Tells those who accept to stop.
     no_more: watch::Sender<bool>,
+    accepting: Vec<JoinHandle<()>>,
 }
 
 /// Serves until the signal to stop, or until another process has taken over.
@@ -59,6 +61,7 @@ pub(crate) async fn run(
         orders,
         given,
         no_more: watch::channel(false).0,
+        accepting: Vec::new(),
     };
     watch.accept(front)?;
     let sweeper = tokio::spawn(sweep(Arc::clone(front), room));
@@ -71,12 +74,22 @@ pub(crate) async fn run(
 
 impl Watch {
     /// Begins to accept at every door.
-    fn accept(&self, front: &Arc<Front>) -> io::Result<()> {
+    fn accept(&mut self, front: &Arc<Front>) -> io::Result<()> {
         for (door, listener) in front.doors.get().into_iter().flatten() {
             let listener = watched(Arc::clone(listener))?;
-            tokio::spawn(accept(Arc::clone(front), listener, *door, self.no_more.subscribe()));
+            let stop = self.no_more.subscribe();
+            self.accepting.push(tokio::spawn(accept(Arc::clone(front), listener, *door, stop)));
         }
         Ok(())
+    }
+
+    /// Accepts no more, until told to begin again.
+    async fn accept_no_more(&mut self) {
+        for accepting in self.accepting.drain(..) {
+            // It takes a connection and hands it on in one go, so nothing is lost between.
+            accepting.abort();
+            accepting.await.ok(); // aborted is what it is to be
+        }
     }
 
     async fn until_the_end(
@@ -95,7 +108,8 @@ impl Watch {
                 Some(given) = succession.given() => {
                     // The new process opens its own; nobody is to find this one any more.
                     self.control = None;
-                    if succession.leave(front, given).await == Left::ForGood {
+                    self.accept_no_more().await;
+                    if succession.leave(front, &mut self.terminate, given).await == Left::ForGood {
                         return Ok(End::HandedOver);
                     }
                     self.control = crate::control::open(front, self.orders.clone());
@@ -103,7 +117,7 @@ impl Watch {
                 }
             }
         }
-        if succession.call_off().await == Left::ForGood {
+        if succession.call_off(&mut self.terminate).await == Left::ForGood {
             return Ok(End::HandedOver);
         }
         // systemd learns it by our end, too.

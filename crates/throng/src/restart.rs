@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use throng_server::control::{self, Question};
@@ -11,6 +12,10 @@ use crate::args::RestartArgs;
 use crate::failure::Failure;
 use crate::status::unanswered;
 use crate::text::{bytes, count, thousands, visible};
+
+/// How long the new process may take to be found: it serves already.
+const CHANGE: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(5);
 
 pub(crate) fn run(args: &RestartArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let server = control::find(args.pid).map_err(unanswered)?;
@@ -27,6 +32,9 @@ pub(crate) fn run(args: &RestartArgs, out: &mut dyn Write) -> Result<(), Failure
         steps.push(step);
     };
     let outcome: Outcome = control::follow(&server, &question, &mut step).map_err(unanswered)?;
+    if let (true, false, Some(to)) = (outcome.done, outcome.dry_run, &outcome.to) {
+        await_change(outcome.from.pid, to.pid);
+    }
     if args.json {
         writeln!(out, "{}", crate::text::json(&json!({"outcome": outcome, "steps": steps}))?)?;
         return if outcome.done { Ok(()) } else { Err(Failure::found("")) };
@@ -38,6 +46,15 @@ pub(crate) fn run(args: &RestartArgs, out: &mut dyn Write) -> Result<(), Failure
             visible(why),
             outcome.from.pid
         ))),
+    }
+}
+
+/// Waits until the next command finds the new process, and not the old one.
+fn await_change(from: u32, to: u32) {
+    let deadline = Instant::now() + CHANGE;
+    let is_over = || control::find(Some(from)).is_err() && control::find(Some(to)).is_ok();
+    while !is_over() && Instant::now() < deadline {
+        std::thread::park_timeout(LOOK);
     }
 }
 

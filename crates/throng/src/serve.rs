@@ -16,10 +16,10 @@ use crate::text::thousands;
 
 pub(crate) fn run(args: &ServeArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let program = Program { path: own_path()?, arguments: std::env::args_os().skip(1).collect() };
-    let manager = Surroundings::read().manager();
+    let watched_by = Surroundings::read().watched_by();
     let keeps = match args.keeper {
-        Keeper::Auto => matches!(manager, Manager::Watching(_)),
-        Keeper::Always => manager != Manager::Kept,
+        Keeper::Auto => matches!(watched_by, Manager::Watching(_)),
+        Keeper::Always => watched_by != Manager::Kept,
         Keeper::Never => false,
     };
     if keeps && !args.prove && !restart::is_inherited() {
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &ServeArgs, out: &mut dyn Write) -> Result<(), Failure> 
         any_port,
         command: own_command(),
         program: Some(program),
-        manager,
+        watched_by,
     };
     throng_server::serve(options, &log, |started| announce(&log, started, dev))
         .map_err(|error| Failure::could_not_run(error.to_string()))

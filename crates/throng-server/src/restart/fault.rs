@@ -58,7 +58,7 @@ pub(crate) fn strike(fault: Fault) {
     }
     if fault == Fault::HangBeforeAck {
         // Longer than any deadline; it is ended from outside.
-        std::thread::sleep(Duration::from_secs(600));
+        std::thread::park_timeout(Duration::from_secs(600));
     }
     std::process::abort();
 }

@@ -76,6 +76,9 @@ impl Giving {
         let mut outcome = Outcome::begun(&self.wish, Process::own());
         match self.hand_over(&mut outcome) {
             Ok(given) => {
+                if given.is_none() {
+                    self.freezer.forget_copies();
+                }
                 outcome.done = true;
                 (outcome, given)
             }
@@ -293,11 +296,8 @@ impl Outlet for Sent {
     }
 
     fn arrival(&self, state: Vec<u8>, socket: OwnedFd) {
-        let file = match sealed("throng", &[&state]) {
-            Ok(file) => file,
-            // Its client comes again.
-            Err(_) => return,
-        };
+        // Its client comes again.
+        let Ok(file) = sealed("throng", &[&state]) else { return };
         let both = [file.as_fd(), socket.as_fd()];
         self.line.say(&FromOld::Arrival, &both, Deadline::after(BATCH)).ok(); // as above
     }

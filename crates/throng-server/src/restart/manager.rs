@@ -70,7 +70,7 @@ impl Surroundings {
 
     /// Who watches.
     #[must_use]
-    pub fn manager(&self) -> Manager {
+    pub fn watched_by(&self) -> Manager {
         if self.is_kept {
             return Manager::Kept;
         }
@@ -116,7 +116,7 @@ pub(crate) fn notify(state: &str) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn manager(change: impl FnOnce(&mut Surroundings)) -> Manager {
+    fn watched_by(change: impl FnOnce(&mut Surroundings)) -> Manager {
         let mut surroundings = Surroundings {
             pid: 71,
             parent: "bash".to_owned(),
@@ -124,16 +124,16 @@ mod tests {
             ..Default::default()
         };
         change(&mut surroundings);
-        surroundings.manager()
+        surroundings.watched_by()
     }
 
     #[test]
     fn a_shell_watches_nothing_and_a_keeper_is_told() {
-        assert_eq!(manager(|_| {}), Manager::None);
-        assert_eq!(manager(|s| s.is_kept = true), Manager::Kept);
+        assert_eq!(watched_by(|_| {}), Manager::None);
+        assert_eq!(watched_by(|s| s.is_kept = true), Manager::Kept);
         // Whatever else the keeper's own manager left in the environment.
         assert_eq!(
-            manager(|s| {
+            watched_by(|s| {
                 s.is_kept = true;
                 s.is_supervised = true;
             }),
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn who_knows_only_its_child_must_not_see_it_change() {
-        let watching = |s: fn(&mut Surroundings)| matches!(manager(s), Manager::Watching(_));
+        let watching = |s: fn(&mut Surroundings)| matches!(watched_by(s), Manager::Watching(_));
         assert!(watching(|s| s.parent = "supervisord".to_owned()));
         assert!(watching(|s| s.parent = "runsv".to_owned()));
         assert!(watching(|s| s.is_supervised = true));
@@ -156,8 +156,8 @@ mod tests {
 
     #[test]
     fn systemd_is_told_where_it_listens() {
-        assert_eq!(manager(|s| s.notifies = true), Manager::Notified);
+        assert_eq!(watched_by(|s| s.notifies = true), Manager::Notified);
         // A shell of a unit: nobody there waits for this process.
-        assert_eq!(manager(|s| s.is_unit = true), Manager::None);
+        assert_eq!(watched_by(|s| s.is_unit = true), Manager::None);
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::fault::{self, Fault};
 use super::give::{Given, Giving};
-use super::heir::{Program, Reins};
+use super::heir::{Heir, Program, Reins};
 use super::keeper;
 use super::manager::{Manager, notify};
 use super::outcome::{Outcome, Process, Step, Wish};
@@ -17,6 +17,7 @@ use super::touched::Touched;
 use crate::front::Front;
 use crate::handoff::{Freezer, Parachute};
 use crate::log::{Log, line};
+use crate::shutdown::Terminate;
 
 /// How long the old process holds the sockets of connections that live in the new one.
 const PARACHUTE: Duration = Duration::from_secs(5);
@@ -31,7 +32,7 @@ pub(crate) type Asker = (mpsc::Sender<Step>, oneshot::Sender<Outcome>);
 /// Restarts of this process.
 pub(crate) struct Succession {
     pub(crate) program: Option<Program>,
-    pub(crate) manager: Manager,
+    pub(crate) watched_by: Manager,
     /// The way to the keeper.
     pub(crate) keeper: Option<Arc<OwnedFd>>,
     pub(crate) log: Log,
@@ -54,8 +55,8 @@ pub(crate) enum Left {
 }
 
 impl Succession {
-    pub(crate) fn new(program: Option<Program>, manager: Manager, log: Log) -> Self {
-        Self { program, manager, keeper: None, log, running: None }
+    pub(crate) fn new(program: Option<Program>, watched_by: Manager, log: Log) -> Self {
+        Self { program, watched_by, keeper: None, log, running: None }
     }
 
     /// Begins a restart, unless there is a reason not to.
@@ -97,7 +98,7 @@ impl Succession {
         if self.program.is_none() {
             return Err("this server was not started as a program of its own".to_owned());
         }
-        match self.manager {
+        match self.watched_by {
             Manager::Watching(name) => Err(format!(
                 "{name} would take it for the end of the server, since it knows it by the number \
                  of this process; start it with --keeper auto (which is the default)"
@@ -151,7 +152,7 @@ impl Succession {
     }
 
     /// Ends a restart that is under way, if it can still be ended.
-    pub(crate) async fn call_off(&mut self) -> Left {
+    pub(crate) async fn call_off(&mut self, terminate: &mut Terminate) -> Left {
         let Some(running) = self.running.take() else { return Left::CameBack };
         running.reins.call_off();
         // It ends within its own deadlines; most often at once.
@@ -160,22 +161,31 @@ impl Succession {
         running.asker.map(|asker| asker.send(outcome)); // who asked may be gone
         let Some(given) = given else { return Left::CameBack };
         // Too late: the other serves, and is what was told to stop.
-        given.heir.stop();
         drop(given.frozen.give_up(given.outlet));
+        see_off(&given.heir, terminate).await;
         Left::ForGood
     }
 
     /// Leaves what was handed over alone, answers what is left, and ends; or takes it back.
-    pub(crate) async fn leave(&mut self, front: &Front, given: Given) -> Left {
+    pub(crate) async fn leave(
+        &mut self,
+        front: &Front,
+        terminate: &mut Terminate,
+        given: Given,
+    ) -> Left {
         let Given { mut heir, frozen, outlet, touched } = given;
         let parachute = frozen.give_up(outlet);
-        if self.manager == Manager::Notified {
-            self.tell_managers(heir.pid());
-        }
         let begun = Instant::now();
         let parachute_time = if fault::is_set(Fault::Patient) { REQUESTS } else { PARACHUTE };
         while begun.elapsed() < parachute_time {
-            tokio::time::sleep(LOOK).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = terminate.next() => {
+                    drop(parachute);
+                    see_off(&heir, terminate).await;
+                    return Left::ForGood;
+                }
+            }
             if heir.has_ended_in(Duration::ZERO) {
                 heir.end();
                 self.take_back(front, parachute, &touched);
@@ -183,15 +193,25 @@ impl Succession {
             }
         }
         drop(parachute);
+        // Not before: systemd would take the end of the new process for that of the service.
+        if self.watched_by == Manager::Notified {
+            self.tell_managers(heir.pid());
+        }
         while front.gate.busy() > 0 && begun.elapsed() < REQUESTS {
-            tokio::time::sleep(LOOK).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = terminate.next() => {
+                    see_off(&heir, terminate).await;
+                    break;
+                }
+            }
         }
         Left::ForGood
     }
 
     /// Says which process serves now. Where there is a keeper, a new process tells it itself.
     fn tell_managers(&self, pid: u32) {
-        let told = match (&self.keeper, self.manager) {
+        let told = match (&self.keeper, self.watched_by) {
             (Some(keeper), _) => keeper::tell(keeper, &keeper::News::serving(pid)),
             (None, Manager::Notified) => notify(&format!("MAINPID={pid}\nREADY=1")),
             (None, _) => Ok(()),
@@ -227,6 +247,19 @@ impl Succession {
             kept,
             gone
         );
+    }
+}
+
+/// This process was told to stop, and another one serves: that one is told, and waited for, since
+/// whoever watches this one takes its end for that of the server, and may kill what is left.
+async fn see_off(heir: &Heir, terminate: &mut Terminate) {
+    heir.stop();
+    while !heir.has_ended_in(Duration::ZERO) {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            // A second signal, which closes everybody at once.
+            () = terminate.next() => heir.stop(),
+        }
     }
 }
 

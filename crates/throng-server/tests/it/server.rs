@@ -94,7 +94,7 @@ impl Server {
                 any_port: false,
                 command: "throng".to_owned(),
                 program: None,
-                manager: Manager::None,
+                watched_by: Manager::None,
             };
             let started = |started: &throng_server::Started| tell.send(started.address).unwrap();
             // A test that failed drops the sender, which ends the server as well.
