@@ -15,11 +15,11 @@ run: ## Builds the server and runs it in development mode, with the playground a
 	@cargo run --locked --quiet -p throng -- serve --dev $(ARGS)
 
 test: ## Installs what the tests need, then runs every test
-	@scripts/need --install $(NEEDS)
+	@scripts/need --install $(NEEDS) ip sessions keepers
 	@scripts/test rust js
 
 test-rust: ## Only the tests in Rust
-	@scripts/need --install rust cc
+	@scripts/need --install rust cc ip supervisor sessions keepers
 	@scripts/test rust
 
 test-js: ## Only the end-to-end tests: the real binary, the SDK, a browser, proxies, supervisord

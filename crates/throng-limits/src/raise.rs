@@ -1,8 +1,8 @@
-//! Raises the own soft limit on open files as far as it may go.
+//! Raises the limit on open files: the own soft one as far as it may go, another process's to a number.
 
 use std::fmt;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, prlimit, setrlimit};
 
 use crate::facts::limits::{OpenFiles, UNLIMITED};
 
@@ -49,6 +49,32 @@ pub fn raise_open_files() -> Result<Raised, RaiseError> {
     setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
         .map_err(|error| RaiseError { was, wanted, source: error.into() })?;
     Ok(Raised { was, is: OpenFiles::own() })
+}
+
+/// Raises the soft limit of a running process, and its hard one where that is lower; never lowers
+/// either. It counts from the next descriptor on, and nobody is disconnected.
+///
+/// # Errors
+/// When the process is gone, or whoever asks may not: the hard limit takes `CAP_SYS_RESOURCE`,
+/// and no limit goes above `fs.nr_open`.
+pub fn raise_open_files_of(pid: u32, wanted: u64) -> Result<Raised, RaiseError> {
+    let fails = |was, source: std::io::Error| RaiseError { was, wanted, source };
+    let was = OpenFiles::of(pid).map_err(|error| {
+        fails(OpenFiles { soft: 0, hard: 0 }, std::io::Error::other(error.to_string()))
+    })?;
+    if was.soft >= wanted {
+        return Ok(Raised { was, is: was });
+    }
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let Some(number) = number else {
+        return Err(fails(was, std::io::ErrorKind::NotFound.into()));
+    };
+    let maximum = (was.hard != UNLIMITED).then_some(was.hard.max(wanted));
+    prlimit(Some(number), Resource::Nofile, Rlimit { current: Some(wanted), maximum })
+        .map_err(|error| fails(was, error.into()))?;
+    let is =
+        OpenFiles::of(pid).map_err(|error| fails(was, std::io::Error::other(error.to_string())))?;
+    Ok(Raised { was, is })
 }
 
 fn wanted_soft(limits: OpenFiles) -> u64 {

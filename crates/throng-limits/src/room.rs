@@ -1,5 +1,6 @@
 //! Works out how many descriptors there are to spend, what sets that number, and how to lift it.
 
+mod launcher;
 pub mod nginx;
 mod origin;
 
@@ -7,6 +8,7 @@ use std::path::Path;
 
 use crate::facts::{OpenFiles, kernel};
 
+pub use launcher::{Ancestor, Launcher, Supervisord};
 pub use origin::{Origin, Setter};
 
 /// What stops the next descriptor.

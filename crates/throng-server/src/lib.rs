@@ -24,6 +24,7 @@ mod session;
 mod sessions;
 pub mod shard;
 mod shutdown;
+mod speakers;
 pub mod token;
 mod users;
 mod watch;

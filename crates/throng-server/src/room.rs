@@ -3,7 +3,6 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
-use throng_limits::facts::launcher::parse_parent;
 use throng_limits::facts::limits::own_descriptors;
 use throng_limits::facts::{OpenFiles, accept_queue, kernel};
 use throng_limits::raise::raise_open_files;
@@ -42,7 +41,9 @@ fn first_of_us() -> u32 {
 }
 
 fn parent_of(pid: u32) -> Option<u32> {
-    parse_parent(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+    crate::restart::manager::parent_in(
+        &std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?,
+    )
 }
 
 fn is_same_program(one: u32, other: u32) -> bool {
@@ -238,7 +239,7 @@ pub(crate) fn backlog(listener: &TcpListener, address: SocketAddr) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use throng_limits::facts::launcher::{Ancestor, Launcher};
+    use throng_limits::room::{Ancestor, Launcher};
 
     fn room(descriptors: u64) -> Room {
         let limit = OpenFiles { soft: descriptors, hard: descriptors };

@@ -37,11 +37,12 @@ use crate::restart::succession::Succession;
 use crate::restart::take::{Inherited, Late, TakeError, Taken, Taking};
 use crate::restart::touched::Touched;
 use crate::ring::Ring;
-use crate::rng::{Rng, system_seed};
+use crate::rng::system_seed;
 use crate::room::{Room, backlog};
 use crate::session::Open;
 use crate::sessions::{Common, HubDoor, Mail, Newest, Sessions, ShardMailbox, UserCounts};
 use crate::shard::{Bounds, EventLoop, Post, Shard, ShardSetup, event_loop};
+use crate::speakers::Speakers;
 use crate::watch::{End, run};
 
 /// Locks over the channels of a node: more than threads, so that two seldom want the same.
@@ -363,7 +364,6 @@ pub(crate) fn assemble(
         undeclared: crate::front::address::Undeclared::default(),
         addresses: Addresses::new(settings.limits.per_address),
         command,
-        uid: Mutex::new(Rng::new(system_seed()).uuid().to_string().into()),
         doors: OnceLock::new(),
         common,
     });
@@ -420,6 +420,8 @@ fn common(
         clients: AtomicUsize::new(0),
         published: AtomicU64::new(0),
         ring: Ring::default(),
+        speakers: Speakers::default(),
+        uid: OnceLock::new(),
     });
     Ok((common, loops))
 }

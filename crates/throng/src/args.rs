@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::doctor::DoctorArgs;
+
 /// A push server: holds the crowd of WebSocket connections and delivers what is published.
 #[derive(Debug, Parser)]
 #[command(name = "throng", version, arg_required_else_help = true, max_term_width = 100)]
@@ -64,6 +66,8 @@ pub(crate) enum Command {
     Checkconfig(CheckArgs),
     #[command(hide = true)]
     Defaultconfig,
+    /// What limits a process, who set it, and how to lift it; without a PID, the whole machine
+    Doctor(DoctorArgs),
     /// A crowd of clients against any WebSocket server
     Load(LoadArgs),
     #[command(hide = true)]
@@ -502,7 +506,7 @@ pub(crate) struct CheckArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
-    /// The server: `ws://HOST:PORT/PATH`
+    /// The server: `ws://HOST:PORT/PATH`, or `http://HOST:PORT/PATH` for server-sent events (`uni_sse`)
     pub(crate) url: String,
     /// How many clients to connect
     #[arg(long, default_value_t = 1000)]

@@ -5,6 +5,7 @@ mod api;
 mod args;
 mod backend;
 mod config;
+mod doctor;
 mod drain;
 mod explain;
 mod failure;
@@ -84,6 +85,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Restart(args) => restart::run(&args, out),
         Command::Drain(args) => drain::run(&args, out),
         Command::Probe(args) => probe::run(&args, out),
+        Command::Doctor(args) => doctor::run(&args, out),
         Command::Backend { command: BackendCommand::Try(args) } => backend::run(&args, out),
         Command::Load(args) => load::run(&args, out),
         Command::LoadBare(args) => load::bare(&args),

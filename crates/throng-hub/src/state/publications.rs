@@ -76,7 +76,8 @@ impl Through<Box<[(String, String)]>> for Tags {
 /// Writes a publication of a stream. Its epoch is the stream's, and its forms are made again when
 /// they are wanted.
 pub(crate) fn put(publication: &Publication, end_ms: u64, out: &mut Writer) {
-    let Publication { data, info, offset, epoch: _, time_ms, tags, forms: _ } = publication;
+    let Publication { data, info, offset, epoch: _, time_ms, tags, forms: _, other_forms: _ } =
+        publication;
     offset.put(1, out);
     data.put(2, out);
     if let Some(info) = info {

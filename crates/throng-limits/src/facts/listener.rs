@@ -1,8 +1,11 @@
-//! Who listens on a TCP port.
+//! Who listens on a TCP port, in a word.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
+
+use crate::sockets::holders_of_port;
+use crate::tree::Tree;
 
 /// LISTEN in the `st` column of /proc/net/tcp.
 const LISTEN: &str = "0A";
@@ -10,9 +13,9 @@ const LISTEN: &str = "0A";
 /// The process that listens on a port of this machine, such as `nginx (pid 71)`; none when there
 /// is none, or when it is another user's and cannot be seen.
 pub fn listener_holder(port: u16) -> Option<String> {
-    let inodes = tables().flat_map(|table| listening_inodes(&table, port)).collect();
-    let pid = holders(inodes).next()?;
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let tree = Tree::live();
+    let pid = holders_of_port(&tree, port).found.first()?.pid;
+    let name = tree.read_proc(&format!("{pid}/comm")).unwrap_or_default();
     Some(format!("{} (pid {pid})", name.trim()))
 }
 
@@ -96,19 +99,6 @@ fn socket_inode(target: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const TABLE: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 0100007F:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0000000000000000 100 0 0 10 0
-   1: 0100007F:1F40 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0000000000000000 20 4 30 10 -1
-   2: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 88 1 0000000000000000 100 0 0 10 0
-";
-
-    #[test]
-    fn only_the_listening_socket_of_the_port_counts() {
-        assert_eq!(listening_inodes(TABLE, 8000), [4711]);
-        assert_eq!(listening_inodes(TABLE, 22), [88]);
-        assert_eq!(listening_inodes(TABLE, 80), []);
-    }
 
     #[test]
     fn a_listener_of_our_own_is_found() {

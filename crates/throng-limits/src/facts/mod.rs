@@ -1,17 +1,25 @@
 //! What the kernel says, one file per source.
 
 mod backlog;
+pub mod cgroup;
+pub mod counters;
+pub mod elf;
+pub mod identity;
 pub mod kernel;
-pub mod launcher;
 pub mod limits;
 pub mod listener;
+pub mod netstat;
 pub mod nginx;
 pub mod process;
-pub mod supervisord;
+pub mod sockstat;
+pub mod waiting;
 
 pub use backlog::{AcceptQueue, accept_queue};
+pub use cgroup::Cgroup;
+pub use counters::Network;
+pub use identity::Identity;
 pub use limits::OpenFiles;
-pub use listener::{listener_holder, listening_inodes};
+pub use listener::listener_holder;
 pub use process::{cpu_time, memory};
 
 use std::io::Read as _;
@@ -29,11 +37,33 @@ pub enum FactError {
 }
 
 impl FactError {
-    fn unreadable(path: &Path, source: std::io::Error) -> Self {
+    pub(crate) fn unreadable(path: &Path, source: std::io::Error) -> Self {
         Self::Unreadable { path: path.display().to_string(), source }
     }
 
-    fn unexpected(path: &Path, what: &'static str) -> Self {
+    /// Whether it is not for us: root would see it.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        self.kind() == Some(std::io::ErrorKind::PermissionDenied)
+    }
+
+    /// Whether it is not there; of a process: it is gone.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        // ESRCH: the process ended between opening and reading.
+        let ended =
+            matches!(self, Self::Unreadable { source, .. } if source.raw_os_error() == Some(3));
+        ended || self.kind() == Some(std::io::ErrorKind::NotFound)
+    }
+
+    fn kind(&self) -> Option<std::io::ErrorKind> {
+        match self {
+            Self::Unreadable { source, .. } => Some(source.kind()),
+            Self::Unexpected { .. } => None,
+        }
+    }
+
+    pub(crate) fn unexpected(path: &Path, what: &'static str) -> Self {
         Self::Unexpected { path: path.display().to_string(), what }
     }
 }

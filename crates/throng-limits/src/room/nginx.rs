@@ -4,13 +4,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::Tree;
 use crate::facts::kernel;
-use crate::facts::launcher::parent;
 use crate::facts::listener::listening;
 use crate::facts::nginx::{Below, CONNECTIONS_DEFAULT, Config, Said};
-use crate::facts::supervisord::may_raise;
 use crate::facts::{OpenFiles, process, read_at_most, shown};
 use crate::number::thousands;
+use crate::origin::lineage;
 
 /// What a client costs nginx: its own connection, and the one to the server behind.
 const PER_CLIENT: u64 = 2;
@@ -80,7 +80,9 @@ impl Nginx {
 
     fn read(proc: &Path, master: &Process, running: &[Process]) -> Option<Self> {
         let pid = master.pid;
-        let is_its = |one: &&Process| one.is_worker() && parent(proc, one.pid) == Some(pid);
+        let tree = Tree::at(proc, "/");
+        let parent = |one: &Process| lineage(&tree, one.pid).get(1).map(|parent| parent.pid);
+        let is_its = |one: &&Process| one.is_worker() && parent(one) == Some(pid);
         let workers: Vec<u32> = running.iter().filter(is_its).map(|one| one.pid).collect();
         let told = Told::of(&master.title);
         // A container's nginx has its files below a root of its own.
@@ -89,7 +91,7 @@ impl Nginx {
             .or_else(|| Config::read(&told.config, &Below("/".into())))?;
         let limit = OpenFiles::of(*workers.first().unwrap_or(&pid)).ok()?;
         let fullest = workers.iter().filter_map(|worker| process::descriptors(*worker).ok()).max();
-        let reach = if may_raise(proc, pid) {
+        let reach = if lineage(&tree, pid).first().is_some_and(|it| it.raises) {
             kernel::nr_open(proc).unwrap_or(limit.hard)
         } else {
             OpenFiles::of(pid).ok()?.hard

@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::Path;
 
 use super::Bound;
-use crate::facts::launcher::{Ancestor, Launcher, ancestors, first_with, launcher};
-use crate::facts::supervisord::Supervisord;
+use super::launcher::{self, Ancestor, Launcher, Supervisord};
+use crate::Tree;
 use crate::facts::{OpenFiles, shown};
 use crate::number::thousands;
 
@@ -45,8 +45,7 @@ impl Origin {
     /// Reads who set the limit that holds for a process.
     #[must_use]
     pub fn read(proc: &Path, pid: u32, limit: OpenFiles, bound: Bound) -> Self {
-        let line = ancestors(proc, pid);
-        let launcher = launcher(proc, pid, &line);
+        let (launcher, line) = launcher::read(&Tree::at(proc, "/"), pid);
         Self::of(limit, bound, launcher, line)
     }
 
@@ -191,6 +190,12 @@ impl Origin {
     fn is_the_units(&self) -> bool {
         self.above().is_none_or(|above| above.pid == 1)
     }
+}
+
+/// The highest ancestor from which this hard limit was inherited without a change; none when the
+/// parent already has another one.
+fn first_with(hard: u64, ancestors: &[Ancestor]) -> Option<&Ancestor> {
+    ancestors.iter().take_while(|each| each.limit.hard == hard).last()
 }
 
 fn setter(hard: u64, launcher: &Launcher, line: &[Ancestor]) -> Setter {

@@ -101,13 +101,13 @@ pub(crate) async fn accept(
             ready = listener.readable() => match ready { Ok(ready) => ready, Err(_) => return },
             _ = stop.wait_for(|stop| *stop) => return,
         };
+        if std::mem::take(&mut refusing) {
+            tokio::time::sleep(GATHER).await;
+        }
         // While everything is frozen, who comes waits with the kernel; afterwards it is the other
         // process that accepts, if there is one.
         if front.common.pause.enter().await.is_err() {
             return;
-        }
-        if std::mem::take(&mut refusing) {
-            tokio::time::sleep(GATHER).await;
         }
         for _ in 0..IN_A_ROW_MAX {
             let visitor = match front.gate.try_enter() {

@@ -54,7 +54,6 @@ pub(super) fn put(front: &Front, now: Now) -> Vec<u8> {
         arrivals,
         undeclared,
         addresses,
-        uid,
         // Handed over as descriptors.
         doors: _,
     } = front;
@@ -77,11 +76,14 @@ pub(super) fn put(front: &Front, now: Now) -> Vec<u8> {
         awaited: _,
         published,
         ring,
+        // Entered again by the sessions.
+        speakers: _,
+        uid: _,
     } = &**common;
     let mut out = sealed::begin(Piece::Common, now, 64 * 1024);
     let instant = Instant::now();
     last_number.load(Ordering::Relaxed).put(LAST_NUMBER, &mut out);
-    uid.lock().put(UID, &mut out);
+    out.bytes(UID, common.uid().as_bytes());
     published.load(Ordering::Relaxed).put(PUBLISHED, &mut out);
     out.record(RING, |out| ring.put_fields(out));
     for (address, tokens, age_ms) in addresses.spent(instant) {
@@ -114,7 +116,8 @@ fn take_field(front: &Front, field: &Field<'_>) -> Result<(), Corrupt> {
     let (common, instant) = (&front.common, Instant::now());
     match field.tag {
         LAST_NUMBER => front.last_number.store(field.number()?, Ordering::Relaxed),
-        UID => *front.uid.lock() = Part::take(None, field)?,
+        // Nobody has asked for it before: nothing serves yet.
+        UID => drop(common.uid.set(field.text()?.into())),
         PUBLISHED => common.published.store(field.number()?, Ordering::Relaxed),
         RING => common.ring.take_fields(field.fields("the last closes")?)?,
         SPENT => {

@@ -10,8 +10,6 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 
-use throng_limits::facts::launcher::parse_parent;
-
 /// Set for a server that runs behind a keeper: its standard input is the way to it.
 pub const KEEPER_VARIABLE: &str = "THRONG_KEEPER";
 /// Set for a server that takes over from another: its standard input is the way to that one.
@@ -57,7 +55,7 @@ impl Surroundings {
     pub fn read() -> Self {
         let set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let parent_pid = parse_parent(&status).unwrap_or(0);
+        let parent_pid = parent_in(&status).unwrap_or(0);
         let comm = Path::new("/proc").join(parent_pid.to_string()).join("comm");
         Self {
             pid: std::process::id(),
@@ -92,6 +90,11 @@ impl Surroundings {
             None => Manager::None,
         }
     }
+}
+
+/// The parent in the text of `/proc/PID/status`.
+pub(crate) fn parent_in(status: &str) -> Option<u32> {
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 /// Tells systemd something; does nothing where it does not listen.

@@ -33,13 +33,31 @@ throng_hub::record!("a session", Session {
     13 extra as Within,
     14 pending as Within,
     15 backlog as Within,
+    16 session as Boxed,
 });
 
+/// A value in a box, where there is one.
+struct Boxed;
+
+impl<T: Part> Through<Option<Box<T>>> for Boxed {
+    fn absent() -> Option<Option<Box<T>>> {
+        Some(None)
+    }
+    fn put(value: &Option<Box<T>>, tag: u8, out: &mut Writer) {
+        if let Some(value) = value {
+            value.put(tag, out);
+        }
+    }
+    fn take(_: Option<Option<Box<T>>>, field: &Field<'_>) -> Result<Option<Box<T>>, Corrupt> {
+        T::take(None, field).map(Box::new).map(Some)
+    }
+}
+
+// 4 was something once.
 throng_hub::record!("what few sessions have", Extra {
     1 user_header,
     2 connect,
     3 conn_info,
-    4 session,
     5 token_channels as Each,
     6 headers as HeaderList,
     7 emulated as HeaderList,
@@ -243,6 +261,7 @@ throng_hub::record!("a new session", Open {
     5 address as Within,
     6 headers as HeaderList,
     7 no_cookie as Within,
+    8 session,
 });
 
 throng_hub::record!("a client's address", ClientAddress { 1 ip as Address, 2 told_by });

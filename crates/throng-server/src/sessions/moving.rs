@@ -10,6 +10,7 @@ use throng_hub::state::{Corrupt, Fields, Record, Writer};
 use super::Sessions;
 use crate::session::Session;
 use crate::shard::{ConnRef, Crowd};
+use crate::speakers::Place;
 
 /// In what sessions share: a channel with subscribers.
 const CHANNEL: u8 = 1;
@@ -116,6 +117,10 @@ impl Sessions {
         }
         if let Some(bytes) = self.coming.starved.remove(&conn.number) {
             self.starved.push((conn, bytes));
+        }
+        if let Some(id) = session.speaks_as() {
+            let place = Place { shard: self.shard, slot: conn.slot };
+            self.common.speakers.add(id, place);
         }
         if session.is_connected() {
             self.count_in(conn, &session);

@@ -16,6 +16,7 @@ use throng_hub::request::Now;
 use throng_hub::state::sealed::{self, Piece, Unreadable};
 use throng_hub::state::{Corrupt, Fields};
 use throng_limits::Permit;
+use throng_wire::framing::Framing;
 use throng_wire::websocket::Decoder;
 
 use super::conn::{Conn, Flags, Link, State};
@@ -226,6 +227,7 @@ impl<H: Handler> Shard<H> {
         let link = Link {
             socket,
             form: 0,
+            framing: Framing::WebSocket,
             state: State::Dead,
             flags: Flags::default(),
             number,

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use bytes::Bytes;
 use throng_hub::state::{Corrupt, Field, Fields, Part, Raw, Record, Through, Until, Writer};
+use throng_wire::framing::Framing;
 use throng_wire::websocket::{Decoder, Half, HalfFrame, Opcode, Role};
 
 use super::conn::{Flags, Link, State};
@@ -85,6 +86,7 @@ impl Link {
         let Self {
             socket: _,
             form,
+            framing,
             state,
             flags,
             number,
@@ -100,6 +102,7 @@ impl Link {
         } = self;
         out.number(NUMBER, *number);
         form.put(2, out);
+        Wrapped::put(framing, 14, out);
         state.put(3, out);
         (flags.bits() & Flags::MOVED).put(4, out);
         if let Some(half) = decoder.half() {
@@ -131,6 +134,7 @@ impl Link {
 #[derive(Debug)]
 pub(super) struct Written<'a> {
     form: u8,
+    framing: Framing,
     state: State,
     flags: Flags,
     decoder: Decoder,
@@ -149,6 +153,7 @@ impl<'a> Written<'a> {
     pub(super) fn take(mut fields: Fields<'a>, frames: &[Bytes]) -> Result<Self, Corrupt> {
         let mut written = Self {
             form: 0,
+            framing: Framing::WebSocket,
             state: State::Dead,
             flags: Flags::default(),
             decoder: Decoder::new(),
@@ -182,6 +187,7 @@ impl<'a> Written<'a> {
                 10 => written.wake_s = Until::take(None, &field)?,
                 11 => written.deadline_s = Until::take(None, &field)?,
                 12 => written.address = Some(Address::take(None, &field)?),
+                14 => written.framing = Wrapped::take(None, &field)?,
                 SESSION => written.session = Some(field),
                 _ => field.pass()?,
             }
@@ -206,6 +212,7 @@ impl<'a> Written<'a> {
     pub(super) fn fill(self, link: &mut Link, addresses: &Addresses) -> Option<Field<'a>> {
         let Self {
             form,
+            framing,
             state,
             flags,
             decoder,
@@ -221,6 +228,7 @@ impl<'a> Written<'a> {
         let Link {
             socket: _,
             form: into_form,
+            framing: into_framing,
             state: into_state,
             flags: into_flags,
             number: _,
@@ -234,6 +242,7 @@ impl<'a> Written<'a> {
             _address: into_address,
         } = into;
         *into_form = form;
+        *into_framing = framing;
         *into_state = state;
         *into_flags = flags;
         *into_decoder = decoder;
@@ -306,6 +315,33 @@ fn opcode(field: &Field<'_>) -> Result<Opcode, Corrupt> {
         .ok()
         .and_then(Opcode::from_bits)
         .ok_or_else(|| field.corrupt("is no opcode"))
+}
+
+/// What messages are wrapped in, as a number.
+#[derive(Debug)]
+pub(crate) struct Wrapped;
+
+impl Through<Framing> for Wrapped {
+    fn absent() -> Option<Framing> {
+        // Before there were others.
+        Some(Framing::WebSocket)
+    }
+    fn put(value: &Framing, tag: u8, out: &mut Writer) {
+        let number: u8 = match value {
+            Framing::WebSocket => 0,
+            Framing::Sse => 1,
+            Framing::Lines => 2,
+        };
+        number.put(tag, out);
+    }
+    fn take(_: Option<Framing>, field: &Field<'_>) -> Result<Framing, Corrupt> {
+        match field.number()? {
+            0 => Ok(Framing::WebSocket),
+            1 => Ok(Framing::Sse),
+            2 => Ok(Framing::Lines),
+            other => Err(field.corrupt(format_args!("is {other}, which is no framing"))),
+        }
+    }
 }
 
 /// An address, as the sixteen bytes of IPv6.

@@ -4,6 +4,7 @@
 mod app;
 mod backend;
 mod control;
+mod doctor;
 mod full;
 mod restart;
 mod server;

@@ -149,3 +149,18 @@ fn a_limit_that_somebody_chose_is_not_talked_about() {
     assert!(more(4096).unwrap().contains("ulimit -n 65536"));
     assert_eq!(more(4097), None);
 }
+
+#[test]
+fn the_highest_with_the_same_limit_is_named() {
+    let line = [
+        ancestor(90, "sh", 1, 1024),
+        ancestor(71, "supervisord", 1, 1024),
+        ancestor(1, "init", 1, 524_288),
+    ];
+    assert_eq!(first_with(1024, &line).map(|each| each.pid), Some(71));
+    assert_eq!(first_with(4096, &line), None);
+    // Equal by chance, above one that differs: not inherited.
+    let line =
+        [ancestor(90, "sh", 1, 1024), ancestor(71, "x", 1, 512), ancestor(1, "init", 1, 1024)];
+    assert_eq!(first_with(1024, &line).map(|each| each.pid), Some(90));
+}

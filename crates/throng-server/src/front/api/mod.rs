@@ -75,11 +75,15 @@ pub(super) async fn answer(front: &Front, visit: Visit, method: &str) -> Answer 
 
 /// Does what a request whose sender has the right to it asks for.
 pub(crate) async fn call_api(front: &Front, method: &str, body: &[u8], asks: Asks) -> Answer {
-    if method.is_empty() { legacy(front, body).await } else { one(front, method, body, asks).await }
+    match method {
+        "" => legacy(front, body).await,
+        super::emulate::METHOD => super::emulate::passed(front, body).await,
+        method => one(front, method, body, asks).await,
+    }
 }
 
 /// The answer of the process that serves now; the next request is to go there by itself.
-fn passed_on(reply: Option<(u16, Vec<u8>)>) -> Answer {
+pub(super) fn passed_on(reply: Option<(u16, Vec<u8>)>) -> Answer {
     let mut answer = match reply {
         Some((status, body)) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -94,7 +98,7 @@ fn passed_on(reply: Option<(u16, Vec<u8>)>) -> Answer {
 }
 
 /// What a request wants of its answer beside the result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Asks {
     /// Errors as HTTP statuses.
     transport_errors: bool,

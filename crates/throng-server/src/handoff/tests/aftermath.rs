@@ -4,6 +4,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use throng_wire::framing::Framing;
 
 use super::property::{settings, settings_of, token};
 use super::world::{World, runtime};
@@ -130,9 +131,10 @@ fn a_connection_that_is_upgraded_late_arrives() {
         connect: Some(connect.into()),
         address: ClientAddress { ip: "2001:db8::7".parse().unwrap(), told_by: ToldBy::Header },
         headers: Box::new([("cookie".parse().unwrap(), "s=1".parse().unwrap())]),
+        session: None,
         no_cookie: Some(Box::new(NoCookie::new(Some("https://page"), "server"))),
     };
-    let state = put_arrival(Bytes::from_static(b"HEAD"), Bytes::new(), open);
+    let state = put_arrival((Bytes::from_static(b"HEAD"), Framing::WebSocket), Bytes::new(), open);
     let at = world.arrive(&state);
     world.settle();
     let told = world.clients[at].told();

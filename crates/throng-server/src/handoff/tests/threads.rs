@@ -13,18 +13,19 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use throng_hub::request::{Answer, Request};
 use throng_limits::Budget;
+use throng_wire::framing::Framing;
 use throng_wire::websocket::{Decoder, Event, Limits, Opcode, Role, put_client_frame};
 use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
 
 use super::property::{settings, token};
 use super::world::{Crate, publication};
 use crate::clock::Clock;
 use crate::config::Settings;
+use crate::front::Front;
 use crate::front::address::{ClientAddress, ToldBy};
-use crate::front::{Asks, Front};
+use crate::handoff::freezing::CannotFreeze;
 use crate::handoff::{
-    Courier, Freezer, Frozen, LoadError, Loaded, Loading, Outlet, Patience, Serving,
+    Courier, Freezer, Frozen, LoadError, Loaded, Loading, Outlet, Parcel, Patience, Serving,
 };
 use crate::log::Log;
 use crate::serve::{Parts, Seats, assemble, start_shards};
@@ -55,8 +56,13 @@ impl Outlet for ToNext {
 
     fn backend_answer(&self, _answer: Vec<u8>) {}
 
-    fn call(&self, _: &str, _: Asks, _: &[u8]) -> oneshot::Receiver<(u16, Vec<u8>)> {
-        unreachable!("nobody calls the API here")
+    fn call(
+        &self,
+        _method: &str,
+        _asks: crate::front::Asks,
+        _body: &[u8],
+    ) -> tokio::sync::oneshot::Receiver<(u16, Vec<u8>)> {
+        unreachable!("no request of the API is under way")
     }
 }
 
@@ -89,10 +95,12 @@ impl Server {
             address: ClientAddress { ip: "127.0.0.1".parse().unwrap(), told_by: ToldBy::Socket },
             headers: Box::default(),
             no_cookie: None,
+            session: None,
         };
         let permit = self.front.clients.try_client().unwrap();
         let (number, head, address) = (self.front.number(), Bytes::new(), None);
-        let adopt = Adopt { socket, permit, address, head, read_ahead, number, open };
+        let framing = Framing::WebSocket;
+        let adopt = Adopt { socket, permit, address, head, framing, read_ahead, number, open };
         let shards = &self.front.common.shards;
         shards[shard % shards.len()].post(Post::Adopt(Box::new(adopt)));
     }
@@ -314,5 +322,60 @@ fn a_crowd_that_talks_notices_nothing_of_restarts_and_of_failed_ones() {
     publisher.join().unwrap();
     for talker in talkers {
         talker.join().unwrap();
+    }
+}
+
+/// Takes nothing.
+struct Broken;
+
+impl Courier for Broken {
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn send(&self, _: &[Parcel<'_>]) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+#[test]
+fn what_cannot_be_frozen_goes_on() {
+    let (settings, runtime) = (settings(), runtime());
+    let server = Server::start(&settings, 2, &runtime);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    let (served, _) = listener.accept().unwrap();
+    served.set_nonblocking(true).unwrap();
+    server.receive(served, Bytes::new(), 0);
+    let mut talker = Talker { socket, name: 0, said: 0, heard: [0; 3], decoder: Decoder::new() };
+    talker.say(&format!(r#"{{"id":1,"connect":{{"token":"{}"}}}}"#, token("ann")));
+    let freezer = Freezer::new(Arc::clone(&server.front));
+    let whole = Arc::new(Crate::default()) as Arc<dyn Courier>;
+    // A request that does not end.
+    let pass = runtime.block_on(server.front.common.pause.enter()).unwrap();
+    let hasty = Patience { requests: Duration::from_millis(5), shards: LONG };
+    let error = freezer.freeze(&whole, hasty).unwrap_err();
+    assert!(matches!(error, CannotFreeze::Requests(_)), "{error}");
+    drop(pass);
+    // The other process is gone.
+    let broken = Arc::new(Broken) as Arc<dyn Courier>;
+    let error = freezer.freeze(&broken, PATIENT).unwrap_err();
+    assert!(matches!(error, CannotFreeze::Copy(_)), "{error}");
+    freezer.copy_ahead(&broken).wait(LONG).unwrap_err();
+    let frozen = freezer.freeze(&whole, PATIENT).unwrap();
+    assert_eq!(frozen.cargo().shards.len(), 2);
+    frozen.resume();
+    freezer.forget_copies();
+    talker.say(r#"{"id":2,"unsubscribe":{"channel":"a"}}"#);
+    while talker.heard[0] < 2 {
+        talker.hear();
+    }
+    drop(talker);
+    for shard in &server.front.common.shards {
+        shard.post(Post::Stop);
+    }
+    for thread in server.threads {
+        thread.join().unwrap().unwrap();
     }
 }

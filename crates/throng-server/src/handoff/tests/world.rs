@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use throng_hub::request::{Answer, Now, Publish, Request, Retention};
 use throng_hub::state::sealed::{self, Piece};
 use throng_limits::Budget;
+use throng_wire::framing::Framing;
 use throng_wire::websocket::{Opcode, put_client_frame};
 use tokio::runtime::Runtime;
 
@@ -44,6 +45,8 @@ pub(super) struct Client {
     rest: Vec<u8>,
     /// Up to where it has looked for pings.
     looked: usize,
+    /// It is sent a response, and has nothing more to say.
+    is_mute: bool,
     /// It has said who it is.
     pub(super) is_introduced: bool,
     pub(super) number: u64,
@@ -145,6 +148,16 @@ impl World {
 
     /// A client comes.
     pub(super) fn join(&mut self, kind: Kind) -> usize {
+        self.join_by(kind, Framing::WebSocket, None)
+    }
+
+    /// A client comes by a response, or by WebSocket.
+    pub(super) fn join_by(
+        &mut self,
+        kind: Kind,
+        framing: Framing,
+        connect: Option<String>,
+    ) -> usize {
         let (near, far) = UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
         far.set_nonblocking(true).unwrap();
@@ -156,25 +169,29 @@ impl World {
             permit: self.budget.try_client().unwrap(),
             address: None,
             head: Bytes::from_static(HEAD),
+            framing,
             read_ahead: Bytes::new(),
             number,
             open: Open {
                 kind,
                 native_ping: false,
                 user: None,
-                connect: None,
+                connect: connect.map(Bytes::from),
                 address: ClientAddress {
                     ip: "192.0.2.1".parse().unwrap(),
                     told_by: ToldBy::Socket,
                 },
                 headers: Box::default(),
                 no_cookie: None,
+                session: None,
             },
         };
         self.next_shard += 1;
         let shard = self.next_shard % self.shards.len();
         self.front.common.shards[shard].post(Post::Adopt(Box::new(adopt)));
-        self.clients.push(Client::at(far, number));
+        let mut client = Client::at(far, number);
+        client.is_mute = framing.is_response();
+        self.clients.push(client);
         self.clients.len() - 1
     }
 
@@ -187,6 +204,9 @@ impl World {
 
     pub(super) fn say_bytes(&mut self, at: usize, bytes: Vec<u8>, cut: Option<usize>) {
         let client = &mut self.clients[at];
+        if client.is_mute {
+            return;
+        }
         let mut all = std::mem::take(&mut client.rest);
         let first = all.len();
         all.extend(bytes);
@@ -463,6 +483,7 @@ impl Client {
             is_stalled: false,
             rest: Vec::new(),
             looked: 0,
+            is_mute: false,
             is_introduced: false,
             number,
         }
@@ -496,7 +517,7 @@ impl Client {
 
     fn answer_pings(&mut self) {
         let new = &self.heard[self.looked..];
-        if new.windows(4).any(|window| window == b"\x81\x02{}") {
+        if !self.is_mute && new.windows(4).any(|window| window == b"\x81\x02{}") {
             let mut frame = Vec::new();
             put_client_frame(Opcode::Text, MASK, b"{}", &mut frame);
             self.write(&frame);

@@ -1,0 +1,67 @@
+use std::fs;
+
+use super::*;
+
+#[test]
+fn the_lowest_cap_of_a_haproxy_counts_with_its_line() {
+    let text = "global\n  maxconn 4000 # all\n\ndefaults\n  maxconn 3000\nbackend push\n  \
+                fullconn 10\n  maxconn 5\n  server a 127.0.0.1:8888 check\n  server b [::1]:8889\n";
+    let config = parse_haproxy(text);
+    assert_eq!(config.maxconn, Some((3000, 5)));
+    assert_eq!(config.targets, [8888, 8889]);
+    assert_eq!(parse_haproxy("maxconn 3\nglobal\n maxconn many\n"), Haproxy::default());
+}
+
+#[test]
+fn the_last_maxclients_of_a_redis_counts() {
+    assert_eq!(parse_redis("# maxclients 1\nmaxclients 100\nMAXCLIENTS \"200\"\n"), Some((200, 3)));
+    assert_eq!(parse_redis("maxclients\nmaxclients many\n"), None);
+}
+
+#[test]
+fn ports_are_found_in_what_a_proxy_passes_on_to() {
+    assert_eq!(port_of("http://127.0.0.1:8888/ws"), Some(8888));
+    assert_eq!(port_of("[::1]:8889"), Some(8889));
+    assert_eq!(port_of("unix:/run/a.sock"), None);
+    assert_eq!(port_of("http://push"), None);
+}
+
+#[test]
+fn an_nginx_in_front_is_found_and_its_users_counted() {
+    let at = std::env::temp_dir().join(format!("throng-caps-{}", std::process::id()));
+    let write = |path: &str, text: &str| {
+        let path = at.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let status = |parent: u32| format!("Name:\tnginx\nPPid:\t{parent}\nUid:\t0\t0\t0\t0\n");
+    for (pid, parent, title) in [
+        (71, 1, "nginx: master process /usr/sbin/nginx -c /etc/n.conf"),
+        (72, 71, "nginx: worker process"),
+        (73, 71, "nginx: worker process is shutting down"),
+    ] {
+        write(&format!("proc/{pid}/comm"), "nginx\n");
+        write(&format!("proc/{pid}/status"), &status(parent));
+        write(&format!("proc/{pid}/cmdline"), &format!("{title}\0"));
+    }
+    write(
+        "root/etc/n.conf",
+        "events {\n  worker_connections 768;\n}\nhttp { server { location / {\n\
+         proxy_pass http://127.0.0.1:8888;\n} } }\n",
+    );
+    let tree = Tree::at(at.join("proc"), at.join("root"));
+    let found = proxies(&tree);
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].master, found[0].workers.as_slice()), (71, [72].as_slice()));
+    assert_eq!((found[0].users(), found[0].at.as_str()), (Some(384), "/etc/n.conf:2"));
+    assert_eq!(found[0].apply, "nginx -c /etc/n.conf -s reload");
+
+    let mut facts = Facts::example();
+    add(&tree, &mut facts);
+    assert_eq!(facts.fronts.len(), 1);
+    assert_eq!(facts.fronts[0].users, 384);
+    facts.who.pid = 72;
+    facts.who.comm = "nginx".to_owned();
+    add(&tree, &mut facts);
+    assert_eq!((facts.caps[0].limit, facts.caps[0].cost_milli), (768, 2000));
+}

@@ -1,0 +1,71 @@
+//! What the application's own configuration allows, and who stands in front of it.
+
+use super::{Outcome, TIGHT_PERCENT};
+use crate::doctor::facts::{Cap, Facts, Front};
+use crate::doctor::finding::{Finding, Severity};
+use crate::doctor::ladder::{Bounds, Resource, Rung};
+use crate::doctor::words::{counted, grouped};
+use crate::tree::printable;
+
+pub(super) fn look(facts: &Facts) -> Outcome {
+    let mut outcome = Outcome::default();
+    for cap in &facts.caps {
+        let rung = rung(cap);
+        outcome.findings.extend(finding(cap, &rung, facts.need));
+        outcome.rungs.push(rung);
+    }
+    outcome.rungs.extend(facts.fronts.iter().map(|front| in_front(facts, front)));
+    outcome
+}
+
+fn rung(cap: &Cap) -> Rung {
+    Rung::crowd(Resource::Application, cap.limit, cap.used, cap.cost_milli, cap.there_are)
+        .of(cap.option.clone())
+        .read(cap.option.clone(), printable(&cap.at))
+}
+
+fn finding(cap: &Cap, rung: &Rung, need: Option<u64>) -> Option<Finding> {
+    let (used, limit, option) = (grouped(cap.used), cap.limit, &cap.option);
+    let short = need.filter(|need| *need > rung.allows);
+    let what = match short {
+        _ if rung.more == 0 => format!("uses {used} of the {limit} that {option} allows"),
+        Some(need) => format!(
+            "does not hold {}: {option} {limit} = {} users",
+            counted(need, "connection"),
+            grouped(rung.allows)
+        ),
+        None if rung.is_left(TIGHT_PERCENT) => {
+            format!("uses {used} of the {limit} that {option} allows")
+        }
+        None => return None,
+    };
+    let severity = if rung.more == 0 { Severity::Full } else { Severity::Tight };
+    let at = printable(&cap.at);
+    let needed = need.unwrap_or(0).saturating_mul(cap.cost_milli) / 1000;
+    let wanted = limit.saturating_mul(2).max(needed).max(65_536);
+    Some(
+        Finding::new("application", severity, what)
+            .because(format!("its own configuration says so ({at})"))
+            .for_good(format!("{option} {wanted} in {at}"))
+            .for_good(cap.apply.clone())
+            .verify(format!("grep -n {option} {}", at.split([':', ' ']).next().unwrap_or(&at)))
+            .seen(format!("{option} {limit}"), at),
+    )
+}
+
+/// A proxy lets no more users through than it may have, whatever stands behind it.
+fn in_front(facts: &Facts, front: &Front) -> Rung {
+    let there_are = facts.connections();
+    let rung = Rung::crowd(
+        Resource::Application,
+        front.users,
+        there_are.min(front.users),
+        1000,
+        there_are,
+    )
+    .of(format!("{} in front", front.name))
+    .read(front.by.clone(), printable(&front.at));
+    // More than it lets through are here: they came around it, and it is not the only way in.
+    let bounds = if there_are > front.users { Bounds::Beside } else { Bounds::Crowd };
+    Rung { allows: front.users, bounds, ..rung }
+}
