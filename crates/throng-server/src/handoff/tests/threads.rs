@@ -30,7 +30,7 @@ use crate::handoff::{
 use crate::log::Log;
 use crate::serve::{Parts, Seats, assemble, start_shards};
 use crate::session::{Kind, Open, retention};
-use crate::shard::{Adopt, Post};
+use crate::shard::{Adopt, Post, Touch};
 
 /// Far more than anything takes on a busy machine.
 const LONG: Duration = Duration::from_secs(60);
@@ -322,6 +322,84 @@ fn a_crowd_that_talks_notices_nothing_of_restarts_and_of_failed_ones() {
     publisher.join().unwrap();
     for talker in talkers {
         talker.join().unwrap();
+    }
+}
+
+/// Asks to connect, and waits for the answer.
+fn greet(client: &mut TcpStream, user: &str) {
+    let command = format!(r#"{{"id":1,"connect":{{"token":"{}"}}}}"#, token(user));
+    let mut frame = Vec::new();
+    put_client_frame(Opcode::Text, [3, 1, 4, 1], command.as_bytes(), &mut frame);
+    client.write_all(&frame).unwrap();
+    let mut answer = [0; 4096];
+    assert!(client.read(&mut answer).unwrap() > 0);
+}
+
+/// Whether nothing at all has come: no byte, and no end.
+fn hears_nothing(client: &mut TcpStream) -> bool {
+    client.set_nonblocking(true).unwrap();
+    let heard = client.read(&mut [0]).map_err(|error| error.kind());
+    client.set_nonblocking(false).unwrap();
+    heard == Err(std::io::ErrorKind::WouldBlock)
+}
+
+#[test]
+fn a_connection_is_used_only_once_its_witness_knows_and_else_left_alone() {
+    let mut settings = Settings::clone(&settings());
+    settings.client.ping_interval = Duration::ZERO;
+    let (settings, runtime) = (Arc::new(settings), runtime());
+    let server = Server::start(&settings, 1, &runtime);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut clients: Vec<_> = (0..3)
+        .map(|_| {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            client.set_read_timeout(Some(LONG)).unwrap();
+            let (served, _) = listener.accept().unwrap();
+            served.set_nonblocking(true).unwrap();
+            server.receive(served, Bytes::new(), 0);
+            client
+        })
+        .collect();
+    let (loading, mut frozen, sockets) = server.prepare(&settings, 1, &runtime);
+    loading.adopt(std::mem::take(&mut *sockets.0.lock())).unwrap();
+    loading.load(frozen.take_cargo()).unwrap();
+    let parachute = frozen.give_up(Arc::new(ToNext(Mutex::new(None))) as Arc<dyn Outlet>);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let is_full = Arc::new(AtomicBool::new(false));
+    let witness = {
+        let (told, is_full) = (Arc::clone(&told), Arc::clone(&is_full));
+        move |touch| match is_full.load(Ordering::SeqCst) {
+            true => Err(std::io::ErrorKind::StorageFull.into()),
+            false => Ok(told.lock().push(touch)),
+        }
+    };
+    let serving = loading.serve(Some(Arc::new(witness)));
+    greet(&mut clients[0], "ann");
+    assert!(matches!(told.lock()[..], [Touch::Connection(_)]), "{:?}", told.lock());
+    // The list takes no more: the next who speaks ends here, and hears nothing of it.
+    is_full.store(true, Ordering::SeqCst);
+    clients[1].write_all(&[0x81]).unwrap();
+    let start = Instant::now();
+    while serving.front.clients.open() > 2 {
+        assert!(start.elapsed() < LONG);
+        std::thread::yield_now();
+    }
+    assert!(hears_nothing(&mut clients[1]) && hears_nothing(&mut clients[2]));
+    is_full.store(false, Ordering::SeqCst);
+    greet(&mut clients[2], "bob");
+    assert_eq!(told.lock().len(), 2);
+    // With the last duplicate goes the connection that nobody serves.
+    drop(parachute);
+    for thread in server.threads {
+        thread.join().unwrap().unwrap();
+    }
+    assert!(!clients[1].read(&mut [0]).is_ok_and(|read| read > 0));
+    for shard in &serving.front.common.shards {
+        shard.post(Post::Stop);
+    }
+    drop(clients);
+    for thread in serving.threads {
+        thread.join().unwrap().unwrap();
     }
 }
 
