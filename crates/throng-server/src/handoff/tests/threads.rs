@@ -368,9 +368,12 @@ fn a_connection_is_used_only_once_its_witness_knows_and_else_left_alone() {
     let is_full = Arc::new(AtomicBool::new(false));
     let witness = {
         let (told, is_full) = (Arc::clone(&told), Arc::clone(&is_full));
-        move |touch| match is_full.load(Ordering::SeqCst) {
-            true => Err(std::io::ErrorKind::StorageFull.into()),
-            false => Ok(told.lock().push(touch)),
+        move |touch| {
+            if is_full.load(Ordering::SeqCst) {
+                return Err(std::io::ErrorKind::StorageFull.into());
+            }
+            told.lock().push(touch);
+            Ok(())
         }
     };
     let serving = loading.serve(Some(Arc::new(witness)));
