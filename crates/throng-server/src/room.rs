@@ -86,7 +86,10 @@ impl Room {
         let proc = Path::new("/proc");
         let open = own_descriptors().unwrap_or(0);
         let ceiling = Ceiling::read(proc, limit, open);
-        let own = open + shards as u64 * PER_SHARD + STILL_TO_OPEN;
+        // The channel to the process before this one goes with that one: as many clients fit here as
+        // fitted there, or a restart would fail at the ceiling.
+        let passing = u64::from(crate::restart::is_taking_over());
+        let own = open.saturating_sub(passing) + shards as u64 * PER_SHARD + STILL_TO_OPEN;
         let origin = Origin::read(proc, first_of_us(), limit, ceiling.bound);
         Self {
             limit,

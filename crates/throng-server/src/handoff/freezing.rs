@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Cargo, Courier, Doors, Outlet, Patience, common};
+use throng_limits::{Lane, Permit};
+
 use crate::front::Front;
 use crate::shard::{CopyOrder, Post, Stop, StopOrder, Tally};
 
@@ -54,6 +56,11 @@ impl Freezer {
     /// Milliseconds that the clock shows, for [`crate::clock::Clock::resume`] in the other process.
     pub(crate) fn uptime_ms(&self) -> u64 {
         self.front.clock.now().mono_ms
+    }
+
+    /// So many permits for what a restart opens; none when they are not to be had.
+    pub(crate) fn permits(&self, count: usize) -> Option<Vec<Permit>> {
+        (0..count).map(|_| self.front.clients.try_take(Lane::Restart)).collect()
     }
 
     /// How many shards there are.

@@ -19,6 +19,9 @@ use super::message::{FromNew, FromOld, Tag, common};
 use super::outcome::{Outcome, Process, Step, Wish};
 use super::touched::Touched;
 
+/// Descriptors that a restart needs here at once: the channel, the process's own, the list of what it
+/// has touched, and one file at a time. The proof before it needs no more.
+const DESCRIPTORS: usize = 4;
 /// How long a program may take to look at its configuration.
 const PROOF: Duration = Duration::from_secs(15);
 /// How long the new process may take to introduce itself.
@@ -94,6 +97,12 @@ impl Giving {
         if let Some(binary) = self.wish.binary.take() {
             self.program.path = binary;
         }
+        // Invariant PAY-FIRST; a part of the budget is kept for this, so that it works when not one
+        // more client fits.
+        let _permits = self.freezer.permits(DESCRIPTORS).ok_or_else(|| {
+            "no descriptor is left for a restart; raise the limit of this process (throng doctor)"
+                .to_owned()
+        })?;
         let proof = self.program.prove(PROOF, &self.reins)?;
         conversation(&proof)?;
         let program = self.program.path.clone();

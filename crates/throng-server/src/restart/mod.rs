@@ -20,6 +20,14 @@ pub use outcome::{Outcome, Process, Step, Wish};
 /// Whether this process takes over from another, or has a keeper already.
 #[must_use]
 pub fn is_inherited() -> bool {
-    let set = |name| std::env::var_os(name).is_some_and(|value| value == "stdin");
-    set(manager::HANDOFF_VARIABLE) || set(manager::KEEPER_VARIABLE)
+    is_taking_over() || is_set(manager::KEEPER_VARIABLE)
+}
+
+/// Whether this process takes over from another.
+pub(crate) fn is_taking_over() -> bool {
+    is_set(manager::HANDOFF_VARIABLE)
+}
+
+fn is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| value == "stdin")
 }

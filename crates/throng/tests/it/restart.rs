@@ -520,6 +520,27 @@ fn a_new_process_that_hangs_at_its_start_changes_nothing() {
 }
 
 #[test]
+fn a_restart_works_when_not_one_more_client_fits() {
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 256; exec \"$0\" \"$@\"", BINARY]);
+    let server = Server::of(limited, &[], |_| {});
+    let url = format!("ws://127.0.0.1:{}/connection/websocket", server.port);
+    let manner = Manner { timeout: PATIENCE, ..Manner::default() };
+    let mut clients: Vec<Client> = Vec::new();
+    while let Ok(client) = Client::connect(&url, &manner) {
+        clients.push(client);
+    }
+    let full = clients.len() as u64;
+    assert!(full > 100, "{full}");
+    for _ in 0..2 {
+        assert_eq!(server.restart(&[])["connections"], full, "{}", server.log());
+    }
+    for client in &mut clients {
+        client.greet("", PATIENCE).unwrap();
+    }
+}
+
+#[test]
 fn a_limit_that_the_new_process_does_not_have_changes_nothing() {
     let server = Server::start();
     let mut clients: Vec<_> = (0..CROWD).map(|_| server.connect()).collect();
