@@ -194,7 +194,8 @@ class Screen {
     const rows = this.lines.reduce((sum, line) => sum + Math.max(1, Math.ceil([...line].length / 80)), 0);
     assert.ok(rows <= 23, `${rows} rows:\n${this.text}`);
     assert.match(this.lines[0], /^(FULL|TIGHT|OK) /, this.text);
-    assert.match(this.text, /\d+ of \d+ descriptors|\d+ of \d+|room for/, this.text); // limit and use
+    // What is used and what the limit is, of what binds first.
+    assert.match(this.text, /^first  .*?  +\d\S*( [KMG]iB| bytes)?  +\d/m, this.text);
     const labels = fixable ? ['why', 'now', 'for good', 'next'] : ['why', 'next'];
     for (const label of labels) assert.ok(this.part(label).length > 10, `${label}:\n${this.text}`);
     assert.match(this.text, /(^|  )check  /m, this.text);

@@ -33,7 +33,11 @@ async function plays(part, number = 0, { shell = '', ...options } = {}) {
   return target;
 }
 
-const full = (pid) => until(`${pid} is full`, async () => (await told(pid)).severity === 'full');
+/** Until it is full by what is meant: a rush fills its queue before its descriptors are used up. */
+const full = (pid, by = 'descriptors') => until(`${pid} is full`, async () => {
+  const { severity, check } = await told(pid);
+  return severity === 'full' && check === by;
+});
 
 describe('the doctor and Tornado', { skip: NO_TORNADO }, () => {
   it('finds it full at 1024, says why, and lets the waiting in with nobody dropped', TEST, async () => {
@@ -56,7 +60,7 @@ describe('the doctor and Tornado', { skip: NO_TORNADO }, () => {
       const raised = await screen(pid, '--raise', 4096, '--yes');
       assert.equal(raised.code, 0, raised.text + raised.stderr);
       assert.match(raised.text, /raised .*: 4096 /);
-      assert.equal(limitOf(pid)[0], '4096');
+      assert.equal(limitOf(pid)[0], 4096);
       await crowd.allIn();
       assert.equal(crowd.dropped, 0);
       const fine = await screen(pid);
@@ -136,7 +140,7 @@ describe('the doctor and supervisord', { skip: NO_SUPERVISORD }, () => {
       const wanted = said.now.match(/--raise (\d+)/)[1];
       await setup.ctl('restart push');
       const next = await until('another program', async () => { const now = await setup.program(); return now !== pid && now; });
-      assert.equal(limitOf(next)[0], wanted);
+      assert.equal(limitOf(next)[0], Number(wanted));
     });
   });
 
@@ -197,7 +201,7 @@ describe('the doctor and nginx', { skip: NO_TORNADO || lacks('nginx') }, () => {
         const crowd = new Crowd(nginx.port, 384 * workers.length + 40);
         await until('a worker is full', async () => (await Promise.all(workers.map((pid) => told(pid)))).some(({ severity }) => severity === 'full'));
         const worst = await screen('--port', nginx.port);
-        assert.match(worst.text, /^FULL +nginx.*768 worker_connections/m);
+        assert.match(worst.text.replaceAll(/\n +/g, ' '), /^FULL +nginx: worker process \(\d+\) uses 76\d of the 768 that worker_connections allows/m);
         crowd.leave();
       });
     });
@@ -232,10 +236,12 @@ describe('the doctor and throng', () => {
     const target = Target.start('ulimit -n 300; exec "$1" serve -c throng.json', { args: [BIN], cwd: directory });
     await during(target, async () => {
       await target.listens(port);
+      // It says so itself, a moment after it listens.
+      await until('its own ceiling is known', async () => (await told(target.pid)).ladder[0].of === 'its budget of clients');
       const said = await screen(target.pid, '--need', 1500);
       said.holdsTheSevenFacts();
       assert.equal(said.code, 1);
-      assert.match(said.text, /budget of clients|client\.connection_limit|limits\.clients/);
+      assert.match(said.verdict, /^TIGHT throng \(\d+\) does not hold 1,500 connections: its budget of clients 100/);
     });
     await rm(directory, { recursive: true, force: true });
   });
@@ -246,7 +252,7 @@ describe('the doctor and queues', () => {
     await during(await plays('never-accepts', 4), async (target) => {
       const [, port] = await target.says(/port (\d+)/);
       const crowd = new Crowd(Number(port), 12);
-      await full(target.pid);
+      await full(target.pid, 'accept_queue');
       const said = await screen(target.pid);
       said.holdsTheSevenFacts();
       assert.match(said.verdict, /turns connections away: 5 wait at 127\.0\.0\.1:\d+, and no more than 4 may/);
@@ -274,8 +280,8 @@ describe('the doctor and queues', () => {
       assert.match(said.verdict, /^FULL .* has 100 of 100 ports in use from 127\.0\.0\.1 to 127\.0\.0\.1:8000$/);
       assert.match(said.now, /ip_local_port_range/);
       // A command that is typed here must reach there.
-      assert.match(said.now, /nsenter/);
-      const lifted = await typed(said.now.replace(/^sudo /, '').replace('sudo ', ''));
+      assert.match(said.now, new RegExp(`^nsenter -t ${target.pid} -n sysctl -w `));
+      const lifted = await typed(said.now);
       assert.equal(lifted.code, 0, lifted.stderr);
       assert.notEqual((await screen(target.pid)).code, 1);
     });
@@ -293,6 +299,8 @@ describe('the doctor and leaks', () => {
       const said = await screen(target.pid);
       said.holdsTheSevenFacts();
       assert.match(said.verdict, /^TIGHT .* leaks connections: 60 of 6\d descriptors are CLOSE_WAIT/);
+      // A cure is not what a higher limit is, and here there is no hurry either.
+      assert.match(said.part('now'), /a restart frees what has leaked/);
     });
   });
 
@@ -310,7 +318,7 @@ describe('the doctor and leaks', () => {
     await during(await plays('deleted', 10), async (target) => {
       await target.says(/ready/);
       const said = await screen(target.pid);
-      assert.match(said.text, /holds \d+ files that were deleted/);
+      assert.match(said.text, /holds 10 files that were deleted/);
       const { findings } = await told(target.pid);
       assert.match(JSON.stringify(findings), /push-\d+\.log\.\d/);
     });
@@ -349,9 +357,10 @@ describe('the doctor and idle connections', () => {
   });
 
   it('says that what eats the room does nothing', TEST, async () => {
-    await until('they are silent for a minute', async () => Date.now() - since > 61_000);
-    const said = await screen(target.pid);
-    assert.match(said.text, /240 of 240 connections in which nothing moved/);
+    await until('they are silent for a minute', () => Date.now() - since > 60_000);
+    const silent = /keeps 240 of 240 connections in which nothing moved for a minute/;
+    const said = await until('it is seen', async () => { const now = await screen(target.pid); return silent.test(now.text.replaceAll(/\n +/g, ' ')) && now; });
+    said.holdsTheSevenFacts();
     assert.match(JSON.stringify((await told(target.pid)).findings), /idle_connection_timeout/);
   });
 });
@@ -376,7 +385,7 @@ describe('the doctor and memory', () => {
         const said = await screen(target.pid);
         said.holdsTheSevenFacts();
         assert.match(said.verdict, /^TIGHT .* will be killed for memory: its group uses \d+ MiB of 64 MiB$/);
-        const done = await typed(said.now.replace('sudo ', ''));
+        const done = await typed(said.now);
         assert.equal(done.code, 0, `${said.now}: ${done.stderr}`);
         assert.equal((await readFile(path.join(group, limit), 'utf8')).trim(), String(128 << 20));
         assert.equal((await screen(target.pid)).code, 0);
@@ -403,7 +412,7 @@ describe('the doctor and select()', () => {
     assert.deepEqual(limitOf(target.pid), before_it);
     const raised = await screen(target.pid, '--raise', 1024, '--yes');
     assert.equal(raised.code, 0, raised.stderr);
-    assert.equal(limitOf(target.pid)[0], '1024');
+    assert.equal(limitOf(target.pid)[0], 1024);
   }
 
   it('never raises a program of C above 1024', { ...TEST, skip: lacks('cc') }, async () => {
@@ -424,8 +433,8 @@ describe('the doctor and select()', () => {
       const [, port] = await target.says(/port (\d+)/);
       const crowd = new Crowd(Number(port), 20);
       await until('they are taken', async () => (await told(target.pid)).connections >= 20);
-      crowd.leave();
       await neverAbove1024(target, 'plays.py');
+      crowd.leave();
     });
   });
 });

@@ -39,6 +39,8 @@ pub struct Proxy {
     /// File and line.
     pub at: String,
     pub apply: String,
+    /// As in [`Cap`].
+    pub steps: Vec<String>,
     /// Ports of the servers behind it.
     pub targets: Vec<u16>,
 }
@@ -96,6 +98,7 @@ fn own(proxy: &Proxy, facts: &Facts) -> Option<Cap> {
         there_are,
         at: proxy.at.clone(),
         apply: proxy.apply.clone(),
+        steps: proxy.steps.clone(),
     })
 }
 
@@ -162,6 +165,7 @@ fn nginx(tree: &Tree, master: &Identity, workers: Vec<u32>) -> Option<Proxy> {
         cost_milli: if config.targets.is_empty() { 1000 } else { 2000 },
         at: printable(&at),
         apply: format!("{apply} -s reload"),
+        steps: nginx_steps(&config),
         targets,
     })
 }
@@ -182,8 +186,39 @@ fn haproxy(tree: &Tree, master: &Identity, workers: Vec<u32>) -> Option<Proxy> {
         cost_milli: 1000,
         at: printable(&at),
         apply: "systemctl reload haproxy".to_owned(),
+        steps: Vec::new(),
         targets: config.targets,
     })
+}
+
+/// The edits that let an nginx have `N` connections a worker, and the descriptors for them. From
+/// below: a line that is put on top moves the others.
+fn nginx_steps(config: &Config) -> Vec<String> {
+    let edits = match (&config.connections, &config.events) {
+        (Some(said), _) => vec![(
+            said.file.clone(),
+            format!("{}s/worker_connections[^;]*;/worker_connections N;/", said.line),
+        )],
+        (None, Some(events)) => vec![(
+            events.file.clone(),
+            format!("{}s/{{/{{ worker_connections N;/", events.line),
+        )],
+        (None, None) => return Vec::new(),
+    };
+    let files = config.files.as_ref().map_or_else(
+        || (config.file.clone(), "1i worker_rlimit_nofile N;".to_owned()),
+        |said| {
+            let edit = "s/worker_rlimit_nofile[^;]*;/worker_rlimit_nofile N;/";
+            (said.file.clone(), format!("{}{edit}", said.line))
+        },
+    );
+    let edits = edits.into_iter().chain([files]);
+    edits
+        .map(|(file, edit)| {
+            let file = printable(&file.display().to_string()).replace('\'', "");
+            format!("sudo sed -i '{edit}' '{file}'")
+        })
+        .collect()
 }
 
 /// What a configuration of HAProxy says.
@@ -255,6 +290,7 @@ fn redis(tree: &Tree, facts: &Facts) -> Cap {
             |(_, line)| format!("{file}:{line}"),
         )),
         apply: "redis-cli config set maxclients N raises it without a restart".to_owned(),
+        steps: Vec::new(),
     }
 }
 

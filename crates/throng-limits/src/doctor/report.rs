@@ -142,17 +142,18 @@ impl Advice {
     fn on(facts: &Facts, finding: &Finding) -> Self {
         Self {
             why: finding.why.clone().unwrap_or_else(|| origin(facts)),
-            now: finding.now.clone(),
-            note: String::new(),
-            for_good: finding.for_good.clone(),
-            verify: finding.verify.clone().unwrap_or_else(|| verify(facts)),
+            now: finding.now.as_ref().map(|now| facts.typed(now)),
+            note: note(facts, finding),
+            for_good: finding.for_good.iter().map(|line| facts.typed(line)).collect(),
+            verify: finding.verify.as_ref().map_or_else(|| verify(facts), |each| facts.typed(each)),
             verify_for_good: None,
         }
     }
 
     fn to_raise(facts: &Facts) -> Self {
         let live = live(facts);
-        let for_good = if matches!(facts.select, Select::Proven { .. }) {
+        let is_select = matches!(facts.select, Select::Proven { .. });
+        let for_good = if is_select {
             vec!["let it use poll() or epoll before its limit is raised".to_owned()]
         } else {
             facts.origin.permanent.clone()
@@ -163,9 +164,23 @@ impl Advice {
             note: live.note,
             for_good,
             verify: verify(facts),
-            verify_for_good: facts.origin.verify.clone(),
+            verify_for_good: facts.origin.verify.clone().filter(|_| !is_select),
         }
     }
+}
+
+/// What is said beside the command that helps at once, or in its place.
+fn note(facts: &Facts, finding: &Finding) -> String {
+    let note = match (finding.check, &finding.now) {
+        ("leaks", Some(_)) => "only buys time; nobody is disconnected",
+        ("leaks", None) => "a restart frees what has leaked; nothing else does",
+        ("application", None) if facts.caps.iter().any(|cap| !cap.steps.is_empty()) => {
+            "what is for good counts at once, by a reload that cuts nobody at once"
+        }
+        (_, None) => "nothing but what is for good",
+        (_, Some(_)) => "",
+    };
+    note.to_owned()
 }
 
 /// Whether the limit on open files is what is too low.
@@ -267,6 +282,9 @@ pub fn brief(rung: &Rung) -> String {
     match (rung.resource, rung.bounds) {
         (_, Bounds::Rush) => format!("{name} {}", limit(rung.limit)),
         (Resource::Application, _) if is_front(rung) => {
+            format!("{}: {} users", rung.of, grouped(rung.allows))
+        }
+        (Resource::Application, _) if rung.allows == rung.limit => {
             format!("{}: {} users", rung.of, grouped(rung.allows))
         }
         (Resource::Application, _) => {

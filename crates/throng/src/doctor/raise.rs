@@ -11,6 +11,7 @@ use throng_limits::raise::raise_open_files_of;
 use throng_limits::sockets::raise_backlog;
 use throng_limits::{OpenFiles, Tree};
 
+use super::screen::for_good;
 use super::{DoctorArgs, chosen, ended};
 use crate::failure::Failure;
 use crate::text::visible;
@@ -64,6 +65,9 @@ pub(super) fn run(args: &DoctorArgs, tree: &Tree, out: &mut dyn Write) -> Result
         if let Ok(facts) = gather(tree, pid, &Ask { need: args.need, ..Ask::default() }) {
             let report = diagnose(&facts);
             writeln!(out, "now: {} {}", report.severity.word(), report.verdict)?;
+            if args.raise.is_some() {
+                writeln!(out, "{}", for_good(&report).join("\n"))?;
+            }
             worst = worst.max(report.severity);
         }
     }

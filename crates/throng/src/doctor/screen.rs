@@ -40,7 +40,7 @@ pub(super) fn screen(report: &Report, style: Style) -> String {
         LINES.saturating_sub(taken).clamp(1, RUNGS)
     };
     lines.push(String::new());
-    lines.extend(ladder(report, shown));
+    lines.extend(ladder(report, shown, style));
     lines.extend(open);
     lines.extend(also);
     lines.extend(unseen);
@@ -118,7 +118,7 @@ fn now(report: &Report, style: Style) -> Vec<String> {
 }
 
 /// The first line says what it comes to; the others are typed.
-fn for_good(report: &Report) -> Vec<String> {
+pub(super) fn for_good(report: &Report) -> Vec<String> {
     let mut lines = Vec::new();
     for (at, line) in report.for_good.iter().enumerate() {
         if at == 0 {
@@ -133,7 +133,7 @@ fn for_good(report: &Report) -> Vec<String> {
     lines
 }
 
-fn ladder(report: &Report, shown: usize) -> Vec<String> {
+fn ladder(report: &Report, shown: usize, style: Style) -> Vec<String> {
     let columns = [
         ("", Align::Left),
         ("ceiling", Align::Left),
@@ -154,7 +154,15 @@ fn ladder(report: &Report, shown: usize) -> Vec<String> {
     if rows.is_empty() {
         return Vec::new();
     }
-    table(&columns, &rows).lines().map(|line| cut(line, COLUMNS)).collect()
+    let whole = table(&columns, &rows);
+    if style.all || whole.lines().all(|line| line.chars().count() <= COLUMNS) {
+        return whole.lines().map(str::to_owned).collect();
+    }
+    // Half a path helps nobody: --all has them all.
+    let short: Vec<Vec<String>> =
+        rows.iter().map(|row| row[..row.len().min(columns.len() - 1)].to_vec()).collect();
+    let short = table(&columns[..columns.len() - 1], &short);
+    short.lines().map(|line| cut(line, COLUMNS)).collect()
 }
 
 fn row(at: usize, rung: &Rung) -> Vec<String> {
