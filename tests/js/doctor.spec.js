@@ -195,7 +195,8 @@ describe('the doctor and nginx', { skip: NO_TORNADO || lacks('nginx') }, () => {
         assert.match(worker.text, /worker_connections/);
         const behind = await screen(tornado.pid, '--need', 1500);
         behind.holdsTheSevenFacts();
-        assert.match(behind.part('next'), /nginx in front: \d+ users/);
+        assert.match(behind.part('why'), /nginx \(\d+\) lets \d+ users through: worker_connections 768 \(.*nginx\.conf:\d+\)/);
+        assert.match(behind.part('for good'), /throng doctor --name nginx --need 1500/);
 
         // One worker takes 384, and no more.
         const crowd = new Crowd(nginx.port, 384 * workers.length + 40);
@@ -490,5 +491,122 @@ describe('the doctor elsewhere', () => {
       crowd.leave();
     });
     await rm(directory, { recursive: true, force: true });
+  });
+});
+
+// The week of the story: a shell that says one number, a process that has another. Nothing is typed
+// but what the screen shows.
+describe('the week, in minutes', { skip: NO_TORNADO }, () => {
+  const CLIENTS = 1500;
+
+  /** Fills it, does what the screen says, and sees who is in. */
+  async function lifted(port, pid, why, ask = [pid]) {
+    const crowd = new Crowd(port, CLIENTS);
+    await full(pid);
+    const said = await screen(...ask);
+    said.holdsTheSevenFacts();
+    assert.match(said.verdict, /^FULL python3? push\.py .* cannot accept one more connection: 1024 of 1024 descriptors$/);
+    assert.match(said.part('why'), /^your shell's \d+ is not this process's: /);
+    assert.match(said.part('why'), why);
+    const typing = await typed(`${said.now} --yes`);
+    assert.equal(typing.code, 0, `${said.now}\n${typing.stdout}${typing.stderr}`);
+    await crowd.allIn();
+    assert.equal(crowd.dropped, 0);
+    crowd.leave();
+    return said;
+  }
+
+  it('from a shell that is older than what its user has now', TEST, async () => {
+    const port = await freePort();
+    // It stays above its child, and has long forgotten who told it.
+    const shell = Target.start('ulimit -Sn 1024; "$1" "$2" "$3" & echo child $!; wait', { args: [PYTHON, script('push.py'), port] });
+    await during(shell, async () => {
+      await shell.listens(port);
+      const [, pid] = await shell.says(/child (\d+)/);
+      const said = await lifted(port, Number(pid), new RegExp(`bash \\(${shell.pid}, since .*\\) set 1024 with ulimit`));
+      // And for good, in a shell such as that one.
+      process.kill(Number(pid));
+      await until('it has ended', () => !existsSync(`/proc/${pid}`));
+      const lines = said.forGood.filter((line) => line.startsWith('ulimit -n'));
+      assert.equal(lines.length, 1, said.text);
+      const wanted = Number(lines[0].match(/ulimit -n (\d+)/)[1]);
+      const again = Target.start(`ulimit -Sn 1024; ${lines[0].includes('exec ') ? lines[0] : `${lines[0]}; exec "$1" "$2" "$3"`}`, { args: [PYTHON, script('push.py'), port] });
+      await during(again, async () => {
+        await again.listens(port);
+        assert.equal(limitOf(again.pid)[0], wanted);
+      });
+    });
+  });
+
+  it('from supervisord, which is raised with it; and for good by a full start', { ...TEST, skip: lacks('supervisord') }, async () => {
+    const port = await freePort();
+    const setup = await Supervised.start({ program: `${PYTHON} ${script('push.py')} ${port}` });
+    await during(setup, async () => {
+      await setup.target.listens(port);
+      const said = await lifted(port, await setup.program(), /supervisord \(\d+, since .*\) gave it 1024, minfds unset/);
+      const wanted = Number(said.part('for good').match(/minfds=(\d+)/)[1]);
+      // The last line starts another supervisord, which is ours to end: `stop()` asks it to.
+      for (const line of said.forGood.filter((each) => /^(sed|supervisorctl|while|ulimit) /.test(each))) {
+        const done = await typed(line);
+        assert.equal(done.code, 0, `${line}\n${done.stdout}${done.stderr}`);
+      }
+      await setup.target.listens(port, { started: true });
+      assert.equal(limitOf(await setup.program())[0], wanted);
+    });
+  });
+
+  it('from a session that was opened before /etc/pam.d was edited', { ...TEST, skip: NOT_ROOT || lacks('unshare', 'su') }, async () => {
+    const port = await freePort();
+    const directory = await emptyDirectory();
+    // Files of its own for the sessions of one mount namespace: nobody else sees them.
+    const within = [
+      `cp -a /etc/pam.d ${directory}/pam.d`, `mkdir ${directory}/limits.d`,
+      `mount --bind ${directory}/pam.d /etc/pam.d`, `mount --bind ${directory}/limits.d /etc/security/limits.d`,
+      'ulimit -Sn 1500', `exec su root -s /bin/sh -c 'echo child $$; exec ${PYTHON} ${script('push.py')} ${port}'`,
+    ].join(' && ');
+    await during(Target.start('exec unshare --mount sh -c "$1"', { args: [within] }), async (target) => {
+      await target.listens(port);
+      const [, pid] = await target.says(/child (\d+)/);
+      await wait(1100); // files and processes are dated to the second
+      for (const service of ['login', 'su']) {
+        const file = `${directory}/pam.d/${service}`;
+        const text = await readFile(file, 'utf8').catch(() => '');
+        await writeFile(file, `${text}\nsession required pam_limits.so\n`);
+      }
+      await writeFile(`${directory}/limits.d/90-nofile.conf`, 'root - nofile 4096\n');
+      await lifted(port, Number(pid), /su |pam_limits/, [pid, '--root', `/proc/${pid}/root`]);
+    });
+    await rm(directory, { recursive: true, force: true });
+  });
+});
+
+describe('nginx in front, by what its screen shows', { skip: NO_TORNADO || NOT_ROOT || lacks('nginx') }, () => {
+  it('lets 1,500 through to a Tornado that was raised', TEST, async () => {
+    const port = await freePort();
+    await during(await Target.tornado(port), async (tornado) => {
+      const site = (listen) => `server { listen 127.0.0.1:${listen}; location / { proxy_pass http://127.0.0.1:${port};
+        proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade"; } }`;
+      await during(await Proxy.stockNginx(site), async (nginx) => {
+        const workers = async () => (await readFile(`/proc/${nginx.process.pid}/task/${nginx.process.pid}/children`, 'utf8')).trim().split(' ');
+        const old = await workers();
+        const said = await screen('--port', nginx.port, '--need', 1500);
+        for (const line of said.forGood.filter((each) => /^(sudo |sed |nginx )/.test(each))) {
+          const done = await typed(line);
+          assert.equal(done.code, 0, `${line}\n${done.stderr}`);
+        }
+        await until('nginx has other workers', async () => (await workers()).every((pid) => !old.includes(pid)));
+        // Then Tornado binds, and has a screen of its own.
+        const next = await screen('--port', nginx.port, '--need', 1500);
+        assert.match(next.part('need'), /push\.py binds first at 1,01\d/);
+        const raised = await typed(`${next.now} --yes`);
+        assert.equal(raised.code, 0, `${next.text}${raised.stderr}`);
+        assert.ok(limitOf(tornado.pid)[0] > 1500);
+        assert.equal((await told('--port', nginx.port, '--need', 1500)).fits, true);
+        const crowd = new Crowd(nginx.port, 1500);
+        await crowd.allIn();
+        assert.equal(crowd.dropped, 0);
+        crowd.leave();
+      });
+    });
   });
 });

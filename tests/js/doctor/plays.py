@@ -87,8 +87,12 @@ def selects():
     say("ready")
     while True:
         readable = select.select([listener, *held], [], [])[0]
-        if listener in readable:
-            held.append(listener.accept()[0])
+        for client in readable:
+            if client is listener:
+                held.append(listener.accept()[0])
+            elif not client.recv(1000):
+                held.remove(client)
+                client.close()
 
 
 {

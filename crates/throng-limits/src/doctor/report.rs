@@ -2,7 +2,7 @@
 
 use super::advice::live;
 use super::checks::CHECKS;
-use super::facts::{Facts, Open, Select};
+use super::facts::{Facts, Front, Open, Select};
 use super::finding::{Evidence, Finding, Severity, Unseen};
 use super::ladder::{Bounds, Ladder, Resource, Rung};
 use super::words::{bytes, counted, grouped, limit};
@@ -83,7 +83,7 @@ pub fn diagnose(facts: &Facts) -> Report {
     let need = facts.need.and_then(|wanted| judged(&ladder, wanted));
     // An application's own cap has said so already, with what to do.
     if findings.iter().all(|finding| finding.check != "application") {
-        findings.extend(need.as_ref().and_then(too_few));
+        findings.extend(need.as_ref().and_then(|need| too_few(facts, need)));
     }
     // Stable: of equally bad ones the order of the table.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -175,7 +175,7 @@ fn note(facts: &Facts, finding: &Finding) -> String {
         ("leaks", Some(_)) => "only buys time; nobody is disconnected",
         ("leaks", None) => "a restart frees what has leaked; nothing else does",
         ("application", None) if facts.caps.iter().any(|cap| !cap.steps.is_empty()) => {
-            "what is for good counts at once, by a reload that cuts nobody at once"
+            "the lines below: a reload counts at once, and cuts nobody at once"
         }
         (_, None) => "nothing but what is for good",
         (_, Some(_)) => "",
@@ -251,10 +251,23 @@ fn judged(ladder: &Ladder, wanted: u64) -> Option<Need> {
     Some(Need { wanted, fits: first.allows, resource: first.resource, by })
 }
 
-fn too_few(need: &Need) -> Option<Finding> {
-    (need.fits < need.wanted).then(|| {
-        let what = format!("does not hold {}: {}", counted(need.wanted, "connection"), need.by);
-        Finding::new("need", Severity::Tight, what)
+fn too_few(facts: &Facts, need: &Need) -> Option<Finding> {
+    if need.fits >= need.wanted {
+        return None;
+    }
+    let what = format!("does not hold {}: {}", counted(need.wanted, "connection"), need.by);
+    let finding = Finding::new("need", Severity::Tight, what);
+    // What stands in front is raised there, and not here.
+    let is_it = |front: &&Front| need.by.starts_with(&format!("{} in front", front.name));
+    Some(match facts.fronts.iter().find(is_it) {
+        Some(Front { name, pid, users, by, at }) => {
+            let ask = format!("throng doctor --name {name} --need {}", need.wanted);
+            finding
+                .because(format!("{name} ({pid}) lets {} users through: {by} ({at})", grouped(*users)))
+                .for_good(format!("{name} first, and its screen says how: {ask}"))
+                .verify(ask)
+        }
+        None => finding,
     })
 }
 

@@ -28,9 +28,19 @@ const PEERS: usize = 3;
 /// The whole screen.
 pub(super) fn screen(report: &Report, style: Style) -> String {
     let mut lines = first(report, style);
-    let open = open(report);
-    let also = also(report, style);
+    let mut open = open(report);
+    let mut also = also(report, style);
     let unseen = unseen(report, style);
+    if !style.all {
+        // What to do comes before what else there is: a rung, its heading, and two lines more.
+        let over = |open: &[String], also: &[String]| {
+            rows(&lines) + rows(open) + rows(also) + rows(&unseen) + 4 > LINES
+        };
+        while over(&open, &also) && also.pop().is_some() {}
+        if over(&open, &also) {
+            open.clear();
+        }
+    }
     let rungs = report.ladder.rungs.len();
     let shown = if style.all {
         rungs
@@ -73,7 +83,8 @@ fn first(report: &Report, style: Style) -> Vec<String> {
     if report.severity >= Severity::Tight || style.all {
         lines.extend(for_good(report));
     }
-    if let Some(need) = &report.need {
+    // Where it is the verdict it was said already.
+    if let Some(need) = report.need.as_ref().filter(|_| report.check != Some("need")) {
         let fits = if need.fits >= need.wanted { "fit" } else { "do not fit" };
         let text = format!("{} {fits}: {}", count(need.wanted, "connection"), need.by);
         lines.extend(labelled("need", &text));
