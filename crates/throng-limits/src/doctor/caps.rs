@@ -89,11 +89,19 @@ fn own(proxy: &Proxy, facts: &Facts) -> Option<Cap> {
         return None;
     }
     let there_are = facts.connections();
-    let outbound = if proxy.name == "nginx" { facts.open.outbound } else { 0 };
+    let limit = proxy.limit?;
+    let mut used = there_are;
+    if proxy.name == "nginx" {
+        used += facts.open.outbound;
+        // Its listeners and the channel to its master take a place each, too: with only theirs left
+        // it takes nobody.
+        let kept = u64::try_from(facts.open.listeners.len()).unwrap_or(0) + 1;
+        used = if there_are > 0 && used + kept >= limit { limit } else { used };
+    }
     Some(Cap {
         option: proxy.option.to_owned(),
-        limit: proxy.limit?,
-        used: there_are + outbound,
+        limit,
+        used,
         cost_milli: proxy.cost_milli,
         there_are,
         at: proxy.at.clone(),

@@ -109,7 +109,7 @@ pub(super) fn judged(hops: &[Hop], need: u64) -> Option<(bool, String)> {
         "{} {verb}: {} binds first at {}",
         counted(need, "connection"),
         narrowest.name,
-        limit(users)
+        if users > 1 << 50 { limit(users) } else { grouped(users) }
     );
     Some((fits, text))
 }

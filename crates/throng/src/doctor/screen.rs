@@ -33,12 +33,16 @@ pub(super) fn screen(report: &Report, style: Style) -> String {
     let unseen = unseen(report, style);
     if !style.all {
         // What to do comes before what else there is: a rung, its heading, and two lines more.
-        let over = |open: &[String], also: &[String]| {
-            rows(&lines) + rows(open) + rows(also) + rows(&unseen) + 4 > LINES
+        let over = |lines: &[String], open: &[String], also: &[String]| {
+            rows(lines) + rows(open) + rows(also) + rows(&unseen) + 4 > LINES
         };
-        while over(&open, &also) && also.pop().is_some() {}
-        if over(&open, &also) {
+        while over(&lines, &open, &also) && also.pop().is_some() {}
+        if over(&lines, &open, &also) {
             open.clear();
+        }
+        if over(&lines, &open, &also) {
+            // There is a line `check` besides.
+            lines.retain(|line| !line.trim_start().starts_with("# then: "));
         }
     }
     let rungs = report.ladder.rungs.len();
