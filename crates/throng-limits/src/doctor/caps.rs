@@ -207,10 +207,9 @@ fn nginx_steps(config: &Config) -> Vec<String> {
             said.file.clone(),
             format!("{}s/worker_connections[^;]*;/worker_connections N;/", said.line),
         )],
-        (None, Some(events)) => vec![(
-            events.file.clone(),
-            format!("{}s/{{/{{ worker_connections N;/", events.line),
-        )],
+        (None, Some(events)) => {
+            vec![(events.file.clone(), format!("{}s/{{/{{ worker_connections N;/", events.line))]
+        }
         (None, None) => return Vec::new(),
     };
     let files = config.files.as_ref().map_or_else(

@@ -263,7 +263,10 @@ fn too_few(facts: &Facts, need: &Need) -> Option<Finding> {
         Some(Front { name, pid, users, by, at }) => {
             let ask = format!("throng doctor --name {name} --need {}", need.wanted);
             finding
-                .because(format!("{name} ({pid}) lets {} users through: {by} ({at})", grouped(*users)))
+                .because(format!(
+                    "{name} ({pid}) lets {} users through: {by} ({at})",
+                    grouped(*users)
+                ))
                 .for_good(format!("{name} first, and its screen says how: {ask}"))
                 .verify(ask)
         }

@@ -397,8 +397,11 @@ impl Facts {
             );
             return blame(Setter::Supervisord(parent.pid), words);
         }
-        let shell =
-            if is_shell(&parent.name) { "the shell before it" } else { "the script that became it" };
+        let shell = if is_shell(&parent.name) {
+            "the shell before it"
+        } else {
+            "the script that became it"
+        };
         let words = format!(
             "{} has {has} and {} has {value}: a ulimit in {shell}, prlimit since, or the program \
              itself",

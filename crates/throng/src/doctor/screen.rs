@@ -53,7 +53,11 @@ pub(super) fn screen(report: &Report, style: Style) -> String {
         let taken = rows(&lines) + rows(&open) + rows(&also) + rows(&unseen) + 3;
         LINES.saturating_sub(taken).clamp(1, RUNGS)
     };
-    lines.push(String::new());
+    // The blank line is the last that is given up.
+    let used = rows(&lines) + rows(&open) + rows(&also) + rows(&unseen) + 4;
+    if style.all || used <= LINES {
+        lines.push(String::new());
+    }
     lines.extend(ladder(report, shown, style));
     lines.extend(open);
     lines.extend(also);

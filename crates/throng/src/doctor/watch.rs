@@ -116,8 +116,7 @@ fn line(report: &Report) -> String {
     let growth = report.findings.iter().find(|finding| finding.check == "growth");
     // Before it is known what grows: what the verdict is about.
     let worst = report.findings.iter().find(|finding| finding.severity >= Severity::Tight);
-    let growth =
-        growth.or(worst).map_or_else(String::new, |finding| format!("  {}", finding.what));
+    let growth = growth.or(worst).map_or_else(String::new, |finding| format!("  {}", finding.what));
     format!(
         "{}  {used} of {} descriptors, {} connections{growth}",
         report.severity.word(),
