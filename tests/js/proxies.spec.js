@@ -2,9 +2,11 @@
 // sees where they really are.
 
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
+import { EventEmitter, once } from 'node:events';
 import { readFile } from 'node:fs/promises';
-import { after, before, describe, it } from 'node:test';
+import http from 'node:http';
+import readline from 'node:readline';
+import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as wait } from 'node:timers/promises';
 
 import WebSocket from 'ws';
@@ -37,8 +39,75 @@ const TRANSPORTS = {
       closed,
     };
   },
-  // The next transport (long responses over HTTP) is one more line here.
+  sse: (proxy) => overResponse(proxy, 'sse'),
+  http_stream: (proxy) => overResponse(proxy, 'http_stream'),
 };
+
+/** A client of a long response, which its first command opens; the others it says at /emulation. */
+function overResponse(proxy, transport) {
+  const said = new EventEmitter();
+  const heard = [];
+  const closed = once(said, 'closed').then(([code]) => code);
+  const post = (where, body) => http.request(proxy.http + where, {
+    method: 'POST', localAddress: CLIENT, headers: FORGED, agent: false,
+  }).end(body);
+  let at;
+  const hear = (line) => {
+    const message = JSON.parse(line.replace(/^data: /, ''));
+    at ??= message.connect;
+    const code = message.push?.disconnect?.code;
+    if (code) return said.emit('closed', code);
+    if (Object.keys(message).length > 0) heard.push(message);
+    return said.emit('heard');
+  };
+  return {
+    send: (command) => {
+      const data = JSON.stringify(command);
+      if (at) {
+        post('/emulation', JSON.stringify({ session: at.session, node: at.node, data })).on('response', (answer) => answer.resume());
+      } else {
+        post(`/connection/${transport}`, data).on('response', (response) => {
+          readline.createInterface({ input: response }).on('line', (line) => line && hear(line));
+        });
+      }
+    },
+    next: async () => {
+      while (heard.length === 0) await once(said, 'heard');
+      return heard.shift();
+    },
+    closed,
+  };
+}
+
+// What a proxy takes as too quiet in the test of that; throng pings more often there.
+const QUIET = '3000ms';
+const LIVELY = {
+  trusted_proxies: ['127.0.0.1/32'],
+  client: { ...configuration(0).client, ping_interval: '1s', pong_timeout: '500ms' },
+};
+
+/** A response that does not end: what is said comes as it is said, and pings keep it from being ended. */
+async function streams(throng, proxy) {
+  const request = { method: 'POST', body: JSON.stringify({ subs: { news: {} } }) };
+  await Promise.all(['uni_sse', 'uni_http_stream'].map(async (transport) => {
+    const { body } = await fetch(`${proxy.http}/connection/${transport}`, request);
+    let said = '';
+    const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+    const hear = async (text) => {
+      while (!said.includes(text)) {
+        const { done, value } = await reader.read();
+        assert.ok(!done, `it ended after ${said}`);
+        said += value;
+      }
+    };
+    await hear('{"connect":');
+    // Longer than the proxy leaves a quiet connection.
+    await wait(parseInt(QUIET, 10) + 1500);
+    await throng.publish('news', transport);
+    await hear(`"pub":{"data":"${transport}"`);
+    await reader.cancel();
+  }));
+}
 
 /** Declares a test for every way through a proxy. */
 function throughEvery(name, test) {
@@ -74,7 +143,9 @@ async function behind(port, more, talksOn = port) {
   const backend = await Backend.start();
   const base = configuration(port);
   const client = { ...base.client, proxy: backend.options };
-  const throng = await Throng.start({ port: talksOn, config: { ...base, client, ...more(base) } });
+  const on = { enabled: true };
+  const streams = { sse: on, http_stream: on, uni_sse: on, uni_http_stream: on };
+  const throng = await Throng.start({ port: talksOn, config: { ...base, ...streams, client, ...more(base) } });
   return { backend, throng };
 }
 
@@ -101,8 +172,15 @@ describe('nginx', () => {
 
     throughEvery('passes clients on, and their addresses in X-Forwarded-For', async (connect) => {
       assert.equal(await seen(throng, proxy, connect), CLIENT);
-      assert.deepEqual(backend.addresses(), [CLIENT]);
+      assert.equal(backend.addresses().at(-1), CLIENT);
     });
+  });
+
+  describe('that soon ends what is quiet', () => {
+    before(() => start(LIVELY, [['_timeout 75s;', `_timeout ${QUIET};`]]));
+    after(stop);
+
+    it('passes long responses on as they come', TEST, () => streams(throng, proxy));
   });
 
   describe('that drops the Upgrade headers', () => {
@@ -138,8 +216,8 @@ describe('nginx', () => {
   });
 
   describe('that is not declared', () => {
-    before(() => start({}));
-    after(stop);
+    beforeEach(() => start({}));
+    afterEach(stop);
 
     throughEvery('is told of with the line to add, and that line helps', async (connect) => {
       assert.equal(await seen(throng, proxy, connect), '127.0.0.1');
@@ -152,7 +230,7 @@ describe('nginx', () => {
       await stop();
       await start({ trusted_proxies: JSON.parse(fix) });
       assert.equal(await seen(throng, proxy, connect), CLIENT);
-      assert.deepEqual(backend.addresses(), [CLIENT]);
+      assert.equal(backend.addresses().at(-1), CLIENT);
     });
   });
 });
@@ -195,14 +273,15 @@ describe('an nginx that does not say for whom it asks', () => {
 
 describe('HAProxy', () => {
   /** With the PROXY protocol on the public port; the API and health are on the internal one. */
-  async function start(protocol, send, trusted_proxies) {
+  async function start(protocol, send, trusted_proxies, options = {}, changes = []) {
     const [port, internal] = [await freePort(), await freePort()];
     const more = (base) => ({
+      ...options,
       http_server: { ...base.http_server, proxy_protocol: protocol, internal_address: '127.0.0.1', internal_port: internal },
       trusted_proxies,
     });
     const { throng, backend } = await behind(port, more, internal);
-    return { throng, backend, proxy: await Proxy.haproxy(port, internal, send) };
+    return { throng, backend, proxy: await Proxy.haproxy(port, internal, send, changes) };
   }
 
   async function stop({ throng, backend, proxy } = {}) {
@@ -221,7 +300,7 @@ describe('HAProxy', () => {
       throughEvery('passes clients on, and their addresses', async (connect) => {
         const { throng, proxy, backend } = setup;
         assert.equal(await seen(throng, proxy, connect), CLIENT);
-        assert.deepEqual(backend.addresses(), [CLIENT]);
+        assert.equal(backend.addresses().at(-1), CLIENT);
         // Nor have its checks of health failed, or been taken for anything else: three would do.
         await wait(600);
         assert.doesNotMatch(proxy.said, /DOWN/);
@@ -229,6 +308,15 @@ describe('HAProxy', () => {
       });
     });
   }
+
+  it('passes long responses on as they come, though it soon ends what is quiet', TEST, async () => {
+    const setup = await start('v2', 'send-proxy-v2', ['127.0.0.1/32'], LIVELY, [['75s', QUIET]]);
+    try {
+      await streams(setup.throng, setup.proxy);
+    } finally {
+      await stop(setup);
+    }
+  });
 
   it('is told what to do when it does not send the header that is wanted', TEST, async () => {
     const setup = await start('v2', 'send-proxy', ['127.0.0.1']);
@@ -260,6 +348,6 @@ describe('Caddy', () => {
 
   throughEvery('passes clients on, and their addresses in an X-Forwarded-For of its own', async (connect) => {
     assert.equal(await seen(setup.throng, setup.proxy, connect), CLIENT);
-    assert.deepEqual(setup.backend.addresses(), [CLIENT]);
+    assert.equal(setup.backend.addresses().at(-1), CLIENT);
   });
 });

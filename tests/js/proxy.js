@@ -76,7 +76,7 @@ export class Proxy {
     return proxy;
   }
 
-  static async haproxy(throngPort, internalPort, send) {
+  static async haproxy(throngPort, internalPort, send, changes = []) {
     const proxy = await Proxy.#new();
     const text = await example('haproxy.cfg', [
       ['maxconn 50000', 'maxconn 400'],
@@ -84,6 +84,7 @@ export class Proxy {
       ['bind :80\n', `bind 127.0.0.1:${proxy.port}\n`],
       ['127.0.0.1:8000 send-proxy-v2 check port 8001', `127.0.0.1:${throngPort} ${send} check port ${internalPort} inter 100ms`],
       ['server throng1 127.0.0.1:8001', `server throng1 127.0.0.1:${internalPort}`],
+      ...changes,
     ]);
     await proxy.#start('haproxy', text, (file) => ['haproxy', '-db', '-f', file]);
     return proxy;

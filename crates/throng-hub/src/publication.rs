@@ -43,8 +43,11 @@ pub struct ClientInfo {
     pub chan_info: Option<Bytes>,
 }
 
-/// How many forms of one publication are kept at most: encodings times envelopes.
-pub const FORMS_MAX: usize = 4;
+/// How many forms of one publication are kept at most: encodings times envelopes times framings.
+pub const FORMS_MAX: usize = 6;
+/// Of them, those that most crowds want. The others have room made for them when first wanted: a
+/// history is made of publications, and each form is 40 bytes.
+const FORMS_AT_HAND: usize = 2;
 
 /// A publication as it is sent to subscribers, recovered and listed.
 pub struct Publication {
@@ -61,7 +64,8 @@ pub struct Publication {
     /// Sorted by key.
     pub tags: Box<[(String, String)]>,
     /// Invariant ENCODE-ONCE: each form's bytes, made when first wanted.
-    forms: [OnceLock<Bytes>; FORMS_MAX],
+    forms: [OnceLock<Bytes>; FORMS_AT_HAND],
+    other_forms: OnceLock<Box<[OnceLock<Bytes>; FORMS_MAX - FORMS_AT_HAND]>>,
 }
 
 impl Publication {
@@ -74,13 +78,19 @@ impl Publication {
             epoch: None,
             time_ms,
             tags: Box::default(),
-            forms: [const { OnceLock::new() }; FORMS_MAX],
+            forms: [const { OnceLock::new() }; FORMS_AT_HAND],
+            other_forms: OnceLock::new(),
         }
     }
 
-    /// The bytes of one form, encoded by `encode` if nobody wanted them before.
+    /// The bytes of one form (less than [`FORMS_MAX`]), encoded by `encode` if nobody wanted them
+    /// before.
     pub fn form(&self, form: usize, encode: impl FnOnce() -> Bytes) -> &Bytes {
-        self.forms[form].get_or_init(encode)
+        if let Some(at_hand) = self.forms.get(form) {
+            return at_hand.get_or_init(encode);
+        }
+        let others = self.other_forms.get_or_init(Box::default);
+        others[form - FORMS_AT_HAND].get_or_init(encode)
     }
 }
 
@@ -91,5 +101,24 @@ impl fmt::Debug for Publication {
             .field("epoch", &self.epoch)
             .field("bytes", &self.data.len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_form_is_encoded_once() {
+        let publication = Publication::new(Bytes::from_static(b"1"), None, 0);
+        for round in 0..2 {
+            for form in 0..FORMS_MAX {
+                let bytes = publication.form(form, || {
+                    assert_eq!(round, 0, "form {form} was made before");
+                    Bytes::from(vec![u8::try_from(form).unwrap()])
+                });
+                assert_eq!(usize::from(bytes[0]), form);
+            }
+        }
     }
 }

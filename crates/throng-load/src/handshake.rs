@@ -2,6 +2,7 @@
 
 use throng_wire::websocket::accept_key;
 
+use crate::message::quoted;
 use crate::target::Target;
 
 /// No server needs more for the head of an answer to an upgrade.
@@ -71,15 +72,7 @@ impl Upgrade {
 
     /// Checks the answer; how many bytes it took, or `None` while it is not all there.
     pub(crate) fn check(&self, answer: &[u8]) -> Result<Option<usize>, Refusal> {
-        let Some(head) = Head::parse(answer)? else { return Ok(None) };
-        if head.status != 101 {
-            let body = &answer[head.size..];
-            let body = String::from_utf8_lossy(&body[..body.len().min(BODY_SHOWN_MAX)]);
-            let server = head.field("server").unwrap_or_default();
-            let server = server.chars().filter(|c| !c.is_control()).take(NAME_SHOWN_MAX).collect();
-            let body = body.trim().to_owned();
-            return Err(Refusal::Status { status: head.status, body, server });
-        }
+        let Some(head) = Head::with_status(answer, 101)? else { return Ok(None) };
         let found = head.field("sec-websocket-accept").unwrap_or("missing");
         if found != self.accept {
             let expected = self.accept.clone();
@@ -102,6 +95,20 @@ impl<'a> Head<'a> {
         let (first, fields) = head.split_once("\r\n").unwrap_or((head, ""));
         let status = first.split(' ').nth(1).and_then(|status| status.parse().ok());
         Ok(Some(Self { status: status.ok_or_else(not_http)?, fields, size: end + 4 }))
+    }
+
+    /// The same, where another status is a refusal.
+    pub(crate) fn with_status(answer: &'a [u8], wanted: u16) -> Result<Option<Self>, Refusal> {
+        let Some(head) = Self::parse(answer)? else { return Ok(None) };
+        if head.status == wanted {
+            return Ok(Some(head));
+        }
+        let body = &answer[head.size..];
+        let body = String::from_utf8_lossy(&body[..body.len().min(BODY_SHOWN_MAX)]);
+        let server = head.field("server").unwrap_or_default();
+        let server = server.chars().filter(|c| !c.is_control()).take(NAME_SHOWN_MAX).collect();
+        let body = body.trim().to_owned();
+        Err(Refusal::Status { status: head.status, body, server })
     }
 
     /// The value of a header field; `name` in lower case.
@@ -135,6 +142,21 @@ fn shown(body: &str) -> String {
 fn beginning(answer: &[u8]) -> String {
     let some = &answer[..answer.len().min(40)];
     format!("{:?}", String::from_utf8_lossy(some))
+}
+
+/// The request of a client that only hears events, with its connect request in the address.
+pub(crate) fn events_request(target: &Target, token: &str, channel: &str) -> Vec<u8> {
+    let (token, channel) = (quoted(token), quoted(channel));
+    let connect = format!("{{\"token\":{token},\"subs\":{{{channel}:{{}}}}}}");
+    let connect: String = connect.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let separator = if target.path.contains('?') { '&' } else { '?' };
+    format!(
+        "GET {}{separator}cf_connect={connect} HTTP/1.1\r\nHost: {}\r\n\
+         Accept: text/event-stream\r\n\r\n",
+        target.path,
+        target.authority(),
+    )
+    .into_bytes()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The choices of one run; the texts are the help of the command.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The server: ws://HOST:PORT/PATH
+    /// The server: ws://HOST:PORT/PATH, or http://HOST:PORT/PATH for server-sent events (uni_sse)
     pub url: String,
     /// How many clients to connect
     pub clients: u32,

@@ -10,7 +10,7 @@ use crate::clock::{Clock, Nanos, nanos};
 use crate::crowd::{Door, Manners, Speech};
 use crate::failure::Failure;
 use crate::fanout::{self, Fanout, Round, Volley};
-use crate::handshake::Upgrade;
+use crate::handshake::{Upgrade, events_request};
 use crate::idle;
 use crate::memory::MemoryUse;
 use crate::message::{Messages, SIZE_MIN};
@@ -37,7 +37,7 @@ const PING_SECONDS: u32 = 25;
 /// When it cannot be run at all: a wrong URL, a crowd that this process has no room for, a server
 /// process that cannot be read. What goes wrong with clients is in the report.
 pub fn run(options: Options, progress: &mut dyn FnMut(Progress)) -> Result<Report, Failure> {
-    let target = Target::websocket(&options.url)?;
+    let (target, _) = Target::of_crowd(&options.url)?;
     let ceiling = Ceiling::find(&target, options.clients)?;
     progress(Progress::Said(ceiling.to_string()));
     ceiling.admit(options.clients)?;
@@ -73,13 +73,7 @@ impl<'a> Run<'a> {
         let random = RandomState::new().build_hasher().finish();
         let mut nonce = [0; 16];
         nonce[..8].copy_from_slice(&random.to_le_bytes());
-        let upgrade = Upgrade::new(&target, &request_key(nonce), "");
-        let speech = if options.upgrade_only {
-            Speech::Upgrade(upgrade)
-        } else {
-            let token = options.token.clone().unwrap_or_default();
-            Speech::Protocol { upgrade, token, channel: options.channel.clone() }
-        };
+        let speech = speech(&options, &target, nonce)?;
         let id = u32::from_le_bytes(nonce[..4].try_into().expect("four of sixteen bytes"));
         let manners = Manners {
             door: Door::new(target.address, ceiling.sources(&target, 0)),
@@ -282,4 +276,18 @@ impl<'a> Run<'a> {
     fn say(&mut self, sentence: String) {
         (self.progress)(Progress::Said(sentence));
     }
+}
+
+/// What every client of the crowd says.
+fn speech(options: &Options, target: &Target, nonce: [u8; 16]) -> Result<Speech, Failure> {
+    let (token, channel) = (options.token.clone().unwrap_or_default(), options.channel.clone());
+    if Target::of_crowd(&options.url)?.1 {
+        return Ok(Speech::Events(events_request(target, &token, &channel)));
+    }
+    let upgrade = Upgrade::new(target, &request_key(nonce), "");
+    Ok(if options.upgrade_only {
+        Speech::Upgrade(upgrade)
+    } else {
+        Speech::Protocol { upgrade, token, channel }
+    })
 }

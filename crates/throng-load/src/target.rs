@@ -41,6 +41,17 @@ impl Target {
         Self::parse(url, "http")
     }
 
+    /// Reads the URL of a crowd, `ws://` or, of server-sent events, `http://`. Returns besides whether
+    /// it is the latter.
+    ///
+    /// # Errors
+    /// When it is neither, or the host has no address.
+    pub fn of_crowd(url: &str) -> Result<(Self, bool), Failure> {
+        let is_http = url.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"));
+        let target = if is_http { Self::http(url) } else { Self::websocket(url) };
+        target.map(|target| (target, is_http))
+    }
+
     /// Another path on the same server.
     #[must_use]
     pub fn at(&self, path: &str) -> Self {

@@ -21,6 +21,7 @@ use throng_server::shard::{
     Adopt, Bounds, ConnRef, Crowd, Handler, Mailbox, Message, NEVER, Out, Post, Shard, ShardSetup,
     Taken, WakeAt, event_loop,
 };
+use throng_wire::framing::Framing;
 use throng_wire::websocket::{Limits, Opcode, accept_key};
 
 /// Says back what it is told.
@@ -92,8 +93,16 @@ fn main() -> io::Result<()> {
         let Some(permit) = clients.try_client() else { continue };
         match upgrade(&mut socket) {
             Ok((head, read_ahead)) => {
-                let adopt =
-                    Adopt { socket, permit, address: None, head, read_ahead, number, open: () };
+                let adopt = Adopt {
+                    socket,
+                    permit,
+                    address: None,
+                    head,
+                    framing: Framing::WebSocket,
+                    read_ahead,
+                    number,
+                    open: (),
+                };
                 hand_over(&mailbox, adopt)?;
             }
             // A conformance suite's odd handshake is its own affair.

@@ -20,6 +20,7 @@ mod serve;
 mod session;
 mod sessions;
 pub mod shard;
+mod speakers;
 pub mod token;
 mod users;
 

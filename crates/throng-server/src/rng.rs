@@ -52,6 +52,18 @@ impl Rng {
     }
 }
 
+/// A version 4 UUID that nobody can guess, from the system's generator: whoever knows it may speak for
+/// its owner.
+///
+/// # Errors
+/// When the kernel has no randomness, which it has as soon as it is up.
+pub fn secret_uuid() -> std::io::Result<Uuid> {
+    let mut bytes = [0; 16];
+    // getrandom(2): up to 256 bytes come whole, and no signal interrupts it.
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(uuid::Builder::from_random_bytes(bytes).into_uuid())
+}
+
 /// A seed from the system's randomness.
 pub fn system_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};

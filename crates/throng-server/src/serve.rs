@@ -30,6 +30,7 @@ use crate::rng::{Rng, system_seed};
 use crate::room::{Room, backlog};
 use crate::sessions::{Common, HubDoor, Mail, Newest, Sessions, ShardMailbox, UserCounts};
 use crate::shard::{Bounds, Post, Shard, ShardSetup, event_loop};
+use crate::speakers::Speakers;
 
 /// Locks over the channels of a node: more than threads, so that two seldom want the same.
 const PARTITIONS: usize = 64;
@@ -135,7 +136,6 @@ pub fn serve_until(
         undeclared: crate::front::address::Undeclared::default(),
         addresses: Addresses::new(settings.limits.per_address),
         command: options.command,
-        uid: Rng::new(system_seed()).uuid().to_string(),
         common,
     });
     started(&Started {
@@ -290,6 +290,8 @@ fn start_shards(
         clients: AtomicUsize::new(0),
         published: AtomicU64::new(0),
         ring: Ring::default(),
+        speakers: Speakers::default(),
+        uid: Rng::new(system_seed()).uuid().to_string(),
     });
     let mut threads = Vec::with_capacity(count);
     for (number, event_loop) in loops.into_iter().enumerate() {

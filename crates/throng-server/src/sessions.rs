@@ -13,10 +13,11 @@ use throng_hub::node::Node;
 use throng_hub::publication::ChannelName;
 use throng_hub::registry::{Audience, Batch, Member, Queued, Registry, Sink};
 use throng_hub::request::{Answer, Now, ReplyTo, Request, Unsubscribe};
-use throng_wire::dialect::{self, Encoding, Envelope, Push};
-use throng_wire::websocket::{Opcode, put_frame};
+use throng_wire::dialect::{self, Encoding, Push};
+use throng_wire::framing::Framing;
+use uuid::Uuid;
 
-use crate::allowance::Allowance;
+use crate::allowance::{Allowance, Drawn};
 use crate::backend::{Answer as Answered, Switchboard};
 use crate::clock::Clock;
 use crate::codes::Disconnect;
@@ -28,6 +29,7 @@ use crate::session::{
     Cx, Effects, Ending, Kind, Open, Order, Orphan, Session, Target, encode_item,
 };
 use crate::shard::{ConnRef, Crowd, Farewell, Handler, Mailbox, Message, Out, Post, Taken, WakeAt};
+use crate::speakers::{Place, Speakers};
 use crate::users::Users;
 
 pub(crate) use look::{Seen, Wish};
@@ -45,6 +47,8 @@ pub(crate) enum Mail {
     Census { channel: Option<ChannelName>, ask: u64 },
     /// What `throng who` looks for.
     Look { wish: Arc<Wish>, ask: u64 },
+    /// What the client of a response says elsewhere.
+    Said { session: Uuid, slot: u32, said: Vec<u8>, drawn: Drawn },
     /// Close this share of the connections: one in so many of those left; 1 is all of them.
     Shed { of: u32 },
 }
@@ -135,6 +139,10 @@ pub(crate) struct Common {
     pub clients: AtomicUsize,
     /// Publications that were asked for, by clients and the API.
     pub published: AtomicU64,
+    /// The sessions whose clients speak elsewhere than they are spoken to.
+    pub speakers: Speakers,
+    /// This process's id among nodes.
+    pub uid: String,
     /// The last closes and refusals.
     pub ring: Ring,
 }
@@ -190,6 +198,7 @@ impl Sessions {
             registry: &mut self.registry,
             allowance: &common.allowance,
             log: &common.log,
+            node: &common.uid,
             mailbox: self.shard,
             requests: &mut self.requests,
             user_connections: &|user| common.user_counts.of(user),
@@ -380,8 +389,13 @@ impl Handler for Sessions {
     type Mail = Mail;
 
     fn open(&mut self, out: &mut Out<'_>, open: Open) -> Session {
+        let slot = out.conn.slot;
         // A session that has just begun asks for nothing.
-        self.surround(out, &mut Effects::default(), |cx| Session::open(open, cx))
+        let session = self.surround(out, &mut Effects::default(), |cx| Session::open(open, cx));
+        if let Some(id) = session.speaks_as() {
+            self.common.speakers.add(id, Place { shard: self.shard, slot });
+        }
+        session
     }
 
     fn message(&mut self, out: &mut Out<'_>, session: &mut Session, message: Message<'_>) -> Taken {
@@ -411,6 +425,15 @@ impl Handler for Sessions {
             Mail::Look { wish, ask } => {
                 let seen = self.look(crowd, &wish);
                 self.common.desk.part(ask, Part::Seen(seen));
+            }
+            Mail::Said { session, slot, said, drawn } => {
+                let is_meant =
+                    crowd.session(slot).is_some_and(|here| here.speaks_as() == Some(session));
+                if let Some(conn) = crowd.conn_ref(slot).filter(|_| is_meant) {
+                    crowd.hear(conn, &said);
+                }
+                // From here on it is the connection's, which accounts for it.
+                drop(drawn);
             }
             Mail::Shed { of } => self.shed(crowd, of),
         }
@@ -445,6 +468,9 @@ impl Handler for Sessions {
     fn closed(&mut self, conn: ConnRef, mut session: Session, why: &Disconnect, now: Now) {
         let common = Arc::clone(&self.common);
         self.users.remove(conn.slot);
+        if let Some(id) = session.speaks_as() {
+            common.speakers.remove(id);
+        }
         if session.is_connected() {
             common.clients.fetch_sub(1, Ordering::Relaxed);
             if common.settings.client.user_connection_limit > 0 {
@@ -482,22 +508,33 @@ impl Handler for Sessions {
         });
     }
 
-    fn farewell(&self, session: &Session, why: &Disconnect, out: &mut Vec<u8>) -> Farewell {
+    fn farewell(
+        &self,
+        session: &Session,
+        why: &Disconnect,
+        framing: Framing,
+        out: &mut Vec<u8>,
+    ) -> Farewell {
         let uni = &self.common.settings.uni_websocket;
-        if session.kind() != Kind::Unidirectional {
-            return Farewell::CloseFrame;
-        }
-        if !uni.disable_disconnect_push {
+        let (pushes, closes) = match (framing, session.kind()) {
+            (Framing::WebSocket, Kind::Bidirectional) => (false, true),
+            (Framing::WebSocket, Kind::Unidirectional) => {
+                (!uni.disable_disconnect_push, !uni.disable_closing_handshake)
+            }
+            // The end of a response says nothing by itself.
+            (Framing::Sse | Framing::Lines, _) => (true, true),
+        };
+        if pushes {
             let mut payload = Vec::new();
             let push = Push::Disconnect {
                 code: why.code.into(),
                 reason: &why.reason,
                 reconnect: why.reconnects(),
             };
-            dialect::put_push(Encoding::Json, Envelope::Bare, &push, &mut payload);
-            put_frame(Opcode::Text, &payload, out);
+            dialect::put_push(Encoding::Json, session.kind().envelope(), &push, &mut payload);
+            framing.put(&payload, out);
         }
-        if uni.disable_closing_handshake { Farewell::Silent } else { Farewell::CloseFrame }
+        if closes { Farewell::CloseFrame } else { Farewell::Silent }
     }
 
     fn tick(&mut self, _crowd: &mut Crowd<Session>) {}

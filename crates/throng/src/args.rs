@@ -457,7 +457,7 @@ pub(crate) struct CheckArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
-    /// The server: `ws://HOST:PORT/PATH`
+    /// The server: `ws://HOST:PORT/PATH`, or `http://HOST:PORT/PATH` for server-sent events (`uni_sse`)
     pub(crate) url: String,
     /// How many clients to connect
     #[arg(long, default_value_t = 1000)]

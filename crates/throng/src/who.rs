@@ -71,7 +71,11 @@ fn row(client: &Client) -> Vec<String> {
     let user = if client.connected { named(&client.user) } else { "(not yet)".to_owned() };
     let transport = match client.transport {
         Transport::Websocket => "ws",
-        Transport::UniWebsocket => "uni",
+        Transport::UniWebsocket => "uni ws",
+        Transport::Sse => "sse",
+        Transport::UniSse => "uni sse",
+        Transport::HttpStream => "stream",
+        Transport::UniHttpStream => "uni stream",
     };
     let waiting = client.waiting_bytes;
     vec![

@@ -16,7 +16,7 @@ pub(crate) use door::{Door, Sources};
 use member::{Member, Step};
 
 use crate::clock::{Clock, Nanos, seconds};
-use crate::handshake::Upgrade;
+use crate::handshake::{Head, Upgrade};
 use crate::histogram::Histogram;
 use crate::ledger::Ledger;
 use crate::message::{Messages, quoted};
@@ -34,6 +34,8 @@ pub(crate) enum Speech {
     Protocol { upgrade: Upgrade, token: String, channel: String },
     /// The upgrade alone: any WebSocket server.
     Upgrade(Upgrade),
+    /// This request, and nothing more: what comes are server-sent events.
+    Events(Vec<u8>),
     /// Nothing: frames come without having been asked for.
     Bare,
 }
@@ -61,7 +63,7 @@ pub(crate) struct Crowd {
     joined: Histogram,
     ledger: Ledger,
     troubles: Troubles,
-    /// Heads of upgrades that came in pieces; there are few.
+    /// Heads and events that came in pieces; there are few.
     heads: HashMap<u32, Vec<u8>>,
     input: Box<[u8]>,
     output: Vec<u8>,
@@ -225,7 +227,7 @@ impl Crowd {
             if self.member(index).step != Step::Ready {
                 continue;
             }
-            if matches!(self.manners.speech, Speech::Bare) {
+            if matches!(self.manners.speech, Speech::Bare | Speech::Events(_)) {
                 self.fail(index, Trouble::Cut { step: Step::Gone.name() });
                 continue;
             }
@@ -262,15 +264,16 @@ impl Crowd {
         if let Some(error) = error.map_err(connecting)? {
             return Err(connecting(error));
         }
-        let upgrade = match &self.manners.speech {
+        let request = match &self.manners.speech {
             Speech::Bare => {
                 self.join(index);
                 return Ok(());
             }
-            Speech::Protocol { upgrade, .. } | Speech::Upgrade(upgrade) => upgrade,
+            Speech::Protocol { upgrade, .. } | Speech::Upgrade(upgrade) => &upgrade.request,
+            Speech::Events(request) => request,
         };
         self.output.clear();
-        self.output.extend_from_slice(&upgrade.request);
+        self.output.extend_from_slice(request);
         self.member(index).step = Step::Upgrading;
         self.flush(index)
     }
@@ -317,8 +320,11 @@ impl Crowd {
                 None => return Ok(()),
             }
         }
-        let mut decoder = mem::take(&mut self.member(index).decoder);
         let now = self.clock.now();
+        if matches!(self.manners.speech, Speech::Events(_)) {
+            return self.events(index, &bytes[at..], now);
+        }
+        let mut decoder = mem::take(&mut self.member(index).decoder);
         loop {
             let limits = Limits { message_max: MESSAGE_MAX };
             let step = decoder.next(&mut bytes[at..], Role::Client, limits)?;
@@ -343,14 +349,15 @@ impl Crowd {
 
     /// How many of these bytes, the last of the head, belong to it.
     fn upgraded(&mut self, index: u32, bytes: &[u8]) -> Result<Option<usize>, Trouble> {
-        let (Speech::Protocol { upgrade, .. } | Speech::Upgrade(upgrade)) = &self.manners.speech
-        else {
-            return Ok(Some(0));
-        };
         let mut head = self.heads.remove(&index).unwrap_or_default();
         let before = head.len();
         head.extend_from_slice(bytes);
-        let Some(size) = upgrade.check(&head)? else {
+        let size = match &self.manners.speech {
+            Speech::Protocol { upgrade, .. } | Speech::Upgrade(upgrade) => upgrade.check(&head)?,
+            Speech::Events(_) => Head::with_status(&head, 200)?.map(|head| head.size),
+            Speech::Bare => return Ok(Some(0)),
+        };
+        let Some(size) = size else {
             self.heads.insert(index, head);
             return Ok(None);
         };
@@ -367,8 +374,66 @@ impl Crowd {
                 self.member(index).step = Step::Greeting;
             }
             Speech::Upgrade(_) | Speech::Bare => self.join(index),
+            Speech::Events(_) => self.member(index).step = Step::Greeting,
         }
         Ok(Some(size - before))
+    }
+
+    /// Events, the last of which may be there in part only.
+    fn events(&mut self, index: u32, bytes: &[u8], now: Nanos) -> Result<(), Trouble> {
+        let mut kept = self.heads.remove(&index).unwrap_or_default();
+        let bytes = if kept.is_empty() {
+            bytes
+        } else {
+            kept.extend_from_slice(bytes);
+            &kept
+        };
+        let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        for line in bytes[..end].split(|byte| *byte == b'\n') {
+            if let Some(message) = line.strip_prefix(b"data: ") {
+                let message = std::str::from_utf8(message)
+                    .map_err(|error| Trouble::Violation(error.to_string()))?;
+                self.event(index, message, now)?;
+            }
+        }
+        let rest = &bytes[end..];
+        if rest.len() > MESSAGE_MAX {
+            return Err(Trouble::Violation("an event does not end".to_owned()));
+        }
+        if !rest.is_empty() {
+            self.heads.insert(index, rest.to_vec());
+        }
+        Ok(())
+    }
+
+    /// A push without anything around it.
+    fn event(&mut self, index: u32, message: &str, now: Nanos) -> Result<(), Trouble> {
+        if message == "{}" {
+            self.counts.pings += 1;
+            return Ok(());
+        }
+        if let Some(number) = self.manners.messages.number(message) {
+            self.counts.frame_bytes = message.len() + "data: \n\n".len();
+            let place = &mut self.members[index as usize].place;
+            self.ledger.receive(place, number, now);
+            return Ok(());
+        }
+        let push: Push = serde_json::from_str(message)
+            .map_err(|error| Trouble::Violation(format!("{error} in {message:.100}")))?;
+        match push {
+            Push { connect: Some(connected), .. } => {
+                self.counts.ping_interval = connected.ping;
+                self.join(index);
+                Ok(())
+            }
+            Push { disconnect: Some(Notice { code, reason }), .. } => {
+                Err(Trouble::Closed { code: u16::try_from(code).unwrap_or(0), reason })
+            }
+            Push { unsubscribe: Some(Notice { code, reason }), .. } => {
+                Err(Trouble::Unsubscribed { code, reason })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// One message of the server: replies and pushes, one a line.
@@ -529,6 +594,7 @@ struct Connected {
 
 #[derive(Deserialize)]
 struct Push {
+    connect: Option<Connected>,
     unsubscribe: Option<Notice>,
     disconnect: Option<Notice>,
 }

@@ -12,9 +12,9 @@ use super::options;
 use super::problem::Problem;
 use super::read::Reader;
 use super::settings::{
-    AddressHeader, ChannelOptions, Channels, Client, DataFormat, Http, HttpApi, Level, Limits, Log,
-    PerAddress, PersonalChannel, Proxies, ProxyProtocol, Refuse, Settings, Shutdown, Token,
-    UniWebSocket, WebSocket,
+    AddressHeader, ChannelOptions, Channels, Client, DataFormat, Emulation, Http, HttpApi, Level,
+    Limits, Log, PerAddress, PersonalChannel, Proxies, ProxyProtocol, Refuse, Settings, Shutdown,
+    Stream, Token, UniWebSocket, WebSocket,
 };
 use super::tree::Value;
 use super::written::{NAMESPACES, Written};
@@ -30,6 +30,11 @@ const DEVELOPMENT: &[(&str, &str)] = &[
     ("http_api.insecure", "true"),
     ("health.enabled", "true"),
     ("uni_websocket.enabled", "true"),
+    ("sse.enabled", "true"),
+    ("http_stream.enabled", "true"),
+    ("uni_sse.enabled", "true"),
+    ("uni_http_stream.enabled", "true"),
+    ("init.enabled", "true"),
     ("channel.without_namespace.presence", "true"),
     ("channel.without_namespace.join_leave", "true"),
     ("channel.without_namespace.history_size", "100"),
@@ -79,6 +84,16 @@ fn settings(r: &mut Reader<'_>, dev: bool) -> Settings {
             disable_disconnect_push: r.bool("uni_websocket.disable_disconnect_push"),
             disable_closing_handshake: r.bool("uni_websocket.disable_closing_handshake"),
         },
+        sse: stream(r, "sse"),
+        http_stream: stream(r, "http_stream"),
+        uni_sse: stream(r, "uni_sse"),
+        uni_http_stream: stream(r, "uni_http_stream"),
+        emulation: Emulation {
+            path: r.http_path("emulation.handler_prefix"),
+            body_max: at_least_one(r, "emulation.max_request_body_size"),
+        },
+        init: r.bool("init.enabled"),
+        init_path: r.http_path("init.handler_prefix"),
         channel: channels(r, &mut backends),
         http_api: HttpApi {
             enabled: !r.bool("http_api.disabled"),
@@ -101,6 +116,14 @@ fn settings(r: &mut Reader<'_>, dev: bool) -> Settings {
         shutdown: shutdown(r),
         limits: limits(r),
         proxies: proxies(r),
+    }
+}
+
+fn stream(r: &mut Reader<'_>, at: &str) -> Stream {
+    Stream {
+        enabled: r.bool(&format!("{at}.enabled")),
+        path: r.http_path(&format!("{at}.handler_prefix")),
+        body_max: at_least_one(r, &format!("{at}.max_request_body_size")),
     }
 }
 
@@ -495,6 +518,16 @@ fn check_paths(r: &mut Reader<'_>, settings: &Settings) {
             "uni_websocket.handler_prefix",
             &settings.uni_websocket.path,
         ),
+        (settings.sse.enabled, "sse.handler_prefix", &settings.sse.path),
+        (settings.http_stream.enabled, "http_stream.handler_prefix", &settings.http_stream.path),
+        (settings.uni_sse.enabled, "uni_sse.handler_prefix", &settings.uni_sse.path),
+        (
+            settings.uni_http_stream.enabled,
+            "uni_http_stream.handler_prefix",
+            &settings.uni_http_stream.path,
+        ),
+        (settings.emulates(), "emulation.handler_prefix", &settings.emulation.path),
+        (settings.init, "init.handler_prefix", &settings.init_path),
         (settings.http_api.enabled, "http_api.handler_prefix", &settings.http_api.path),
         (settings.health, "health.handler_prefix", &settings.health_path),
     ];

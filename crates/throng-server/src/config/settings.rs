@@ -24,6 +24,15 @@ pub struct Settings {
     pub client: Client,
     pub websocket: WebSocket,
     pub uni_websocket: UniWebSocket,
+    pub sse: Stream,
+    pub http_stream: Stream,
+    pub uni_sse: Stream,
+    pub uni_http_stream: Stream,
+    pub emulation: Emulation,
+    /// `init.enabled`: answer at `init_path`, for pages that warm a connection.
+    pub init: bool,
+    /// `init.handler_prefix`.
+    pub init_path: String,
     pub channel: Channels,
     pub http_api: HttpApi,
     /// Who is asked who may do what.
@@ -40,6 +49,13 @@ pub struct Settings {
     pub shutdown: Shutdown,
     pub limits: Limits,
     pub proxies: Proxies,
+}
+
+impl Settings {
+    /// Whether there is a transport whose clients speak elsewhere than they are spoken to.
+    pub fn emulates(&self) -> bool {
+        self.sse.enabled || self.http_stream.enabled
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -153,6 +169,25 @@ pub struct UniWebSocket {
     pub disable_disconnect_push: bool,
     /// The connection ends without a close frame.
     pub disable_closing_handshake: bool,
+}
+
+/// A transport that is one long HTTP response.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    pub enabled: bool,
+    /// `….handler_prefix`.
+    pub path: String,
+    /// `….max_request_body_size`: bytes of the body of the request that opens one.
+    pub body_max: usize,
+}
+
+/// Where clients of a transport on which they only hear speak; it is on when one of those is.
+#[derive(Debug, Clone)]
+pub struct Emulation {
+    /// `emulation.handler_prefix`.
+    pub path: String,
+    /// `emulation.max_request_body_size`.
+    pub body_max: usize,
 }
 
 #[derive(Debug, Clone)]

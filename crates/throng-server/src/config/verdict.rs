@@ -120,6 +120,13 @@ const VERDICTS: &[(&str, Verdict)] = &[
     ("concurrency", Warns("has no effect; the commands of one client are answered in order")),
     ("position_lag", Warns("has no effect; on one node there is no lag")),
     ("connect_codes", Warns("not there yet; unidirectional clients get the usual codes")),
+    (
+        "connect_statuses",
+        Warns(
+            "not there yet; who is not let in is answered with 200 and a disconnect push that has \
+             the code",
+        ),
+    ),
     ("usage_stats", Warns("has no effect; nothing is ever reported to anybody")),
     ("metrics_interval", Warns("has no effect; there are no metrics of nodes yet")),
     ("unreleased", Warns("has no effect")),

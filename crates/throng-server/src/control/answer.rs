@@ -164,6 +164,24 @@ pub struct Client {
 pub enum Transport {
     Websocket,
     UniWebsocket,
+    Sse,
+    UniSse,
+    HttpStream,
+    UniHttpStream,
+}
+
+impl Transport {
+    /// As the configuration and backends name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Websocket => "websocket",
+            Self::UniWebsocket => "uni_websocket",
+            Self::Sse => "sse",
+            Self::UniSse => "uni_sse",
+            Self::HttpStream => "http_stream",
+            Self::UniHttpStream => "uni_http_stream",
+        }
+    }
 }
 
 /// Who is here, and who was.

@@ -146,9 +146,9 @@ async fn introduced(
 fn hand_over(front: &Front, socket: TcpStream, read_ahead: bytes::Bytes, to: Move) {
     // Leaving tokio's event queue fails only with the queue itself; the client reconnects.
     let Ok(socket) = socket.into_std() else { return };
-    let Move { shard, head, open, permit, address } = to;
+    let Move { shard, head, framing, open, permit, address } = to;
     let number = front.number();
-    let adopt = Adopt { socket, permit, address, head, read_ahead, number, open };
+    let adopt = Adopt { socket, permit, address, head, framing, read_ahead, number, open };
     if let Some(mailbox) = front.common.shards.get(shard) {
         mailbox.post(Post::Adopt(Box::new(adopt)));
     }

@@ -7,11 +7,15 @@ pub(crate) mod accept;
 pub(crate) mod address;
 mod api;
 pub(crate) mod arrivals;
+mod body;
 mod connection;
+mod cors;
+mod emulate;
 pub(crate) mod gate;
 pub(crate) mod health;
 mod pages;
 mod refuse;
+mod stream;
 mod upgrade;
 
 use std::net::{IpAddr, SocketAddr};
@@ -61,8 +65,6 @@ pub(crate) struct Front {
     pub(crate) addresses: Addresses,
     /// How this program is called from any directory, for the playground.
     pub(crate) command: String,
-    /// This process's id among nodes, for `info`.
-    pub(crate) uid: String,
 }
 
 /// Which of the two ports a request came in by.
@@ -141,7 +143,7 @@ impl Front {
         if settings.dev
             && let Err(answer) = self.loopback_only(visit.request.headers())
         {
-            upgrade::remember(self, &visit, &answer);
+            upgrade::remember(self, visit.address.ip, &answer);
             return Outcome::Answered(*answer);
         }
         if visit.door.shows_clients() {
@@ -151,6 +153,15 @@ impl Front {
             if settings.uni_websocket.enabled && path == settings.uni_websocket.path {
                 return upgrade::websocket(self, &visit, crate::session::Kind::Unidirectional)
                     .await;
+            }
+            if let Some(way) = stream::at(settings, path.as_bytes()) {
+                return stream::answer(self, visit, way).await;
+            }
+            if settings.emulates() && path == settings.emulation.path {
+                return Outcome::Answered(emulate::answer(self, visit).await);
+            }
+            if settings.init && path == settings.init_path {
+                return Outcome::Answered(emulate::init(self, &visit));
             }
         }
         let api_here = visit.door.shows_internals() || settings.http_api.external;
@@ -207,6 +218,9 @@ impl Front {
 
     fn not_found(&self, path: &str) -> Answer {
         let settings = self.settings();
+        if let Some(way) = stream::ways(settings).iter().find(|way| way.stream.path == path) {
+            return words(StatusCode::NOT_FOUND, format!("{}.enabled is off\n", way.section));
+        }
         let hint = if path == settings.uni_websocket.path {
             "uni_websocket.enabled is off\n"
         } else if path.starts_with(&settings.health_path) && !settings.health {
@@ -215,6 +229,12 @@ impl Front {
             "there is nothing here\n"
         };
         text(StatusCode::NOT_FOUND, hint)
+    }
+
+    /// The shard that the next connection moves to.
+    fn next_shard(&self) -> usize {
+        let shards = self.common.shards.len().max(1);
+        self.next_shard.fetch_add(1, Ordering::Relaxed) % shards
     }
 
     /// The next connection's number.
@@ -232,8 +252,13 @@ impl Front {
 }
 
 /// An answer in words.
-pub(crate) fn text(status: StatusCode, words: &'static str) -> Answer {
-    with_type(status, "text/plain; charset=utf-8", Bytes::from_static(words.as_bytes()))
+pub(crate) fn text(status: StatusCode, said: &'static str) -> Answer {
+    words(status, said)
+}
+
+/// The same, where the words are put together.
+fn words(status: StatusCode, said: impl Into<Bytes>) -> Answer {
+    with_type(status, "text/plain; charset=utf-8", said.into())
 }
 
 /// An answer in JSON.

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 
 use super::address::{Listener, Peeked};
 use super::gate::{Visitor, reset};
-use super::{Door, Front, drive};
+use super::{Door, Front, drive, stream};
 use crate::addresses::TooMany;
 use crate::clock::Clock;
 use crate::config::{Refuse, Settings};
@@ -40,7 +40,7 @@ const CLOSE: (u16, &str) = (3013, FULL);
 enum Head {
     /// The rest has to be waited for.
     Incomplete,
-    /// A client's handshake, with its key.
+    /// A client's handshake, with its key, or its request for a stream.
     Client(Option<String>),
     Other,
 }
@@ -193,40 +193,85 @@ fn look_of(
 }
 
 fn head_of(bytes: &[u8], settings: &Settings, door: Door) -> Head {
-    let (websocket, uni) = (&settings.websocket, &settings.uni_websocket);
-    let is_client_path = |path: &[u8]| {
-        (websocket.enabled && path == websocket.path.as_bytes())
-            || (uni.enabled && path == uni.path.as_bytes())
-    };
     let mut lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
     let first = lines.next().unwrap_or_default();
     if !bytes.contains(&b'\n') {
-        let is_get = b"GET ".starts_with(bytes) || bytes.starts_with(b"GET ");
-        return if is_get { Head::Incomplete } else { Head::Other };
+        let may_be = |method: &[u8]| method.starts_with(bytes) || bytes.starts_with(method);
+        return if may_be(b"GET ") || may_be(b"POST ") { Head::Incomplete } else { Head::Other };
     }
     let mut words = first.split(|byte| *byte == b' ');
     let method = words.next().unwrap_or_default();
     let target = words.next().unwrap_or_default();
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
-    if method != b"GET" || !door.shows_clients() || !is_client_path(path) {
-        return Head::Other;
-    }
+    let wanted = wanted_at(method, path, settings).filter(|_| door.shows_clients());
+    let Some(wanted) = wanted else { return Head::Other };
     // What some clients leave out, the carriage return, is no reason to keep them waiting.
-    let blank = |at: &[u8]| at.starts_with(b"\n\r\n") || at.starts_with(b"\n\n");
-    if !(0..bytes.len()).any(|at| blank(&bytes[at..])) {
+    let Some(end) = (0..bytes.len()).find_map(|at| {
+        let rest = &bytes[at..];
+        let blank: &[&[u8]] = &[b"\n\r\n", b"\n\n"];
+        blank.iter().find(|blank| rest.starts_with(blank)).map(|blank| at + blank.len())
+    }) else {
         return Head::Incomplete;
+    };
+    let fields = Fields::read(lines);
+    match wanted {
+        Wanted::Upgrade if fields.upgrades => Head::Client(fields.key),
+        Wanted::Upgrade => Head::Other,
+        Wanted::Stream => match fields.body_bytes {
+            // Closing a socket before its request has come whole resets it, and the answer is lost.
+            Some(body) if bytes.len() - end >= body => Head::Client(None),
+            Some(body) if end.saturating_add(body) < HEAD_BYTES_MAX => Head::Incomplete,
+            Some(_) | None => Head::Other,
+        },
     }
-    let (mut upgrades, mut key) = (false, None);
-    for line in lines.take_while(|line| !line.is_empty()) {
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if name.eq_ignore_ascii_case(b"upgrade") {
-            upgrades |= value.eq_ignore_ascii_case(b"websocket");
-        } else if name.eq_ignore_ascii_case(b"sec-websocket-key") {
-            key = std::str::from_utf8(value).ok().map(str::to_owned);
+}
+
+/// What a client may want.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Upgrade,
+    /// A long response.
+    Stream,
+}
+
+fn wanted_at(method: &[u8], path: &[u8], settings: &Settings) -> Option<Wanted> {
+    let (websocket, uni) = (&settings.websocket, &settings.uni_websocket);
+    let upgrades = (websocket.enabled && path == websocket.path.as_bytes())
+        || (uni.enabled && path == uni.path.as_bytes());
+    if upgrades && method == b"GET" {
+        return Some(Wanted::Upgrade);
+    }
+    let way = stream::at(settings, path)?;
+    way.takes(method).then_some(Wanted::Stream)
+}
+
+/// The fields of a head that count here.
+struct Fields {
+    upgrades: bool,
+    key: Option<String>,
+    /// None: it cannot be told how long the body is.
+    body_bytes: Option<usize>,
+}
+
+impl Fields {
+    fn read<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut fields = Self { upgrades: false, key: None, body_bytes: Some(0) };
+        for line in lines.take_while(|line| !line.is_empty()) {
+            let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+            let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+            let text = || std::str::from_utf8(value).ok();
+            if name.eq_ignore_ascii_case(b"upgrade") {
+                fields.upgrades |= value.eq_ignore_ascii_case(b"websocket");
+            } else if name.eq_ignore_ascii_case(b"sec-websocket-key") {
+                fields.key = text().map(str::to_owned);
+            } else if name.eq_ignore_ascii_case(b"content-length") {
+                fields.body_bytes = text().and_then(|bytes| bytes.parse().ok());
+            } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+                fields.body_bytes = None;
+            }
         }
+        fields
     }
-    if upgrades { Head::Client(key) } else { Head::Other }
 }
 
 /// Says no, in the way that is configured.
@@ -438,7 +483,7 @@ mod tests {
         check("GET /connection/websocket HTTP/1.1\r\nHost: a\r\n\r\n", &Head::Other);
         check("PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\nGET", &Head::Other);
         check("\u{0}\u{1}", &Head::Other);
-        check("PO", &Head::Other);
+        check("PU", &Head::Other);
     }
 
     #[test]
@@ -446,6 +491,25 @@ mod tests {
         for end in 0..UPGRADE.len() - 1 {
             check(&UPGRADE[..end], &Head::Incomplete);
         }
+    }
+
+    #[test]
+    fn a_request_for_a_stream_is_a_client_when_its_body_is_there() {
+        let client = Head::Client(None);
+        check("GET /connection/uni_sse?cf_connect=%7B%7D HTTP/1.1\r\nHost: a\r\n\r\n", &client);
+        check("GET /connection/sse HTTP/1.0\r\n\r\n", &client);
+        let posted = "POST /connection/http_stream HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}";
+        check(posted, &client);
+        for end in 0..posted.len() {
+            check(&posted[..end], &Head::Incomplete);
+        }
+        check(&posted.replace(": 2", ": 5000"), &Head::Other);
+        check(&posted.replace(": 2", ": 18446744073709551615"), &Head::Other);
+        check(&posted.replace(": 2", ": x"), &Head::Other);
+        check(&posted.replace("Content-Length: 2", "Transfer-Encoding: chunked"), &Head::Other);
+        check("GET /connection/http_stream HTTP/1.1\r\n\r\n", &Head::Other);
+        check("OPTIONS /connection/http_stream HTTP/1.1\r\n\r\n", &Head::Other);
+        check("POST /emulation HTTP/1.1\r\n", &Head::Other);
     }
 
     #[test]

@@ -1,26 +1,32 @@
 //! The WebSocket handshake (RFC 6455 4.2): what is checked, and the head that the shard will write.
 
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use throng_limits::Permit;
+use throng_wire::framing::Framing;
 use throng_wire::websocket::accept_key;
 
 use super::address::{self, ClientAddress, ToldBy};
+use super::gate::Seat;
 use super::{Answer, Front, Outcome, Visit, json, refuse, text};
 use crate::addresses::Held;
 use crate::clock::Clock;
 use crate::log::line;
 use crate::origin;
 use crate::ring::Refused;
+use crate::rng::secret_uuid;
 use crate::session::{Kind, NoCookie, Open};
 
 /// A connection that is to move into a shard.
 pub(crate) struct Move {
     pub(crate) shard: usize,
     pub(crate) head: Bytes,
+    pub(crate) framing: Framing,
     pub(crate) open: Open,
     pub(crate) permit: Permit,
     pub(crate) address: Option<Box<Held>>,
@@ -31,7 +37,7 @@ pub(super) async fn websocket(front: &Front, visit: &Visit, kind: Kind) -> Outco
     match checked(front, visit, kind).await {
         Ok(to) => Outcome::Upgraded(Box::new(to)),
         Err(answer) => {
-            remember(front, visit, &answer);
+            remember(front, visit.address.ip, &answer);
             Outcome::Answered(*answer)
         }
     }
@@ -39,10 +45,10 @@ pub(super) async fn websocket(front: &Front, visit: &Visit, kind: Kind) -> Outco
 
 /// Why a visitor was refused, where its status does not say it.
 #[derive(Debug, Clone, Copy)]
-struct Because(&'static str);
+pub(super) struct Because(pub(super) &'static str);
 
 /// Keeps a refusal for `throng who` and `throng status`.
-pub(super) fn remember(front: &Front, visit: &Visit, answer: &Answer) {
+pub(super) fn remember(front: &Front, ip: IpAddr, answer: &Answer) {
     let because = answer.extensions().get::<Because>().map(|because| because.0);
     let reason = because.unwrap_or(match answer.status() {
         StatusCode::FORBIDDEN if front.settings().dev => {
@@ -55,7 +61,7 @@ pub(super) fn remember(front: &Front, visit: &Visit, answer: &Answer) {
     });
     front.common.ring.refused(Refused {
         at_s: Clock::second_of(front.clock.now()),
-        address: Some(visit.address.ip),
+        address: Some(ip),
         status: answer.status().as_u16(),
         reason,
     });
@@ -65,10 +71,10 @@ async fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<A
     let request = &visit.request;
     let headers = request.headers();
     let key = handshake_key(request.method(), headers)?;
-    check_origin(front, visit)?;
+    check_origin(front, headers, visit.address.ip)?;
     let query = Query(request.uri().query().unwrap_or_default());
     let protocol = check_encoding(headers, &query)?;
-    let (permit, address) = admit(front, visit).await?;
+    let (permit, address) = admit(front, visit.address, &visit.seat).await?;
     let mut head = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {}\r\n",
@@ -83,36 +89,57 @@ async fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<A
         head.push_str(&format!("{SEEN_HEADER}: {address}\r\n"));
     }
     head.push_str("\r\n");
-    let shards = front.common.shards.len().max(1);
+    let connect = (kind == Kind::Unidirectional)
+        .then(|| query.get("cf_connect"))
+        .flatten()
+        .map(|connect| Bytes::from(percent_decoded(connect)));
+    let session = match kind {
+        Kind::Bidirectional => None,
+        Kind::Unidirectional => {
+            Some(secret_uuid().map_err(|_| busy(front, "the system has no randomness"))?)
+        }
+    };
+    arrived(front, visit.address.ip, visit.peer);
+    Ok(Move {
+        shard: front.next_shard(),
+        head: head.into(),
+        framing: Framing::WebSocket,
+        open: Open {
+            native_ping: query.get("cf_ws_frame_ping_pong") == Some("true"),
+            session,
+            connect,
+            ..open(front, headers, kind, visit.address)
+        },
+        permit,
+        address,
+    })
+}
+
+/// Says that somebody was let in, to who wants to know everything.
+pub(super) fn arrived(front: &Front, ip: IpAddr, peer: SocketAddr) {
+    if front.wants_debug() {
+        line!(front.common.log, Debug, "client.upgrade", "a client has come"; addr = &ip as &dyn std::fmt::Display, peer = peer.to_string().as_str());
+    }
+}
+
+/// What a session begins with, by the headers of its request.
+pub(super) fn open(front: &Front, headers: &HeaderMap, kind: Kind, address: ClientAddress) -> Open {
     let user_header = &front.settings().client.user_id_http_header;
     let user = (!user_header.is_empty())
         .then(|| headers.get(user_header.as_str()))
         .flatten()
         .and_then(|user| user.to_str().ok())
         .map(Box::from);
-    let connect = (kind == Kind::Unidirectional)
-        .then(|| query.get("cf_connect"))
-        .flatten()
-        .map(|connect| Bytes::from(percent_decoded(connect)));
-    let native_ping = query.get("cf_ws_frame_ping_pong") == Some("true");
-    if front.wants_debug() {
-        line!(front.common.log, Debug, "client.upgrade", "a client has come"; addr = &visit.address.ip as &dyn std::fmt::Display, peer = visit.peer.to_string().as_str());
-    }
-    Ok(Move {
-        shard: front.next_shard.fetch_add(1, Ordering::Relaxed) % shards,
-        head: head.into(),
-        open: Open {
-            kind,
-            native_ping,
-            user,
-            connect,
-            address: visit.address,
-            headers: for_backends(front, headers),
-            no_cookie: no_cookie(front, headers),
-        },
-        permit,
+    Open {
+        kind,
+        native_ping: false,
+        user,
+        session: None,
+        connect: None,
         address,
-    })
+        headers: for_backends(front, headers),
+        no_cookie: no_cookie(front, headers),
+    }
 }
 
 /// What `throng probe` asks where it is seen with, and is answered with.
@@ -197,8 +224,13 @@ fn handshake_key<'r>(method: &Method, headers: &'r HeaderMap) -> Result<&'r str,
         })
 }
 
-fn check_origin(front: &Front, visit: &Visit) -> Result<(), Box<Answer>> {
-    let (settings, headers) = (front.settings(), visit.request.headers());
+/// Whether the page that asks may connect.
+pub(super) fn check_origin(
+    front: &Front,
+    headers: &HeaderMap,
+    ip: IpAddr,
+) -> Result<(), Box<Answer>> {
+    let settings = front.settings();
     // What has no Origin is no page of a browser.
     let Some(value) = headers.get(header::ORIGIN) else { return Ok(()) };
     let origin = value.to_str().unwrap_or("unreadable");
@@ -210,7 +242,7 @@ fn check_origin(front: &Front, visit: &Visit) -> Result<(), Box<Answer>> {
         "403 a page of {shown} was refused: it is not in client.allowed_origins; if it is yours, \
          add \"{shown}\" there"
     );
-    line!(front.common.log, Warn, "origin.refused", "{}", message; addr = &visit.address.ip as &dyn std::fmt::Display);
+    line!(front.common.log, Warn, "origin.refused", "{}", message; addr = &ip as &dyn std::fmt::Display);
     Err(Box::new(text(
         StatusCode::FORBIDDEN,
         "the page's origin is not in client.allowed_origins\n",
@@ -235,7 +267,11 @@ fn check_encoding(
 }
 
 /// Whether one more client may come in, and its permit.
-async fn admit(front: &Front, visit: &Visit) -> Result<(Permit, Option<Box<Held>>), Box<Answer>> {
+pub(super) async fn admit(
+    front: &Front,
+    from: ClientAddress,
+    seat: &Arc<Seat>,
+) -> Result<(Permit, Option<Box<Held>>), Box<Answer>> {
     let client = &front.settings().client;
     if front.is_draining() {
         return Err(busy(front, "the server is stopping"));
@@ -249,25 +285,25 @@ async fn admit(front: &Front, visit: &Visit) -> Result<(Permit, Option<Box<Held>
         refuse::say_too_fast(front);
         return Err(busy(front, refuse::TOO_FAST));
     }
-    let address = match visit.address.told_by {
+    let address = match from.told_by {
         // The connection is the proxy's; whoever stands behind it is counted here.
-        ToldBy::Header => front.admit_address(visit.address.ip),
+        ToldBy::Header => front.admit_address(from.ip),
         // Counted since it was accepted.
         ToldBy::Socket | ToldBy::ProxyProtocol => Ok(None),
     };
-    let address = address
-        .map_err(|too_many| busy(front, refuse::too_many(front, visit.address.ip, too_many)))?;
+    let address =
+        address.map_err(|too_many| busy(front, refuse::too_many(front, from.ip, too_many)))?;
     // Most are refused before they come so far; this one came while the last place was taken.
-    let permit = front.gate.make_client(&visit.seat).await.ok_or_else(|| {
+    let permit = front.gate.make_client(seat).await.ok_or_else(|| {
         front.gate.refused.fetch_add(1, Ordering::Relaxed);
         refuse::say_full(front);
         busy(front, refuse::FULL)
     })?;
-    Ok((permit, address.or_else(|| visit.seat.take_address())))
+    Ok((permit, address.or_else(|| seat.take_address())))
 }
 
 /// 503 with the time after which to try again.
-fn busy(front: &Front, words: &'static str) -> Box<Answer> {
+pub(super) fn busy(front: &Front, words: &'static str) -> Box<Answer> {
     let mut answer = json(StatusCode::SERVICE_UNAVAILABLE, format!("{{\"error\":\"{words}\"}}"));
     answer.extensions_mut().insert(Because(words));
     let after = HeaderValue::from(front.gate.retry_after_s());
@@ -287,10 +323,10 @@ fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool
 }
 
 /// A query string.
-struct Query<'a>(&'a str);
+pub(super) struct Query<'a>(pub(super) &'a str);
 
 impl<'a> Query<'a> {
-    fn get(&self, name: &str) -> Option<&'a str> {
+    pub(super) fn get(&self, name: &str) -> Option<&'a str> {
         self.0.split('&').find_map(|pair| {
             let (key, value) = pair.split_once('=')?;
             (key == name).then_some(value)

@@ -84,10 +84,7 @@ impl Session {
         let headers = extra.map_or((&none, &none), |extra| (&extra.headers, &extra.emulated));
         let meta = extra.and_then(|extra| extra.meta.as_ref());
         let meta = meta.filter(|_| backend.include_connection_meta).and_then(|meta| raw(meta));
-        let transport = match self.kind {
-            Kind::Bidirectional => "websocket",
-            Kind::Unidirectional => "uni_websocket",
-        };
+        let transport = self.kind.over(cx.out.framing).name();
         let ask = Ask { meta, ..ask.said_by(self.client.to_string(), transport) };
         let call = Call::new((kind, id), backend, ask, headers, Some(self.address()));
         let pending = self.pending.get_or_insert_default();

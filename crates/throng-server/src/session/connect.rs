@@ -8,7 +8,6 @@ use throng_hub::publication::ChannelName;
 use throng_wire::dialect::{
     self, ConnectRequest, ConnectResult, Encoding, Push, Reply, SubscribeRequest, SubscribeResult,
 };
-use throng_wire::websocket::{Opcode, put_frame};
 
 use super::say::{self, Outcome};
 use super::subscribe::{Plan, Right, Shown, Wish};
@@ -148,7 +147,6 @@ impl Session {
                 (extra.headers, extra.emulated) = Default::default();
             }
             extra.conn_info.is_none()
-                && extra.session.is_none()
                 && extra.meta.is_none()
                 && extra.headers.is_empty()
                 && extra.emulated.is_empty()
@@ -377,7 +375,7 @@ impl Session {
             .map(|(outcome, list)| (&*outcome.channel, outcome.result(list)))
             .collect();
         let client = self.client.to_string();
-        let session = self.extra.as_ref().and_then(|extra| extra.session).map(|id| id.to_string());
+        let session = self.session.as_ref().map(ToString::to_string);
         let settings = &cx.settings.client;
         let interval = ping_seconds(settings.ping_interval);
         let result = ConnectResult {
@@ -390,7 +388,8 @@ impl Session {
             ping: if self.native_ping { 0 } else { interval },
             pong: !self.native_ping && interval > 0 && self.kind == Kind::Bidirectional,
             session: session.as_deref().unwrap_or(""),
-            node: "",
+            // Only who speaks elsewhere must say where its session is.
+            node: if self.speaks_as().is_some() { cx.node } else { "" },
             time: if settings.connect_include_server_time { cx.out.now.unix_ms } else { 0 },
         };
         let mut payload = Vec::with_capacity(192);
@@ -409,11 +408,11 @@ impl Session {
             }
         }
         if connect.outcomes.is_empty() && self.pending.is_none() {
-            cx.out.frame(Opcode::Text, &payload);
+            cx.out.message(&payload);
         } else {
-            let mut frame = Vec::with_capacity(payload.len() + 10);
-            put_frame(Opcode::Text, &payload, &mut frame);
-            cx.out.release(Bytes::from(frame));
+            let mut message = Vec::with_capacity(payload.len() + 10);
+            cx.out.framing.put(&payload, &mut message);
+            cx.out.release(Bytes::from(message));
         }
     }
 

@@ -41,7 +41,7 @@ use crate::shard::{ConnRef, Message, Out, Taken};
 pub(crate) use answer::error_code;
 pub(crate) use cookie::NoCookie;
 pub(crate) use order::{Order, Target};
-pub(crate) use say::{FORM_JSON, FORM_JSON_UNI, encode_item};
+pub(crate) use say::encode_item;
 pub(crate) use subscribe::retention;
 
 /// What the version field of connect replies says.
@@ -68,6 +68,9 @@ pub(crate) struct Session {
     expires_s: u32,
     /// The earliest end of a subscription's grace.
     subs_expire_s: u32,
+    /// By which the server API may name it; whose client speaks elsewhere than it is spoken to, by
+    /// which that is known to be its. A secret then.
+    session: Option<Box<Uuid>>,
     /// What few clients have.
     extra: Option<Box<Extra>>,
     pending: Option<Box<Pending>>,
@@ -103,7 +106,10 @@ pub(crate) struct Open {
     pub native_ping: bool,
     /// The value of `client.user_id_http_header`, where that is set.
     pub user: Option<Box<str>>,
-    /// A unidirectional client's connect request, when it came in the address.
+    /// The session's id, where it has one; from the system's generator.
+    pub session: Option<Uuid>,
+    /// What came with the request: a unidirectional client's connect request, or the first
+    /// commands of one that is sent a response.
     pub connect: Option<Bytes>,
     /// Where the client is.
     pub address: ClientAddress,
@@ -119,8 +125,6 @@ struct Extra {
     user_header: Option<Box<str>>,
     connect: Option<Bytes>,
     conn_info: Option<Bytes>,
-    /// A unidirectional session's id, by which the server API may name it.
-    session: Option<Uuid>,
     /// The token's server-side subscriptions, sorted: a refresh must not change them.
     token_channels: Vec<ChannelName>,
     /// Headers of the handshake that some backend is to see.
@@ -210,6 +214,8 @@ pub(crate) struct Cx<'a, 'o> {
     pub registry: &'a mut Registry,
     pub allowance: &'a Arc<Allowance>,
     pub log: &'a Log,
+    /// This node's id.
+    pub node: &'a str,
     /// This shard's mailbox.
     pub mailbox: u16,
     /// Questions and news for the node, in order.
@@ -245,22 +251,21 @@ impl Session {
     /// A session for a connection that has just been upgraded.
     pub(crate) fn open(open: Open, cx: &mut Cx<'_, '_>) -> Self {
         let stale = seconds(cx.settings.client.stale_close_delay);
-        let uni = open.kind == Kind::Unidirectional;
         let more = open.user.is_some()
             || open.connect.is_some()
             || !open.headers.is_empty()
             || open.no_cookie.is_some();
-        let extra = (more || uni).then(|| {
+        let extra = more.then(|| {
             Box::new(Extra {
                 user_header: open.user,
                 connect: open.connect,
                 headers: open.headers,
                 no_cookie: open.no_cookie,
-                session: uni.then(|| cx.out.rng.uuid()),
                 ..Extra::default()
             })
         });
-        cx.out.set_form(if uni { FORM_JSON_UNI } else { FORM_JSON });
+        let framing = cx.out.framing;
+        cx.out.set_form(say::form_of(framing, open.kind.envelope()));
         let expires_s = cx.out.second.saturating_add(stale);
         cx.out.wake_at(expires_s);
         Self {
@@ -279,6 +284,7 @@ impl Session {
             pong_by_s: crate::shard::NEVER,
             expires_s,
             subs_expire_s: crate::shard::NEVER,
+            session: open.session.map(Box::new),
             extra,
             pending: None,
             backlog: None,
@@ -310,6 +316,11 @@ impl Session {
         self.since_s
     }
 
+    /// The secret by which its client speaks elsewhere than it is spoken to, if it does.
+    pub(crate) fn speaks_as(&self) -> Option<Uuid> {
+        self.session.as_deref().copied().filter(|_| self.kind == Kind::Bidirectional)
+    }
+
     /// What is to be known of its refusal beside the code.
     pub(crate) fn afterword(&mut self) -> Option<Box<str>> {
         self.extra.as_mut()?.afterword.take()
@@ -335,8 +346,10 @@ impl Session {
                 return Taken::All;
             }
         };
-        // The shard's limit is the larger one of the two transports'.
+        // The shard's limit is the larger one of the two transports'; what comes in requests had
+        // its limit there.
         let limit = match self.kind {
+            _ if cx.out.framing.is_response() => usize::MAX,
             Kind::Bidirectional => cx.settings.websocket.message_size_limit,
             Kind::Unidirectional => cx.settings.uni_websocket.message_size_limit,
         };
@@ -345,6 +358,11 @@ impl Session {
             cx.out.close(Disconnect::custom(too_big.close_code(), too_big.reason()));
             return Taken::All;
         }
+        self.said(cx, frame)
+    }
+
+    /// What the client says, wherever it came from.
+    fn said(&mut self, cx: &mut Cx<'_, '_>, frame: &[u8]) -> Taken {
         if self.kind == Kind::Unidirectional {
             return self.uni_message(cx, frame);
         }
@@ -366,7 +384,7 @@ impl Session {
     /// Goes on after an answer, or in a new turn.
     pub(crate) fn proceed(&mut self, cx: &mut Cx<'_, '_>) -> Taken {
         if let Some(connect) = self.extra.as_mut().and_then(|extra| extra.connect.take()) {
-            return self.uni_message(cx, &connect);
+            return self.said(cx, &connect);
         }
         let Some(mut backlog) = self.backlog.take() else { return self.standing() };
         let (taken_bytes, taken) = self.commands(cx, &backlog.frame[backlog.at..]);

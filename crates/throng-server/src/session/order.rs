@@ -52,9 +52,7 @@ impl Session {
     pub(crate) fn is_meant(&self, target: &Target) -> bool {
         self.user == target.user
             && target.client.is_none_or(|client| client == self.client)
-            && target.session.is_none_or(|session| {
-                self.extra.as_ref().is_some_and(|extra| extra.session == Some(session))
-            })
+            && target.session.is_none_or(|session| self.session.as_deref() == Some(&session))
             && !target.spared.contains(&self.client)
     }
 

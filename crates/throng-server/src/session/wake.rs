@@ -78,7 +78,7 @@ impl Session {
         if self.native_ping {
             cx.out.frame(Opcode::Ping, &[]);
         } else {
-            cx.out.frame(Opcode::Text, PING);
+            cx.out.message(PING);
         }
         // A unidirectional client cannot answer; that its socket takes the ping is all we learn.
         if self.kind == Kind::Bidirectional || self.native_ping {

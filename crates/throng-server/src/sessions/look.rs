@@ -7,8 +7,8 @@ use std::sync::Arc;
 use throng_hub::publication::ChannelName;
 
 use super::Sessions;
-use crate::control::{Client, Transport};
-use crate::session::{Kind, Session};
+use crate::control::Client;
+use crate::session::Session;
 use crate::shard::Crowd;
 
 /// Channels of a client that are named; more are counted.
@@ -91,10 +91,7 @@ impl Sessions {
         Some(Client {
             user: session.user().to_string(),
             client: session.client().to_string(),
-            transport: match session.kind() {
-                Kind::Bidirectional => Transport::Websocket,
-                Kind::Unidirectional => Transport::UniWebsocket,
-            },
+            transport: session.kind().over(crowd.framing(slot)?),
             connected: session.is_connected(),
             since_unix_s: now.unix_ms / 1000 - i64::from(for_s),
             for_s,

@@ -80,7 +80,8 @@ impl<H: Handler> Shard<H> {
             }
             if let Some(session) = conn.session.take() {
                 let mut farewell = Vec::new();
-                let manner = self.handler.farewell(&session, &why, &mut farewell);
+                let framing = conn.link.framing;
+                let manner = self.handler.farewell(&session, &why, framing, &mut farewell);
                 let now = self.crowd.time.now;
                 self.handler.closed(ConnRef { slot, number }, session, &why, now);
                 self.part(slot, &why, manner, &farewell);

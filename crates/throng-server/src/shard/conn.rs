@@ -8,6 +8,7 @@ use mio::net::TcpStream;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use throng_limits::budget::Permit;
+use throng_wire::framing::Framing;
 
 use crate::addresses::Held;
 use throng_wire::websocket::{Decoder, Event, Limits as MessageLimits, Role};
@@ -29,6 +30,8 @@ pub(super) struct Link {
     pub(super) socket: TcpStream,
     /// What kind of bytes this connection wants of a publication.
     pub(super) form: u8,
+    /// What is said on it is wrapped so.
+    pub(super) framing: Framing,
     pub(super) state: State,
     pub(super) flags: Flags,
     /// Unique for life; the slot may be somebody else's tomorrow.
@@ -183,7 +186,7 @@ impl Link {
 
     /// Whether its close is over when its socket is, with no close frame awaited.
     pub(super) fn is_deaf(&self) -> bool {
-        self.flags.has(Flags::FAILED | Flags::HURRIED)
+        self.framing.is_response() || self.flags.has(Flags::FAILED | Flags::HURRIED)
     }
 
     /// Goes through what a closing peer still says, for its close frame alone: breaking the

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use slab::Slab;
 use throng_hub::request::Now;
+use throng_wire::framing::Framing;
 use throng_wire::websocket::{Decoder, Opcode, put_close, put_header};
 
 use super::conn::{Conn, Fallen, Flags, Link, Sent, State};
@@ -77,6 +78,8 @@ pub struct Out<'a> {
     pub rng: &'a mut Rng,
     /// Commands that this connection may still have handled in this turn.
     pub share: u32,
+    /// What is said on this connection is wrapped so.
+    pub framing: Framing,
     pub(super) frames: &'a mut Vec<u8>,
     pub(super) close: Option<Disconnect>,
     pub(super) form: Option<u8>,
@@ -87,7 +90,12 @@ pub struct Out<'a> {
 }
 
 impl Out<'_> {
-    /// Says one message.
+    /// Says one message, in the connection's framing.
+    pub fn message(&mut self, payload: &[u8]) {
+        self.framing.put(payload, self.frames);
+    }
+
+    /// Says one message on a WebSocket.
     pub fn frame(&mut self, opcode: Opcode, payload: &[u8]) {
         put_header(opcode, payload.len(), self.frames);
         self.frames.extend_from_slice(payload);
@@ -218,9 +226,10 @@ impl<S> Crowd<S> {
     /// Makes an [`Out`] for a slot, runs `f`, and carries out what it said.
     pub(super) fn speak<T>(&mut self, slot: u32, f: impl FnOnce(&mut Out<'_>) -> T) -> T {
         let mut frames = std::mem::take(&mut self.scratch);
-        let (number, queue_room) = self.conns.get(slot as usize).map_or((0, 0), |conn| {
-            let queued = conn.link.waiting_bytes();
-            (conn.link.number, self.bounds.outbox_bytes_max.saturating_sub(queued))
+        let nobody = (0, Framing::WebSocket, 0);
+        let (number, framing, queue_room) = self.conns.get(slot as usize).map_or(nobody, |conn| {
+            let room = self.bounds.outbox_bytes_max.saturating_sub(conn.link.waiting_bytes());
+            (conn.link.number, conn.link.framing, room)
         });
         let mut out = Out {
             conn: ConnRef { slot, number },
@@ -228,6 +237,7 @@ impl<S> Crowd<S> {
             now: self.time.now,
             rng: &mut self.rng,
             share: super::turn::COMMANDS_PER_TURN,
+            framing,
             frames: &mut frames,
             close: None,
             form: None,
@@ -291,6 +301,11 @@ impl<S> Crowd<S> {
         std::hint::black_box(touched);
     }
 
+    /// What is said on the connection in `slot` is wrapped so.
+    pub fn framing(&self, slot: u32) -> Option<Framing> {
+        Some(self.conns.get(slot as usize)?.link.framing)
+    }
+
     /// The form of publications that the connection in `slot` wants; `None` if it is closing.
     pub fn form(&self, slot: u32) -> Option<u8> {
         let link = &self.conns.get(slot as usize)?.link;
@@ -327,7 +342,7 @@ impl<S> Crowd<S> {
             return self.send(slot, &frames, || first);
         };
         let bytes = first.len();
-        outbox.push_front(first);
+        outbox.push_front(first, conn.link.framing);
         self.take(bytes);
         self.flush(slot);
     }
@@ -339,6 +354,29 @@ impl<S> Crowd<S> {
         self.give(left);
         if flushed.is_err() {
             self.break_off(slot, Disconnect::WRITE_ERROR);
+        }
+    }
+
+    /// Puts what the client of a response says elsewhere behind what it has said already; the session
+    /// is given it as soon as the connection may be read. Whoever says more than may wait is closed.
+    pub fn hear(&mut self, from: ConnRef, said: &[u8]) {
+        let Some(conn) = self.conns.get_mut(from.slot as usize) else { return };
+        let link = &mut conn.link;
+        let is_meant = link.number == from.number && link.state == State::Open;
+        let said = said.trim_ascii();
+        if !is_meant || !link.framing.is_response() || said.is_empty() {
+            return;
+        }
+        let stash = link.stash.get_or_insert_default();
+        if !stash.is_empty() {
+            stash.push(b'\n');
+        }
+        stash.extend_from_slice(said);
+        let full = stash.len() > self.bounds.outbox_bytes_max;
+        make_ready(link, from.slot, &mut self.ready);
+        self.account(from.slot);
+        if full {
+            self.fall(from.slot, Disconnect::SLOW);
         }
     }
 
@@ -387,7 +425,7 @@ impl<S> Crowd<S> {
         link.flags.clear(Flags::HELD);
         let mut dropped = 0;
         if hurried && let Some(outbox) = &mut link.outbox {
-            dropped = outbox.cut();
+            dropped = outbox.cut(link.framing);
             if outbox.bytes() == 0 {
                 link.outbox = None;
             }
@@ -400,7 +438,7 @@ impl<S> Crowd<S> {
             link.decoder = Decoder::new();
         }
         let mut frames = farewell.to_vec();
-        if code > 0 {
+        if code > 0 && !link.framing.is_response() {
             put_close(code, reason, &mut frames);
         }
         let patience = if hurried { SLOW_CLOSE } else { self.bounds.close };
@@ -497,6 +535,7 @@ impl<'a> Out<'a> {
             now,
             rng,
             share,
+            framing: Framing::WebSocket,
             frames,
             close,
             form,

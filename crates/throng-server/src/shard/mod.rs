@@ -21,6 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use throng_hub::request::Now;
 use throng_limits::budget::Permit;
+use throng_wire::framing::Framing;
 
 use crate::addresses::Held;
 use throng_wire::websocket::Limits as MessageLimits;
@@ -77,7 +78,7 @@ pub trait Handler: 'static {
     /// What other threads tell this shard.
     type Mail: Send;
 
-    /// A connection has come; its upgrade is answered already.
+    /// A connection has come; its request is answered already.
     fn open(&mut self, out: &mut Out<'_>, open: Self::Open) -> Self::Session;
 
     /// A whole message has come.
@@ -115,6 +116,7 @@ pub trait Handler: 'static {
         &self,
         _session: &Self::Session,
         _why: &Disconnect,
+        _framing: Framing,
         _out: &mut Vec<u8>,
     ) -> Farewell {
         Farewell::CloseFrame
@@ -127,7 +129,7 @@ pub trait Handler: 'static {
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Farewell {
-    /// With a close frame.
+    /// With a close frame where there are such, else with the end of the stream.
     CloseFrame,
     /// Without one.
     Silent,
@@ -164,9 +166,11 @@ pub struct Adopt<O> {
     pub permit: Permit,
     /// Its part of what its address may have.
     pub address: Option<Box<Held>>,
-    /// The answer to its upgrade, written by the shard.
+    /// The answer to its upgrade, or the head of its response, written by the shard.
     pub head: Bytes,
-    /// Bytes that were read after the request's head.
+    /// What is said on it is wrapped so.
+    pub framing: Framing,
+    /// Bytes that were read after the request's head; behind a response's they mean nothing.
     pub read_ahead: Bytes,
     pub number: u64,
     pub open: O,

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 
 use bytes::Bytes;
+use throng_wire::framing::Framing;
 
 /// Slices given to one `writev`.
 const SLICES_MAX: usize = 32;
@@ -41,13 +42,13 @@ impl Outbox {
     }
 
     /// Puts frames before all others, but behind a frame that is half-written.
-    pub(super) fn push_front(&mut self, frames: Bytes) {
+    pub(super) fn push_front(&mut self, frames: Bytes, framing: Framing) {
         self.bytes += frames.len();
         if self.written == 0 {
             return self.frames.push_front(frames);
         }
         let Some(mut half) = self.frames.pop_front() else { return };
-        let rest = half.split_off(frame_end(&half, self.written));
+        let rest = half.split_off(framing.end_of(&half, self.written));
         if !rest.is_empty() {
             self.frames.push_front(rest);
         }
@@ -109,10 +110,10 @@ impl Outbox {
 
     /// Drops all but the frame that is half-written, so that the peer can still read what comes
     /// next. Returns the bytes dropped.
-    pub(super) fn cut(&mut self) -> usize {
+    pub(super) fn cut(&mut self, framing: Framing) -> usize {
         let before = self.bytes;
         let half = self.frames.front().filter(|_| self.written > 0).map(|frames| {
-            let end = frame_end(frames, self.written);
+            let end = framing.end_of(frames, self.written);
             frames.slice(..end)
         });
         self.frames.clear();
@@ -125,33 +126,9 @@ impl Outbox {
     }
 }
 
-/// Where the frame ends of which byte `at - 1` was the last one written. `frames` are whole
-/// unmasked frames, as the server makes them.
-fn frame_end(frames: &[u8], at: usize) -> usize {
-    let mut end = 0;
-    while end < at {
-        let Some(&second) = frames.get(end + 1) else { return frames.len() };
-        let (head, payload) = match second & 0x7f {
-            126 => {
-                let Some(len) = frames.get(end + 2..end + 4) else { return frames.len() };
-                (4, usize::from(u16::from_be_bytes([len[0], len[1]])))
-            }
-            127 => {
-                let Some(len) = frames.get(end + 2..end + 10) else { return frames.len() };
-                let len = len.iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
-                (10, usize::try_from(len).unwrap_or(usize::MAX))
-            }
-            len => (2, usize::from(len)),
-        };
-        end = end.saturating_add(head).saturating_add(payload);
-    }
-    end.min(frames.len())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use throng_wire::websocket::{Opcode, put_frame};
 
     /// Takes a number of bytes, then is full.
     struct Narrow {
@@ -177,7 +154,7 @@ mod tests {
     fn frames(payloads: &[usize]) -> Bytes {
         let mut out = Vec::new();
         for len in payloads {
-            put_frame(Opcode::Text, &vec![b'x'; *len], &mut out);
+            Framing::WebSocket.put(&vec![b'x'; *len], &mut out);
         }
         out.into()
     }
@@ -210,13 +187,42 @@ mod tests {
             outbox.push(queued.clone(), 0);
             let mut socket = Narrow { room: written, got: Vec::new() };
             outbox.flush(&mut socket).unwrap();
-            outbox.push_front(first.clone());
+            outbox.push_front(first.clone(), Framing::WebSocket);
             assert_eq!(outbox.bytes(), queued.len() + first.len() - written);
             socket.room = usize::MAX;
             outbox.flush(&mut socket).unwrap();
             assert_eq!(outbox.bytes(), 0);
             let expected = [&queued[..before], &first, &queued[before..]].concat();
             assert_eq!(socket.got, expected, "{written} written");
+        }
+    }
+
+    #[test]
+    fn events_and_lines_are_not_parted_either() {
+        for (framing, len) in [(Framing::Sse, 17), (Framing::Lines, 10)] {
+            let two = || {
+                let mut out = Vec::new();
+                framing.put(b"[1,2,3,4]", &mut out);
+                framing.put(b"[5,6,7,8]", &mut out);
+                Bytes::from(out)
+            };
+            for written in 0..=2 * len {
+                let mut socket = Narrow { room: written, got: Vec::new() };
+                let mut outbox = Outbox::default();
+                outbox.push(two(), 0);
+                outbox.flush(&mut socket).unwrap();
+                outbox.cut(framing);
+                let mut front = Vec::new();
+                framing.put(b"[9]", &mut front);
+                outbox.push_front(front.into(), framing);
+                socket.room = usize::MAX;
+                outbox.flush(&mut socket).unwrap();
+                let said = String::from_utf8(socket.got).unwrap();
+                let said = said.replace("data: ", "").replace("\n\n", "\n");
+                let kept = ["[1,2,3,4]\n", "[5,6,7,8]\n"].concat();
+                let kept = &kept[..written.div_ceil(len) * 10];
+                assert_eq!(said, format!("{kept}[9]\n"), "{framing:?}, {written} written");
+            }
         }
     }
 
@@ -231,7 +237,7 @@ mod tests {
             let mut socket = Narrow { room: written, got: Vec::new() };
             outbox.flush(&mut socket).unwrap();
             let before = outbox.bytes();
-            let dropped = outbox.cut();
+            let dropped = outbox.cut(Framing::WebSocket);
             let end = ends.iter().copied().find(|end| *end >= written).unwrap();
             assert_eq!(outbox.bytes(), end - written, "{written} written");
             assert_eq!(before - dropped, outbox.bytes());

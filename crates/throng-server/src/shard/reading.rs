@@ -68,7 +68,11 @@ impl<H: Handler> Shard<H> {
             return;
         }
         let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return };
-        if let Some(mut stash) = conn.link.stash.take() {
+        if conn.link.framing.is_response() {
+            if !self.hear(slot) {
+                return;
+            }
+        } else if let Some(mut stash) = conn.link.stash.take() {
             let (decoded, fresh) = self.decode(slot, &mut stash);
             if let Decoded::Stopped(at, _) = decoded {
                 // The rest moves to the front of the same memory, until all of it is used up.
@@ -92,10 +96,32 @@ impl<H: Handler> Shard<H> {
     fn proceed(&mut self, slot: u32) -> bool {
         let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return false };
         conn.link.flags.clear(Flags::MORE);
+        self.handle(slot, |handler, out, session| handler.proceed(out, session))
+    }
+
+    /// Gives the session what its client said elsewhere: all of it at once, of which the session
+    /// keeps what must wait. Returns whether it is through.
+    fn hear(&mut self, slot: u32) -> bool {
+        let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return false };
+        let Some(said) = conn.link.stash.take() else { return true };
+        let is_through = self.handle(slot, |handler, out, session| {
+            handler.message(out, session, Message::Binary(&said))
+        });
+        self.crowd.account(slot);
+        is_through
+    }
+
+    /// Runs the handler on one connection. Returns whether that may go on.
+    fn handle(
+        &mut self,
+        slot: u32,
+        f: impl FnOnce(&mut H, &mut Out<'_>, &mut H::Session) -> Taken,
+    ) -> bool {
+        let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return false };
         let Some(mut session) = conn.session.take() else { return false };
         let handler = &mut self.handler;
         let crowd = &mut self.crowd;
-        let taken = crowd.speak(slot, |out| guarded(out, |out| handler.proceed(out, &mut session)));
+        let taken = crowd.speak(slot, |out| guarded(out, |out| f(handler, out, &mut session)));
         self.put_back(slot, session, taken.is_none());
         match taken {
             Some(Taken::All) => self.is_open(slot),
@@ -123,8 +149,12 @@ impl<H: Handler> Shard<H> {
                 } else {
                     make_ready(link, slot, &mut self.crowd.ready);
                 }
-                let (decoded, fresh) = self.decode(slot, &mut buffer[..got]);
-                self.conclude(slot, decoded, fresh, &mut buffer[..got]);
+                // Who is sent a response has said all with the request: what else comes, at most
+                // a buffer of it in a turn, is let go.
+                if !link.framing.is_response() {
+                    let (decoded, fresh) = self.decode(slot, &mut buffer[..got]);
+                    self.conclude(slot, decoded, fresh, &mut buffer[..got]);
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 link.flags.clear(Flags::READABLE);

@@ -3,9 +3,11 @@
 mod client;
 mod house;
 
+use std::io::{BufRead, BufReader, Read};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use throng_wire::framing::Framing;
 use throng_wire::websocket::{Opcode, put_frame};
 
 use super::Bounds;
@@ -485,5 +487,54 @@ fn a_mask_is_undone() {
     client.send(&masked(FIN | TEXT, [1, 2, 3, 4], b"masked"));
     assert_eq!(client.hear(), said("masked"));
     drop(client);
+    house.end();
+}
+
+#[test]
+fn what_is_said_for_a_response_waits_in_its_order_and_within_a_bound() {
+    let house = House::open(Bounds { outbox_bytes_max: 1000, ..bounds() });
+    let client = house.join_as(Framing::Lines, b"what came behind the request");
+    let mut lines = BufReader::new(client.writer()).lines().map(Result::unwrap);
+    let wait = || {
+        house.mail(Mail::Hear(client.number, b"wait"));
+        house.await_seen(Seen::Waiting(client.number));
+    };
+    wait();
+    house.mail(Mail::Hear(client.number, b"one\ntwo"));
+    house.mail(Mail::Hear(client.number, b" \n"));
+    house.mail(Mail::Hear(client.number, b"three\n"));
+    house.await_turn();
+    assert!(house.allowance().used() > 0, "what waits is drawn from the allowance");
+    house.mail(Mail::Resume(client.number));
+    let heard: Vec<String> = lines.by_ref().take(4).collect();
+    assert_eq!(heard, ["resumed", "one", "two", "three"]);
+    house.await_that("all is given back", || house.allowance().used() == 0);
+    wait();
+    house.mail(Mail::Hear(client.number, &[b'x'; 600]));
+    house.mail(Mail::Hear(client.number, &[b'x'; 600]));
+    house.await_seen(Seen::Closed(client.number, 3008));
+    // There is no close frame, only the end.
+    assert_eq!(lines.next(), None);
+    // Nothing more is heard for who is gone.
+    house.mail(Mail::Hear(client.number, b"late"));
+    drop((lines, client));
+    house.end();
+}
+
+#[test]
+fn the_end_of_a_response_is_the_end_of_the_stream_behind_what_was_said() {
+    let house = House::open(bounds());
+    let client = house.join_as(Framing::Sse, b"");
+    house.mail(Mail::Hear(client.number, b"one"));
+    house.await_turn();
+    house.mail(Mail::Hear(client.number, b"close"));
+    house.await_seen(Seen::Closed(client.number, 4000));
+    let mut said = String::new();
+    client.writer().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "data: one\n\n");
+    // It is not over before the client says so too.
+    assert_eq!(house.await_turn(), 1);
+    client.end_writing();
+    house.await_connections(0);
     house.end();
 }

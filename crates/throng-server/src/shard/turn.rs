@@ -213,12 +213,14 @@ impl<H: Handler> Shard<H> {
         let link = Link {
             socket,
             form: 0,
+            framing: adopt.framing,
             state: State::Open,
             flags: Flags::default(),
             number: adopt.number,
             decoder: Decoder::new(),
             outbox: None,
-            stash: (!adopt.read_ahead.is_empty()).then(|| Box::new(adopt.read_ahead.to_vec())),
+            stash: (!adopt.framing.is_response() && !adopt.read_ahead.is_empty())
+                .then(|| Box::new(adopt.read_ahead.to_vec())),
             wake_s: NEVER,
             deadline_s: NEVER,
             accounted: 0,

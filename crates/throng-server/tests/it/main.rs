@@ -10,3 +10,4 @@ mod limits;
 mod order;
 mod server;
 mod storms;
+mod streams;

@@ -328,3 +328,24 @@ fn strict_does_not_start_with_less_than_was_wanted_and_does_with_what_it_advises
     let server = Running::start(&dir, limit, strict);
     assert!(server.logs("listening on").contains("room for 2,000 clients"), "{}", server.log());
 }
+
+#[test]
+fn who_wants_a_long_response_is_told_too_that_none_fits() {
+    let dir = Dir::new();
+    let config = "clients = 1\n[uni_sse]\nenabled = true\n[http_stream]\nenabled = true\n";
+    let server = Running::start(&dir, "-n 256", config);
+    let mut clients = server.fill();
+    let answer = server.ask("GET /connection/uni_sse HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Retry-After: "), "{answer}");
+    // One whose body comes in pieces, or is too long to be waited for here, is told as well.
+    for length in [2, 20_000] {
+        let body = " ".repeat(length);
+        let answer = server.ask(&format!(
+            "POST /connection/http_stream HTTP/1.1\r\nHost: localhost\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        ));
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{length}: {answer}");
+    }
+    server.is_healthy();
+    server.reaches(&mut clients, 1);
+}

@@ -535,7 +535,7 @@ async fn info(front: &Front) -> Result {
     let cpu = throng_limits::facts::cpu_time(pid).map_or(0.0, |time| time.as_secs_f64());
     let rss = throng_limits::facts::memory(pid).map_or(0, |memory| memory.resident);
     let node = json!({
-        "uid": front.uid,
+        "uid": front.common.uid,
         "name": node_name(front),
         "version": VERSION,
         "num_clients": front.common.clients.load(Ordering::Relaxed),

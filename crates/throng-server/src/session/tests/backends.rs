@@ -20,6 +20,7 @@ fn open() -> Open {
         kind: Kind::Bidirectional,
         native_ping: false,
         user: None,
+        session: None,
         connect: None,
         address: super::bench::NEAR,
         headers: Box::new([cookie]),

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::bench::{Bench, NEAR, START_UNIX_S, token};
 use crate::session::{Kind, Open};
 use crate::shard::{Message, NEVER};
+use uuid::Uuid;
 
 const CONNECT: &str = r#"{"id":1,"connect":{}}"#;
 const CONNECTED: &str = r#"{"id":1,"connect":{"client":"C0","version":"V","ping":25,"pong":true}}"#;
@@ -20,6 +21,7 @@ fn open(kind: Kind) -> Open {
         kind,
         native_ping: false,
         user: None,
+        session: (kind == Kind::Unidirectional).then(|| Uuid::from_u128(7)),
         connect: None,
         address: NEAR,
         headers: Box::default(),

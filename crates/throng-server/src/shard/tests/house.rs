@@ -13,6 +13,7 @@ use bytes::Bytes;
 use socket2::SockRef;
 use throng_hub::request::Now;
 use throng_limits::Budget;
+use throng_wire::framing::Framing;
 use throng_wire::websocket::{Limits, Opcode, put_frame};
 
 use super::client::Client;
@@ -45,6 +46,8 @@ pub(super) enum Mail {
     Broadcast(Bytes),
     /// Frames for one.
     To(u64, Bytes),
+    /// Says something for one whose connection is a response.
+    Hear(u64, &'static [u8]),
     /// Answers who waits with `resumed`, and reads on.
     Resume(u64),
     /// Lets go what is held, `released` first, and reads on.
@@ -115,6 +118,12 @@ impl Handler for Probe {
     fn message(&mut self, out: &mut Out<'_>, (): &mut (), message: Message<'_>) -> Taken {
         let number = out.conn.number;
         self.nudged(number);
+        let message = match message {
+            Message::Binary(said) if out.framing.is_response() => {
+                Message::Text(std::str::from_utf8(said).unwrap())
+            }
+            other => other,
+        };
         match message {
             Message::Text("panic") => panic!("as the test asked for"),
             Message::Text("close") => out.close(Disconnect::custom(4000, "asked for")),
@@ -124,6 +133,9 @@ impl Handler for Probe {
                 }
                 self.tell(Seen::Waiting(number));
                 return Taken::Waiting;
+            }
+            Message::Text(text) if out.framing.is_response() => {
+                text.split('\n').for_each(|line| out.message(line.as_bytes()));
             }
             Message::Text(text) => out.frame(Opcode::Text, text.as_bytes()),
             Message::Binary(data) => out.frame(Opcode::Binary, data),
@@ -149,9 +161,10 @@ impl Handler for Probe {
                 }
             }
             Mail::To(number, frames) => crowd.deliver(self.here[&number].slot, &frames),
+            Mail::Hear(number, said) => crowd.hear(self.here[&number], said),
             Mail::Resume(number) => {
                 let conn = self.here[&number];
-                crowd.with(conn, |(), out| out.frame(Opcode::Text, b"resumed"));
+                crowd.with(conn, |(), out| out.message(b"resumed"));
                 crowd.resume(conn.slot);
             }
             Mail::Release(number) => {
@@ -234,6 +247,11 @@ impl House {
 
     /// A client of which these bytes were read together with its upgrade.
     pub(super) fn join_with(&self, read_ahead: &[u8]) -> Client {
+        self.join_as(Framing::WebSocket, read_ahead)
+    }
+
+    /// A client that is spoken to in this framing.
+    pub(super) fn join_as(&self, framing: Framing, read_ahead: &[u8]) -> Client {
         let socket = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -248,6 +266,7 @@ impl House {
             permit: self.clients.try_client().unwrap(),
             address: None,
             head: Bytes::from_static(HEAD),
+            framing,
             read_ahead: Bytes::copy_from_slice(read_ahead),
             number,
             open: (),
