@@ -172,15 +172,22 @@ describe('the doctor and supervisord', { skip: NO_SUPERVISORD }, () => {
   });
 });
 
+/** A site of nginx that passes WebSockets on. */
+const site = (to) => (port) => `server { listen 127.0.0.1:${port}; location / { proxy_pass http://127.0.0.1:${to};
+  proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade"; } }`;
+
+/** The workers that an nginx has now, once it has any. */
+async function workersOf({ process: { pid } }) {
+  const children = await until('nginx has workers', async () => (await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')).trim());
+  return children.split(' ').map(Number);
+}
+
 describe('the doctor and nginx', { skip: NO_TORNADO || lacks('nginx') }, () => {
   it('says who binds first on the way through it, at 384 users of each worker', TEST, async () => {
     const port = await freePort();
     await during(await Target.tornado(port), async (tornado) => {
-      const site = (listen) => `server { listen 127.0.0.1:${listen}; location / { proxy_pass http://127.0.0.1:${port};
-        proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade"; } }`;
-      await during(await Proxy.stockNginx(site), async (nginx) => {
-        const children = async () => (await readFile(`/proc/${nginx.process.pid}/task/${nginx.process.pid}/children`, 'utf8')).trim().split(' ').map(Number);
-        const workers = await children();
+      await during(await Proxy.stockNginx(site(port)), async (nginx) => {
+        const workers = await workersOf(nginx);
         const said = await screen('--port', nginx.port, '--need', 1500);
         assert.equal(said.code, 1);
         const times = workers.length > 1 ? `${workers.length} x ` : '';
@@ -586,20 +593,17 @@ describe('nginx in front, by what its screen shows', { skip: NO_TORNADO || NOT_R
   it('lets 1,500 through to a Tornado that was raised', TEST, async () => {
     const port = await freePort();
     await during(await Target.tornado(port), async (tornado) => {
-      const site = (listen) => `server { listen 127.0.0.1:${listen}; location / { proxy_pass http://127.0.0.1:${port};
-        proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade"; } }`;
-      await during(await Proxy.stockNginx(site), async (nginx) => {
-        const workers = async () => (await readFile(`/proc/${nginx.process.pid}/task/${nginx.process.pid}/children`, 'utf8')).trim().split(' ');
-        const old = await workers();
+      await during(await Proxy.stockNginx(site(port)), async (nginx) => {
+        const old = await workersOf(nginx);
         const said = await screen('--port', nginx.port, '--need', 1500);
         for (const line of said.forGood.filter((each) => /^(sudo |sed |nginx )/.test(each))) {
           const done = await typed(line);
           assert.equal(done.code, 0, `${line}\n${done.stderr}`);
         }
-        await until('nginx has other workers', async () => (await workers()).every((pid) => !old.includes(pid)));
+        await until('nginx has other workers', async () => (await workersOf(nginx)).every((pid) => !old.includes(pid)));
         // Then Tornado binds, and has a screen of its own.
         const next = await screen('--port', nginx.port, '--need', 1500);
-        assert.match(next.part('need'), /push\.py binds first at 1,01\d/);
+        assert.match(next.part('need'), /push\.py binds first at 1,01\d$/);
         const raised = await typed(`${next.now} --yes`);
         assert.equal(raised.code, 0, `${next.text}${raised.stderr}`);
         assert.ok(limitOf(tornado.pid)[0] > 1500);

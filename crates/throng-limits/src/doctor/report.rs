@@ -177,7 +177,7 @@ fn note(facts: &Facts, finding: &Finding) -> String {
         ("application", None) if facts.caps.iter().any(|cap| !cap.steps.is_empty()) => {
             "the lines below: a reload counts at once, and cuts nobody at once"
         }
-        (_, None) => "nothing but what is for good",
+        (_, None) => "nothing helps at once: what is for good does",
         (_, Some(_)) => "",
     };
     note.to_owned()
