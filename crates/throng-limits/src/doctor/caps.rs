@@ -7,6 +7,7 @@ use super::facts::{Cap, Facts, Front};
 use super::machine::pids;
 use crate::facts::Identity;
 use crate::facts::nginx::{CONNECTIONS_DEFAULT, Config, Files};
+use crate::origin::quote;
 use crate::tree::{Tree, printable};
 
 /// Where packages put configurations.
@@ -162,7 +163,7 @@ fn nginx(tree: &Tree, master: &Identity, workers: Vec<u32>) -> Option<Proxy> {
     targets.truncate(TARGETS_MAX);
     let mut apply = "nginx".to_owned();
     for (flag, value) in [("-p", after("-p")), ("-c", after("-c"))] {
-        apply.extend(value.map(|value| format!(" {flag} {}", printable(&value))));
+        apply.extend(value.map(|value| format!(" {flag} {}", quote(&printable(&value)))));
     }
     Some(Proxy {
         name: "nginx",
@@ -222,8 +223,8 @@ fn nginx_steps(config: &Config) -> Vec<String> {
     let edits = edits.into_iter().chain([files]);
     edits
         .map(|(file, edit)| {
-            let file = printable(&file.display().to_string()).replace('\'', "");
-            format!("sudo sed -i '{edit}' '{file}'")
+            // It is another process that names the file: nothing of it reaches a shell as a command.
+            format!("sudo sed -i '{edit}' {}", quote(&printable(&file.display().to_string())))
         })
         .collect()
 }
