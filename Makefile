@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 # What the end-to-end tests run: real clients, a real browser, real servers in front.
-NEEDS := rust cc node npm chromium nginx haproxy openssl caddy supervisor
+NEEDS := rust cc node npm chromium nginx haproxy openssl caddy supervisor tornado ip
 .PHONY: help run test test-rust test-js lint clean
 
 help: ## Shows this list
@@ -15,7 +15,7 @@ run: ## Builds the server and runs it in development mode, with the playground a
 	@cargo run --locked --quiet -p throng -- serve --dev $(ARGS)
 
 test: ## Installs what the tests need, then runs every test
-	@scripts/need --install $(NEEDS) ip sessions keepers
+	@scripts/need --install $(NEEDS) sessions keepers
 	@scripts/test rust js
 
 test-rust: ## Only the tests in Rust

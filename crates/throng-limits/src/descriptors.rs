@@ -242,6 +242,7 @@ impl Look {
             }
             Kind::Epoll => found.epolls.push(number),
             Kind::Inotify => found.inotifies.push(number),
+            Kind::DeletedFile if is_nameless(link) => kind = Kind::File,
             Kind::DeletedFile => match bytes() {
                 Some(bytes) => {
                     found.deleted.count += 1;
@@ -255,6 +256,14 @@ impl Look {
         }
         self.found.kinds.add(kind);
     }
+}
+
+/// Whether a file was made without a name (`O_TMPFILE`): `/tmp/#1234 (deleted)`. Nobody rotated it.
+fn is_nameless(link: &[u8]) -> bool {
+    let name = link.strip_suffix(kind::DELETED).unwrap_or(link);
+    let last = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let number = last.strip_prefix(b"#").unwrap_or_default();
+    !number.is_empty() && number.iter().all(u8::is_ascii_digit)
 }
 
 /// The name of a descriptor's link: its number.

@@ -24,6 +24,7 @@ mod when;
 pub use blame::{Blame, Setter};
 pub use container::Runtime;
 pub use fix::Fix;
+pub(crate) use fix::quote;
 pub use keeper::Kind as KeeperKind;
 pub use launcher::Launcher;
 pub use lineage::Relative;

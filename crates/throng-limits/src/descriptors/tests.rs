@@ -90,11 +90,13 @@ fn a_captured_tree_is_looked_at_alike() {
         ("7", "/var/log/a.log (deleted)"),
         ("8", "/var/log/a.log (deleted)"),
         ("9", "/var/log/\u{1b}[31m\n (deleted)"),
+        // Made without a name: nobody rotated it.
+        ("10", "/tmp/#1234 (deleted)"),
         ("x", "socket:[1]"),
     ];
     let captured = Captured::new("descriptors", &links);
     let open = descriptors(&captured.tree(), 7).unwrap();
-    assert_eq!(open.numbers, [0, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(open.numbers, [0, 3, 4, 5, 6, 7, 8, 9, 10]);
     assert_eq!(open.kinds.get(Kind::Socket), 3);
     assert_eq!(
         (open.number_of(98), open.number_of(99), open.number_of(97)),
@@ -105,9 +107,9 @@ fn a_captured_tree_is_looked_at_alike() {
     assert_eq!(open.deleted.examples[0], ("/var/log/a.log".to_owned(), 2));
     // A hostile name does not reach a terminal as it is.
     assert!(open.deleted.examples[1].0.chars().all(|c| !c.is_control()));
-    assert_eq!(open.kinds.total(), 8);
+    assert_eq!(open.kinds.total(), 9);
     // The directory's own size is something else.
-    assert_eq!(count(&captured.tree(), 7).unwrap(), 9);
+    assert_eq!(count(&captured.tree(), 7).unwrap(), 10);
 }
 
 #[test]

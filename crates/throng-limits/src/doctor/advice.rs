@@ -28,7 +28,17 @@ pub fn wanted_limit(facts: &Facts) -> u64 {
     let wanted = RAISED.max(needed.checked_next_power_of_two().unwrap_or(u64::MAX));
     let wanted =
         wanted.max(if facts.limit.soft >= RAISED { facts.limit.soft.saturating_mul(2) } else { 0 });
-    wanted.min(facts.kernel.nr_open.unwrap_or(u64::MAX))
+    let wanted = wanted.min(facts.kernel.nr_open.unwrap_or(u64::MAX));
+    let hard = facts.limit.hard;
+    // What nobody here may go beyond is enough, if it is for those who are wanted.
+    let is_enough = needed <= hard && hard > facts.limit.soft.saturating_mul(2);
+    if is_stuck(facts) && is_enough { wanted.min(hard) } else { wanted }
+}
+
+/// Whether hard limits are as they are: root without the right to raise one, as in a container.
+#[must_use]
+pub fn is_stuck(facts: &Facts) -> bool {
+    facts.caller.uid == 0 && !facts.caller.rights.raises_limits()
 }
 
 /// What raises the limit of the running process, for whoever asks.

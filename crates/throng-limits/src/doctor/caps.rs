@@ -7,6 +7,7 @@ use super::facts::{Cap, Facts, Front};
 use super::machine::pids;
 use crate::facts::Identity;
 use crate::facts::nginx::{CONNECTIONS_DEFAULT, Config, Files};
+use crate::origin::quote;
 use crate::tree::{Tree, printable};
 
 /// Where packages put configurations.
@@ -39,6 +40,8 @@ pub struct Proxy {
     /// File and line.
     pub at: String,
     pub apply: String,
+    /// As in [`Cap`].
+    pub steps: Vec<String>,
     /// Ports of the servers behind it.
     pub targets: Vec<u16>,
 }
@@ -87,15 +90,24 @@ fn own(proxy: &Proxy, facts: &Facts) -> Option<Cap> {
         return None;
     }
     let there_are = facts.connections();
-    let outbound = if proxy.name == "nginx" { facts.open.outbound } else { 0 };
+    let limit = proxy.limit?;
+    let mut used = there_are;
+    if proxy.name == "nginx" {
+        used += facts.open.outbound;
+        // Its listeners and the channel to its master take a place each, too: with only theirs left
+        // it takes nobody.
+        let kept = u64::try_from(facts.open.listeners.len()).unwrap_or(0) + 1;
+        used = if there_are > 0 && used + kept >= limit { limit } else { used };
+    }
     Some(Cap {
         option: proxy.option.to_owned(),
-        limit: proxy.limit?,
-        used: there_are + outbound,
+        limit,
+        used,
         cost_milli: proxy.cost_milli,
         there_are,
         at: proxy.at.clone(),
         apply: proxy.apply.clone(),
+        steps: proxy.steps.clone(),
     })
 }
 
@@ -151,7 +163,7 @@ fn nginx(tree: &Tree, master: &Identity, workers: Vec<u32>) -> Option<Proxy> {
     targets.truncate(TARGETS_MAX);
     let mut apply = "nginx".to_owned();
     for (flag, value) in [("-p", after("-p")), ("-c", after("-c"))] {
-        apply.extend(value.map(|value| format!(" {flag} {}", printable(&value))));
+        apply.extend(value.map(|value| format!(" {flag} {}", quote(&printable(&value)))));
     }
     Some(Proxy {
         name: "nginx",
@@ -162,6 +174,7 @@ fn nginx(tree: &Tree, master: &Identity, workers: Vec<u32>) -> Option<Proxy> {
         cost_milli: if config.targets.is_empty() { 1000 } else { 2000 },
         at: printable(&at),
         apply: format!("{apply} -s reload"),
+        steps: nginx_steps(&config),
         targets,
     })
 }
@@ -182,8 +195,38 @@ fn haproxy(tree: &Tree, master: &Identity, workers: Vec<u32>) -> Option<Proxy> {
         cost_milli: 1000,
         at: printable(&at),
         apply: "systemctl reload haproxy".to_owned(),
+        steps: Vec::new(),
         targets: config.targets,
     })
+}
+
+/// The edits that let an nginx have `N` connections a worker, and the descriptors for them. From
+/// below: a line that is put on top moves the others.
+fn nginx_steps(config: &Config) -> Vec<String> {
+    let edits = match (&config.connections, &config.events) {
+        (Some(said), _) => vec![(
+            said.file.clone(),
+            format!("{}s/worker_connections[^;]*;/worker_connections N;/", said.line),
+        )],
+        (None, Some(events)) => {
+            vec![(events.file.clone(), format!("{}s/{{/{{ worker_connections N;/", events.line))]
+        }
+        (None, None) => return Vec::new(),
+    };
+    let files = config.files.as_ref().map_or_else(
+        || (config.file.clone(), "1i worker_rlimit_nofile N;".to_owned()),
+        |said| {
+            let edit = "s/worker_rlimit_nofile[^;]*;/worker_rlimit_nofile N;/";
+            (said.file.clone(), format!("{}{edit}", said.line))
+        },
+    );
+    let edits = edits.into_iter().chain([files]);
+    edits
+        .map(|(file, edit)| {
+            // It is another process that names the file: nothing of it reaches a shell as a command.
+            format!("sudo sed -i '{edit}' {}", quote(&printable(&file.display().to_string())))
+        })
+        .collect()
 }
 
 /// What a configuration of HAProxy says.
@@ -255,6 +298,7 @@ fn redis(tree: &Tree, facts: &Facts) -> Cap {
             |(_, line)| format!("{file}:{line}"),
         )),
         apply: "redis-cli config set maxclients N raises it without a restart".to_owned(),
+        steps: Vec::new(),
     }
 }
 

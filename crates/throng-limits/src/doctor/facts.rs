@@ -78,6 +78,8 @@ pub struct Open {
     pub half_open: u64,
     pub inotify: u64,
     pub epoll_watched: u64,
+    /// Whether its network is another than that of whoever asks.
+    pub elsewhere: bool,
     /// How silent the inbound connections are.
     pub silence: Option<Silence>,
 }
@@ -107,6 +109,8 @@ pub struct Route {
 /// How silent connections are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Silence {
+    /// Connections in which nothing moved for a minute.
+    pub idle: u64,
     /// Connections in which nothing moved for ten minutes.
     pub long: u64,
     /// Connections that have something to acknowledge and do not.
@@ -128,6 +132,9 @@ pub struct Cap {
     pub at: String,
     /// What raises it, such as `nginx -s reload` after an edit.
     pub apply: String,
+    /// The edits of its files, as they are typed; `N` stands for the number. None where they
+    /// depend on how it was set up.
+    pub steps: Vec<String>,
 }
 
 /// A proxy before this process.
@@ -191,6 +198,23 @@ impl Facts {
             return outbound * 2 > inbound;
         }
         PROXIES.contains(&self.who.program())
+    }
+
+    /// A command as whoever asks has to type it: root needs no sudo, and a container has none.
+    #[must_use]
+    pub fn typed(&self, command: &str) -> String {
+        if self.caller.uid == 0 { command.replace("sudo ", "") } else { command.to_owned() }
+    }
+
+    /// A command that asks about, or changes, the network that the process is in.
+    #[must_use]
+    pub fn in_network(&self, command: &str) -> String {
+        if self.open.elsewhere {
+            let command = command.strip_prefix("sudo ").unwrap_or(command);
+            format!("sudo nsenter -t {} -n {command}", self.who.pid)
+        } else {
+            command.to_owned()
+        }
     }
 
     /// Where the next descriptor stops: the soft limit, or `fs.nr_open` where that is lower.

@@ -10,7 +10,7 @@ use crate::facts::limits::parse_open_files;
 use crate::facts::{Cgroup, FactError, Identity, Network, OpenFiles, kernel, waiting};
 use crate::growth::{Sample, Trend};
 use crate::origin::Origin;
-use crate::sockets::{self, Namespace, Owned, Sockets, State};
+use crate::sockets::{self, Namespace, Owned, Place, Sockets, State};
 use crate::tree::{Tree, printable};
 
 const EPOLL_WATCHES: &str = "sys/fs/epoll/max_user_watches";
@@ -181,6 +181,7 @@ fn held(tree: &Tree, pid: u32, limit: OpenFiles, found: &Descriptors, open: &mut
 }
 
 fn connected(pid: u32, sockets: &Sockets, is_own: bool, open: &mut Open) {
+    open.elsewhere = sockets.place == Place::Elsewhere;
     // Without its descriptors the listeners are everybody's in the namespace.
     if is_own {
         open.listeners = sockets.listeners.iter().map(|each| listener(pid, each)).collect();
@@ -201,6 +202,7 @@ fn connected(pid: u32, sockets: &Sockets, is_own: bool, open: &mut Open) {
     open.unhashed = owned.unhashed_in_all().into();
     open.routes = routes(owned);
     open.silence = owned.silence.map(|silence| Silence {
+        idle: silence.share(silence.idle).into(),
         long: silence.share(silence.long).into(),
         lost: silence.share(silence.lost).into(),
         of: silence.of.into(),

@@ -2,7 +2,7 @@
 
 use super::advice::live;
 use super::checks::CHECKS;
-use super::facts::{Facts, Open, Select};
+use super::facts::{Facts, Front, Open, Select};
 use super::finding::{Evidence, Finding, Severity, Unseen};
 use super::ladder::{Bounds, Ladder, Resource, Rung};
 use super::words::{bytes, counted, grouped, limit};
@@ -83,7 +83,7 @@ pub fn diagnose(facts: &Facts) -> Report {
     let need = facts.need.and_then(|wanted| judged(&ladder, wanted));
     // An application's own cap has said so already, with what to do.
     if findings.iter().all(|finding| finding.check != "application") {
-        findings.extend(need.as_ref().and_then(too_few));
+        findings.extend(need.as_ref().and_then(|need| too_few(facts, need)));
     }
     // Stable: of equally bad ones the order of the table.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -142,17 +142,18 @@ impl Advice {
     fn on(facts: &Facts, finding: &Finding) -> Self {
         Self {
             why: finding.why.clone().unwrap_or_else(|| origin(facts)),
-            now: finding.now.clone(),
-            note: String::new(),
-            for_good: finding.for_good.clone(),
-            verify: finding.verify.clone().unwrap_or_else(|| verify(facts)),
+            now: finding.now.as_ref().map(|now| facts.typed(now)),
+            note: note(facts, finding),
+            for_good: finding.for_good.iter().map(|line| facts.typed(line)).collect(),
+            verify: finding.verify.as_ref().map_or_else(|| verify(facts), |each| facts.typed(each)),
             verify_for_good: None,
         }
     }
 
     fn to_raise(facts: &Facts) -> Self {
         let live = live(facts);
-        let for_good = if matches!(facts.select, Select::Proven { .. }) {
+        let is_select = matches!(facts.select, Select::Proven { .. });
+        let for_good = if is_select {
             vec!["let it use poll() or epoll before its limit is raised".to_owned()]
         } else {
             facts.origin.permanent.clone()
@@ -163,9 +164,23 @@ impl Advice {
             note: live.note,
             for_good,
             verify: verify(facts),
-            verify_for_good: facts.origin.verify.clone(),
+            verify_for_good: facts.origin.verify.clone().filter(|_| !is_select),
         }
     }
+}
+
+/// What is said beside the command that helps at once, or in its place.
+fn note(facts: &Facts, finding: &Finding) -> String {
+    let note = match (finding.check, &finding.now) {
+        ("leaks", Some(_)) => "only buys time; nobody is disconnected",
+        ("leaks", None) => "a restart frees what has leaked; nothing else does",
+        ("application", None) if facts.caps.iter().any(|cap| !cap.steps.is_empty()) => {
+            "the lines below: a reload counts at once, and cuts nobody at once"
+        }
+        (_, None) => "nothing helps at once: what is for good does",
+        (_, Some(_)) => "",
+    };
+    note.to_owned()
 }
 
 /// Whether the limit on open files is what is too low.
@@ -236,10 +251,26 @@ fn judged(ladder: &Ladder, wanted: u64) -> Option<Need> {
     Some(Need { wanted, fits: first.allows, resource: first.resource, by })
 }
 
-fn too_few(need: &Need) -> Option<Finding> {
-    (need.fits < need.wanted).then(|| {
-        let what = format!("does not hold {}: {}", counted(need.wanted, "connection"), need.by);
-        Finding::new("need", Severity::Tight, what)
+fn too_few(facts: &Facts, need: &Need) -> Option<Finding> {
+    if need.fits >= need.wanted {
+        return None;
+    }
+    let what = format!("does not hold {}: {}", counted(need.wanted, "connection"), need.by);
+    let finding = Finding::new("need", Severity::Tight, what);
+    // What stands in front is raised there, and not here.
+    let is_it = |front: &&Front| need.by.starts_with(&format!("{} in front", front.name));
+    Some(match facts.fronts.iter().find(is_it) {
+        Some(Front { name, pid, users, by, at }) => {
+            let ask = format!("throng doctor --name {name} --need {}", need.wanted);
+            finding
+                .because(format!(
+                    "{name} ({pid}) lets {} users through: {by} ({at})",
+                    grouped(*users)
+                ))
+                .for_good(format!("{name} first, and its screen says how: {ask}"))
+                .verify(ask)
+        }
+        None => finding,
     })
 }
 
@@ -267,6 +298,9 @@ pub fn brief(rung: &Rung) -> String {
     match (rung.resource, rung.bounds) {
         (_, Bounds::Rush) => format!("{name} {}", limit(rung.limit)),
         (Resource::Application, _) if is_front(rung) => {
+            format!("{}: {} users", rung.of, grouped(rung.allows))
+        }
+        (Resource::Application, _) if rung.allows == rung.limit => {
             format!("{}: {} users", rung.of, grouped(rung.allows))
         }
         (Resource::Application, _) => {

@@ -397,10 +397,14 @@ impl Facts {
             );
             return blame(Setter::Supervisord(parent.pid), words);
         }
-        let shell =
-            if is_shell(&parent.name) { "a ulimit in the shell before it, or " } else { "" };
+        let shell = if is_shell(&parent.name) {
+            "the shell before it"
+        } else {
+            "the script that became it"
+        };
         let words = format!(
-            "{} has {has} and {} has {value}: {shell}prlimit since, or the program itself",
+            "{} has {has} and {} has {value}: a ulimit in {shell}, prlimit since, or the program \
+             itself",
             self.who(parent),
             self.who(child)
         );

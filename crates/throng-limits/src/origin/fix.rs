@@ -587,7 +587,7 @@ fn base(path: &str) -> &str {
 }
 
 /// A word as a shell takes it.
-fn quote(word: &str) -> String {
+pub(crate) fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-@:=+,%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();

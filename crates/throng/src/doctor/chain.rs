@@ -63,8 +63,10 @@ impl Hop {
         let mut users = users;
         let users = users.try_fold(0_u64, |sum, users| Some(sum.saturating_add(users?)));
         let by = proxy.and_then(|proxy| {
-            let limit = proxy.limit.filter(|_| proxy.users() == users)?;
             let workers = proxy.workers.len();
+            // What a worker keeps for itself takes the last user or two.
+            let short = proxy.users()?.checked_sub(users?)?;
+            let limit = proxy.limit.filter(|_| short <= workers as u64 * 2)?;
             let times = if workers > 1 { format!("{workers} x ") } else { String::new() };
             Some(format!("{times}{limit} {}", proxy.option))
         });
@@ -109,7 +111,7 @@ pub(super) fn judged(hops: &[Hop], need: u64) -> Option<(bool, String)> {
         "{} {verb}: {} binds first at {}",
         counted(need, "connection"),
         narrowest.name,
-        limit(users)
+        if users > 1 << 50 { limit(users) } else { grouped(users) }
     );
     Some((fits, text))
 }

@@ -73,6 +73,11 @@ fn copied(dir: &Path) -> Result<Report, Failure> {
     examined(&tree, pid, &Ask::default())
 }
 
+/// A sentence without its numbers: the same thing, whatever it comes to.
+fn shape(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_ascii_digit() && *letter != ',').collect()
+}
+
 fn changes(before: &Report, after: &Report) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut compare = |what: &str, was: String, is: String| {
@@ -89,7 +94,10 @@ fn changes(before: &Report, after: &Report) -> Vec<Change> {
         format!("{} ({})", after.name, after.pid),
     );
     compare("limit on open files", soft_and_hard(before), soft_and_hard(after));
-    compare("where it comes from", before.why.clone(), after.why.clone());
+    // The numbers in it have a line of their own.
+    if shape(&before.why) != shape(&after.why) {
+        compare("where it comes from", before.why.clone(), after.why.clone());
+    }
     let used = |report: &Report| report.used.map_or_else(|| "unknown".to_owned(), limit);
     compare("descriptors in use", used(before), used(after));
     compare("connections", grouped(before.connections), grouped(after.connections));
@@ -107,10 +115,13 @@ fn changes(before: &Report, after: &Report) -> Vec<Change> {
         report.findings.iter().map(|finding| finding.what.clone()).collect()
     };
     let (was, is) = (found(before), found(after));
-    for what in was.iter().filter(|what| !is.contains(what)) {
-        compare("finding", what.clone(), "gone".to_owned());
+    let same = |what: &String, others: &[String]| {
+        others.iter().find(|other| shape(other) == shape(what)).cloned()
+    };
+    for what in &was {
+        compare("finding", what.clone(), same(what, &is).unwrap_or_else(|| "gone".to_owned()));
     }
-    for what in is.iter().filter(|what| !was.contains(what)) {
+    for what in is.iter().filter(|what| same(what, &was).is_none()) {
         compare("finding", "none".to_owned(), what.clone());
     }
     changes

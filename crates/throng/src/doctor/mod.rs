@@ -124,6 +124,7 @@ fn own(pid: u32) -> Option<Cap> {
         there_are: open,
         at: "throng status".to_owned(),
         apply: apply.to_owned(),
+        steps: Vec::new(),
     })
 }
 

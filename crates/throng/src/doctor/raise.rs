@@ -2,18 +2,24 @@
 //! done.
 
 use std::io::{BufRead, IsTerminal, Write};
+use std::time::Duration;
 
 use throng_limits::doctor::checks::SELECT_MAX;
 use throng_limits::doctor::facts::{Facts, Select};
 use throng_limits::doctor::words::{counted, limit};
-use throng_limits::doctor::{Ask, Severity, diagnose, gather};
+use throng_limits::doctor::{Ask, Report, Severity, diagnose, gather};
 use throng_limits::raise::raise_open_files_of;
 use throng_limits::sockets::raise_backlog;
 use throng_limits::{OpenFiles, Tree};
 
+use super::screen::for_good;
 use super::{DoctorArgs, chosen, ended};
 use crate::failure::Failure;
 use crate::text::visible;
+
+/// A process that may accept again needs a moment to do it: so many looks, so far apart.
+const LOOKS_MAX: usize = 20;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// One step of what will be done.
 enum Step {
@@ -61,13 +67,29 @@ pub(super) fn run(args: &DoctorArgs, tree: &Tree, out: &mut dyn Write) -> Result
     }
     let mut worst = Severity::Fine;
     for pid in pids {
-        if let Ok(facts) = gather(tree, pid, &Ask { need: args.need, ..Ask::default() }) {
-            let report = diagnose(&facts);
+        if let Some(report) = after(tree, pid, args.need) {
             writeln!(out, "now: {} {}", report.severity.word(), report.verdict)?;
+            if args.raise.is_some() {
+                writeln!(out, "{}", for_good(&report).join("\n"))?;
+            }
             worst = worst.max(report.severity);
         }
     }
     ended(worst)
+}
+
+/// How it is when those who waited have been let in, or have waited a little longer.
+fn after(tree: &Tree, pid: u32, need: Option<u64>) -> Option<Report> {
+    let mut looks = 0;
+    loop {
+        let facts = gather(tree, pid, &Ask { need, ..Ask::default() }).ok()?;
+        let report = diagnose(&facts);
+        looks += 1;
+        if report.severity < Severity::Full || looks == LOOKS_MAX {
+            return Some(report);
+        }
+        std::thread::park_timeout(PAUSE);
+    }
 }
 
 /// The process, and its supervisor where that is wanted.

@@ -28,9 +28,23 @@ const PEERS: usize = 3;
 /// The whole screen.
 pub(super) fn screen(report: &Report, style: Style) -> String {
     let mut lines = first(report, style);
-    let open = open(report);
-    let also = also(report, style);
+    let mut open = open(report);
+    let mut also = also(report, style);
     let unseen = unseen(report, style);
+    if !style.all {
+        // What to do comes before what else there is: a rung, its heading, and two lines more.
+        let over = |lines: &[String], open: &[String], also: &[String]| {
+            rows(lines) + rows(open) + rows(also) + rows(&unseen) + 4 > LINES
+        };
+        while over(&lines, &open, &also) && also.pop().is_some() {}
+        if over(&lines, &open, &also) {
+            open.clear();
+        }
+        if over(&lines, &open, &also) {
+            // There is a line `check` besides.
+            lines.retain(|line| !line.trim_start().starts_with("# then: "));
+        }
+    }
     let rungs = report.ladder.rungs.len();
     let shown = if style.all {
         rungs
@@ -39,8 +53,12 @@ pub(super) fn screen(report: &Report, style: Style) -> String {
         let taken = rows(&lines) + rows(&open) + rows(&also) + rows(&unseen) + 3;
         LINES.saturating_sub(taken).clamp(1, RUNGS)
     };
-    lines.push(String::new());
-    lines.extend(ladder(report, shown));
+    // The blank line is the last that is given up.
+    let used = rows(&lines) + rows(&open) + rows(&also) + rows(&unseen) + 4;
+    if style.all || used <= LINES {
+        lines.push(String::new());
+    }
+    lines.extend(ladder(report, shown, style));
     lines.extend(open);
     lines.extend(also);
     lines.extend(unseen);
@@ -73,7 +91,8 @@ fn first(report: &Report, style: Style) -> Vec<String> {
     if report.severity >= Severity::Tight || style.all {
         lines.extend(for_good(report));
     }
-    if let Some(need) = &report.need {
+    // Where it is the verdict it was said already.
+    if let Some(need) = report.need.as_ref().filter(|_| report.check != Some("need")) {
         let fits = if need.fits >= need.wanted { "fit" } else { "do not fit" };
         let text = format!("{} {fits}: {}", count(need.wanted, "connection"), need.by);
         lines.extend(labelled("need", &text));
@@ -118,7 +137,7 @@ fn now(report: &Report, style: Style) -> Vec<String> {
 }
 
 /// The first line says what it comes to; the others are typed.
-fn for_good(report: &Report) -> Vec<String> {
+pub(super) fn for_good(report: &Report) -> Vec<String> {
     let mut lines = Vec::new();
     for (at, line) in report.for_good.iter().enumerate() {
         if at == 0 {
@@ -133,7 +152,7 @@ fn for_good(report: &Report) -> Vec<String> {
     lines
 }
 
-fn ladder(report: &Report, shown: usize) -> Vec<String> {
+fn ladder(report: &Report, shown: usize, style: Style) -> Vec<String> {
     let columns = [
         ("", Align::Left),
         ("ceiling", Align::Left),
@@ -154,7 +173,15 @@ fn ladder(report: &Report, shown: usize) -> Vec<String> {
     if rows.is_empty() {
         return Vec::new();
     }
-    table(&columns, &rows).lines().map(|line| cut(line, COLUMNS)).collect()
+    let whole = table(&columns, &rows);
+    if style.all || whole.lines().all(|line| line.chars().count() <= COLUMNS) {
+        return whole.lines().map(str::to_owned).collect();
+    }
+    // Half a path helps nobody: --all has them all.
+    let short: Vec<Vec<String>> =
+        rows.iter().map(|row| row[..row.len().min(columns.len() - 1)].to_vec()).collect();
+    let short = table(&columns[..columns.len() - 1], &short);
+    short.lines().map(|line| cut(line, COLUMNS)).collect()
 }
 
 fn row(at: usize, rung: &Rung) -> Vec<String> {

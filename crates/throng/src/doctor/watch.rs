@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use throng_limits::Tree;
 use throng_limits::doctor::gather::sample;
 use throng_limits::doctor::words::{grouped, limit};
-use throng_limits::doctor::{Ask, Report, diagnose};
+use throng_limits::doctor::{Ask, Report, Severity, diagnose};
 use throng_limits::growth::{History, trend};
 
 use super::screen::screen;
@@ -114,7 +114,9 @@ fn pause(time: Duration) {
 fn line(report: &Report) -> String {
     let used = report.used.map_or_else(|| "?".to_owned(), limit);
     let growth = report.findings.iter().find(|finding| finding.check == "growth");
-    let growth = growth.map_or_else(String::new, |finding| format!("  {}", finding.what));
+    // Before it is known what grows: what the verdict is about.
+    let worst = report.findings.iter().find(|finding| finding.severity >= Severity::Tight);
+    let growth = growth.or(worst).map_or_else(String::new, |finding| format!("  {}", finding.what));
     format!(
         "{}  {used} of {} descriptors, {} connections{growth}",
         report.severity.word(),

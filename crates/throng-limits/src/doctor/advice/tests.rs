@@ -34,6 +34,11 @@ fn root_without_the_capability_goes_to_the_hard_limit() {
     facts.who.user = crate::facts::identity::Ids::default();
     facts.limit.hard = 20_000;
     assert_eq!(command(&facts).unwrap(), "throng doctor 4121 --raise 20000");
+    // And what is for good asks for no more either, unless more is needed.
+    assert_eq!(wanted_limit(&facts), 20_000);
+    facts.need = Some(30_000);
+    assert_eq!(wanted_limit(&facts), 65_536);
+    facts.need = None;
     facts.limit.hard = 1024;
     assert!(live(&facts).note.contains("ask on the host"));
 }

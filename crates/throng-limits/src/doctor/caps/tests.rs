@@ -27,6 +27,17 @@ fn ports_are_found_in_what_a_proxy_passes_on_to() {
 }
 
 #[test]
+fn a_file_that_a_process_names_is_no_command() {
+    let said =
+        |line, value| Some(crate::facts::nginx::Said { file: "/tmp/a;reboot".into(), line, value });
+    let config = Config { connections: said(2, 768), files: said(1, 1024), ..Config::default() };
+    let [connections, files] = nginx_steps(&config).try_into().unwrap();
+    assert!(connections.ends_with(" N;/' '/tmp/a;reboot'"), "{connections}");
+    assert!(files.starts_with("sudo sed -i '1s/worker_rlimit_nofile[^;]*;/"), "{files}");
+    assert!(nginx_steps(&Config::default()).is_empty());
+}
+
+#[test]
 fn an_nginx_in_front_is_found_and_its_users_counted() {
     let at = std::env::temp_dir().join(format!("throng-caps-{}", std::process::id()));
     let write = |path: &str, text: &str| {
@@ -55,6 +66,13 @@ fn an_nginx_in_front_is_found_and_its_users_counted() {
     assert_eq!((found[0].master, found[0].workers.as_slice()), (71, [72].as_slice()));
     assert_eq!((found[0].users(), found[0].at.as_str()), (Some(384), "/etc/n.conf:2"));
     assert_eq!(found[0].apply, "nginx -c /etc/n.conf -s reload");
+    assert_eq!(
+        found[0].steps,
+        [
+            "sudo sed -i '2s/worker_connections[^;]*;/worker_connections N;/' /etc/n.conf",
+            "sudo sed -i '1i worker_rlimit_nofile N;' /etc/n.conf",
+        ]
+    );
 
     let mut facts = Facts::example();
     add(&tree, &mut facts);

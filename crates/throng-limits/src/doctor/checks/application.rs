@@ -1,6 +1,7 @@
 //! What the application's own configuration allows, and who stands in front of it.
 
 use super::{Outcome, TIGHT_PERCENT};
+use crate::doctor::advice::is_stuck;
 use crate::doctor::facts::{Cap, Facts, Front};
 use crate::doctor::finding::{Finding, Severity};
 use crate::doctor::ladder::{Bounds, Resource, Rung};
@@ -11,7 +12,7 @@ pub(super) fn look(facts: &Facts) -> Outcome {
     let mut outcome = Outcome::default();
     for cap in &facts.caps {
         let rung = rung(cap);
-        outcome.findings.extend(finding(cap, &rung, facts.need));
+        outcome.findings.extend(finding(cap, &rung, facts));
         outcome.rungs.push(rung);
     }
     outcome.rungs.extend(facts.fronts.iter().map(|front| in_front(facts, front)));
@@ -24,7 +25,8 @@ fn rung(cap: &Cap) -> Rung {
         .read(cap.option.clone(), printable(&cap.at))
 }
 
-fn finding(cap: &Cap, rung: &Rung, need: Option<u64>) -> Option<Finding> {
+fn finding(cap: &Cap, rung: &Rung, facts: &Facts) -> Option<Finding> {
+    let need = facts.need;
     let (used, limit, option) = (grouped(cap.used), cap.limit, &cap.option);
     let short = need.filter(|need| *need > rung.allows);
     let what = match short {
@@ -42,12 +44,20 @@ fn finding(cap: &Cap, rung: &Rung, need: Option<u64>) -> Option<Finding> {
     let severity = if rung.more == 0 { Severity::Full } else { Severity::Tight };
     let at = printable(&cap.at);
     let needed = need.unwrap_or(0).saturating_mul(cap.cost_milli) / 1000;
-    let wanted = limit.saturating_mul(2).max(needed).max(65_536);
+    let mut wanted = limit.saturating_mul(2).max(needed).max(65_536);
+    if is_stuck(facts) && needed <= facts.limit.hard {
+        wanted = wanted.min(facts.limit.hard).max(limit);
+    }
+    let mut finding = Finding::new("application", severity, what)
+        .because(format!("its own configuration says so ({at})"))
+        .for_good(format!("{option} {wanted} in {at}"));
+    for step in &cap.steps {
+        finding = finding.for_good(step.replace(" N;", &format!(" {wanted};")));
+    }
+    let sudo = if cap.steps.is_empty() { "" } else { "sudo " };
     Some(
-        Finding::new("application", severity, what)
-            .because(format!("its own configuration says so ({at})"))
-            .for_good(format!("{option} {wanted} in {at}"))
-            .for_good(cap.apply.clone())
+        finding
+            .for_good(format!("{sudo}{}", cap.apply))
             .verify(format!("grep -n {option} {}", at.split([':', ' ']).next().unwrap_or(&at)))
             .seen(format!("{option} {limit}"), at),
     )

@@ -1,6 +1,6 @@
 //! Connections in which nothing moves: seats kept warm, or peers that are gone.
 
-use super::Outcome;
+use super::{Outcome, TIGHT_PERCENT};
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Finding, Severity};
 use crate::doctor::words::grouped;
@@ -14,14 +14,21 @@ pub(super) fn look(facts: &Facts) -> Outcome {
     let many = |part: u64| part >= IDLE_FROM && part * 100 >= silence.of * SHARE_PERCENT;
     let of = |part: u64| format!("{} of {} connections", grouped(part), grouped(silence.of));
     let mut findings = Vec::new();
-    if many(silence.long) {
+    // Whoever pushes sends a ping at least once a minute; where there is room, silence costs little.
+    let (silent, time) = if many(silence.long) || !is_scarce(facts) {
+        (silence.long, "ten minutes")
+    } else {
+        (silence.idle, "a minute")
+    };
+    if many(silent) {
+        let what = format!("keeps {} in which nothing moved for {time}", of(silent));
         findings.push(
-            Finding::new("idle", Severity::Note, format!("keeps {} in which nothing moved for ten minutes", of(silence.long)))
+            Finding::new("idle", Severity::Note, what)
                 .because("HTTP keep-alive without a short limit: Tornado keeps an idle connection for an hour")
                 .now("sudo ss -K dst ADDRESS closes those of one peer; an event loop then sees their end")
                 .for_good("a short idle limit (Tornado: idle_connection_timeout=60; nginx: keepalive_timeout 60s), and pings on WebSockets")
-                .verify("ss -tino state established")
-                .seen(of(silence.long), "tcp_info, by sock_diag"),
+                .verify(facts.in_network("ss -tino state established"))
+                .seen(of(silent), "tcp_info, by sock_diag"),
         );
     }
     if many(silence.lost) {
@@ -34,4 +41,11 @@ pub(super) fn look(facts: &Facts) -> Outcome {
         );
     }
     Outcome { rungs: Vec::new(), findings }
+}
+
+/// Whether somebody will soon be turned away for want of a descriptor.
+fn is_scarce(facts: &Facts) -> bool {
+    let ceiling = facts.ceiling();
+    let free = facts.used().map_or(u64::MAX, |used| ceiling.saturating_sub(used));
+    free.saturating_mul(100) <= ceiling.saturating_mul(TIGHT_PERCENT)
 }

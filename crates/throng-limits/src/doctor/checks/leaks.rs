@@ -1,6 +1,7 @@
 //! Leaks: descriptors that serve nobody and are not closed.
 
 use super::Outcome;
+use crate::doctor::advice::live;
 use crate::doctor::facts::{Facts, Open};
 use crate::doctor::finding::{Finding, Severity};
 use crate::doctor::words::{counted, grouped};
@@ -29,11 +30,10 @@ fn close_wait(facts: &Facts) -> Option<Finding> {
         .map(|(peer, count)| format!("{} ({})", printable(peer), grouped(*count)))
         .collect();
     let what = format!("leaks connections: {of} are CLOSE_WAIT, closed by the peer and not by it");
-    let mut finding = Finding::new("leaks", Severity::Tight, what)
+    let mut finding = buying_time(facts, Finding::new("leaks", Severity::Tight, what))
         .because("its code does not close what the other side has closed; keep-alive settings do not help")
-        .now(buy_time(facts))
         .for_good("close the connection when a read returns nothing; a restart frees what has leaked")
-        .verify("ss -tn state close-wait")
+        .verify(facts.in_network("ss -tn state close-wait"))
         .seen(of, format!("/proc/{}/net/tcp", facts.who.pid));
     if !peers.is_empty() {
         finding = finding.seen(format!("from {}", peers.join(", ")), "ss -tn state close-wait");
@@ -46,9 +46,8 @@ fn unhashed(facts: &Facts) -> Option<Finding> {
     let of = suspicious(facts, facts.open.unhashed)?;
     let what = format!("leaks sockets: {of} are sockets that are not connected to anything");
     Some(
-        Finding::new("leaks", Severity::Tight, what)
+        buying_time(facts, Finding::new("leaks", Severity::Tight, what))
             .because("they were created or shut down and never closed; lsof calls them \"can't identify protocol\"")
-            .now(buy_time(facts))
             .for_good("close a socket when connecting fails, and after shutdown(); a restart frees what has leaked")
             .verify(format!("lsof -nP -p {} | grep -c 'protocol: TCP'", facts.who.pid))
             .seen(of, format!("/proc/{}/fd", facts.who.pid)),
@@ -81,7 +80,11 @@ fn suspicious(facts: &Facts, leaked: u64) -> Option<String> {
     many.then(|| format!("{} of {} descriptors", grouped(leaked), grouped(open)))
 }
 
-fn buy_time(facts: &Facts) -> String {
-    let twice = facts.limit.soft.saturating_mul(2).min(65_536).max(facts.limit.soft);
-    format!("only time can be bought: sudo throng doctor {} --raise {twice}", facts.who.pid)
+/// A higher limit, where it may be raised and is half used up: it is no cure.
+fn buying_time(facts: &Facts, finding: Finding) -> Finding {
+    let is_urgent = facts.used().is_some_and(|used| used.saturating_mul(2) >= facts.ceiling());
+    match live(facts).command.filter(|_| is_urgent) {
+        Some(command) => finding.now(command),
+        None => finding,
+    }
 }

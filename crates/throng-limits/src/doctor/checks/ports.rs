@@ -35,10 +35,10 @@ pub(super) fn look(facts: &Facts) -> Outcome {
             outcome.findings.push(
                 Finding::new("ports", severity, what)
                     .because("a connection takes a port of its source address for its target")
-                    .now("sudo sysctl -w net.ipv4.ip_local_port_range='1024 65535'")
+                    .now(facts.in_network("sudo sysctl -w net.ipv4.ip_local_port_range='1024 65535'"))
                     .for_good("keep connections to the upstream open, listen there on a second address, or use a unix socket")
                     .for_good("net.ipv4.ip_local_port_range=1024 65535 in /etc/sysctl.d/90-ports.conf")
-                    .verify("cat /proc/sys/net/ipv4/ip_local_port_range")
+                    .verify(facts.in_network("cat /proc/sys/net/ipv4/ip_local_port_range"))
                     .seen(counted(route.used, "port"), format!("/proc/{}/net/tcp", facts.who.pid))
                     .seen(format!("{} ports to give", grouped(range.size())), AT),
             );

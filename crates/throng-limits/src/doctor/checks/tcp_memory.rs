@@ -7,13 +7,16 @@ use crate::doctor::ladder::{Resource, Rung};
 use crate::doctor::words::bytes;
 use crate::facts::counters::PAGE_BYTES;
 
+/// From so many sockets of the network on, their memory tells what one takes.
+const MEASURED_FROM: u64 = 200;
 const AT: &str = "/proc/sys/net/ipv4/tcp_mem";
 
 pub(super) fn look(facts: &Facts) -> Outcome {
     let Some(memory) = facts.network.tcp_memory else { return Outcome::default() };
     let in_bytes = |pages: u64| pages.saturating_mul(PAGE_BYTES);
     // An idle connection holds no buffer; one that is written to holds a page at least.
-    let each = in_bytes(memory.used).checked_div(memory.sockets).unwrap_or(0).max(PAGE_BYTES);
+    let measured = memory.sockets >= MEASURED_FROM;
+    let each = if measured { in_bytes(memory.used) / memory.sockets } else { 0 }.max(PAGE_BYTES);
     let rung = Rung::crowd(
         Resource::TcpMemory,
         in_bytes(memory.max),

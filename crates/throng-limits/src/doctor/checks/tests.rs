@@ -233,6 +233,7 @@ fn an_application_stops_at_its_own_cap() {
         there_are: 384,
         at: "/etc/nginx/nginx.conf:9".to_owned(),
         apply: "nginx -s reload".to_owned(),
+        steps: Vec::new(),
     });
     let outcome = look("application", &facts);
     assert_eq!(outcome.findings[0].severity, Severity::Full);
@@ -300,10 +301,16 @@ fn growth_says_when_it_is_full_and_what_grows() {
 #[test]
 fn idle_connections_are_a_note() {
     let mut facts = Facts::quiet();
-    facts.open.silence = Some(Silence { long: 10, lost: 0, of: 100 });
+    facts.open.silence = Some(Silence { idle: 90, long: 10, lost: 0, of: 100 });
     assert_eq!(severity("idle", &facts), Severity::Fine);
-    facts.open.silence = Some(Silence { long: 60, lost: 30, of: 100 });
+    facts.open.silence = Some(Silence { idle: 90, long: 60, lost: 30, of: 100 });
     assert_eq!(look("idle", &facts).findings.len(), 2);
+    // A minute is nothing, except where nobody else gets in.
+    facts.open.silence = Some(Silence { idle: 90, long: 0, lost: 0, of: 100 });
+    assert_eq!(severity("idle", &facts), Severity::Fine);
+    facts.limit.soft = facts.open.below_limit.unwrap();
+    let [found] = look("idle", &facts).findings.try_into().unwrap();
+    assert!(found.what.ends_with("nothing moved for a minute"), "{}", found.what);
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn connections_that_are_wanted_are_judged_by_what_binds_first() {
 #[test]
 fn a_proxy_in_front_is_what_comes_next() {
     let mut facts = Facts::example();
-    facts.fronts.push(crate::doctor::facts::Front {
+    facts.fronts.push(Front {
         name: "nginx".to_owned(),
         pid: 71,
         users: 384,
