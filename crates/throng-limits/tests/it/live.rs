@@ -372,11 +372,14 @@ fn the_line_lifts(before: &InSession, dir: &Dir, opener: &str) {
     assert!(after.soft.words.contains("90-nofile.conf:1: nobody - nofile"), "{}", after.soft.words);
 }
 
-/// Where a limit comes from, once the program that we wait for runs.
+/// Where a limit comes from, once the program that we wait for runs. Its name and its arguments are
+/// read one after the other, so one that becomes it in between still has the shell's.
 fn settled(pid: u32) -> Origin {
     until(|| {
         let origin = Origin::read(&Tree::live(), pid).ok()?;
-        (origin.lineage[0].name == "sleep").then_some(origin)
+        let process = &origin.lineage[0];
+        let runs = process.name == "sleep" && process.cmdline.first()? == "sleep";
+        runs.then_some(origin)
     })
 }
 
