@@ -14,7 +14,8 @@ pub(crate) const KEY_TTL_MS: u64 = 5 * 60 * 1000;
 #[derive(Debug)]
 pub(crate) struct Keys {
     max: usize,
-    results: HashMap<Arc<str>, Published, FixedState>,
+    /// With the end of each: a place in `ends` with another one is of an older life of the key.
+    results: HashMap<Arc<str>, (Published, u64), FixedState>,
     /// In the order of their end, since all live equally long.
     ends: VecDeque<(u64, Arc<str>)>,
     /// How many were remembered, ever.
@@ -36,15 +37,13 @@ impl Keys {
 
     pub(crate) fn find(&mut self, channel: &str, key: &str, now: Now) -> Option<Published> {
         self.expire(now);
-        self.results.get(&*joint(channel, key)).copied()
+        self.results.get(&*joint(channel, key)).map(|(published, _)| *published)
     }
 
     pub(crate) fn remember(&mut self, channel: &str, key: &str, published: Published, now: Now) {
         let joint: Arc<str> = joint(channel, key).into();
-        if self.results.insert(Arc::clone(&joint), published).is_none() {
-            self.ends.push_back((now.mono_ms.saturating_add(KEY_TTL_MS), joint));
-            self.added += 1;
-        }
+        let end_ms = now.mono_ms.saturating_add(KEY_TTL_MS);
+        self.put(joint, published, end_ms);
         if self.ends.len() > self.max {
             self.drop_oldest();
         }
@@ -74,15 +73,21 @@ impl Keys {
         let known = self.ends.len();
         let count = usize::try_from(count).unwrap_or(usize::MAX).min(known);
         self.ends.range(known - count..).filter_map(|(end_ms, joint)| {
-            Some((Arc::clone(joint), *self.results.get(joint)?, *end_ms))
+            let (published, end) = self.results.get(joint)?;
+            (end == end_ms).then(|| (Arc::clone(joint), *published, *end_ms))
         })
     }
 
     /// Remembers a key that another process knew; [`Keys::settle`] puts it in its place.
     pub(crate) fn restore(&mut self, joint: &str, published: Published, end_ms: u64) {
-        let joint: Arc<str> = joint.into();
-        if self.results.insert(Arc::clone(&joint), published).is_none() {
-            self.unsorted |= self.ends.back().is_some_and(|(last_ms, _)| *last_ms > end_ms);
+        self.unsorted |= self.ends.back().is_some_and(|(last_ms, _)| *last_ms > end_ms);
+        self.put(joint.into(), published, end_ms);
+    }
+
+    /// A key that comes a second time has ended in between, and begins anew.
+    fn put(&mut self, joint: Arc<str>, published: Published, end_ms: u64) {
+        let before = self.results.insert(Arc::clone(&joint), (published, end_ms));
+        if before.is_none_or(|(_, before_ms)| before_ms != end_ms) {
             self.ends.push_back((end_ms, joint));
             self.added += 1;
         }
@@ -105,7 +110,9 @@ impl Keys {
     }
 
     fn drop_oldest(&mut self) {
-        if let Some((_, joint)) = self.ends.pop_front() {
+        if let Some((end_ms, joint)) = self.ends.pop_front()
+            && self.results.get(&joint).is_some_and(|(_, end)| *end == end_ms)
+        {
             self.results.remove(&joint);
         }
     }
