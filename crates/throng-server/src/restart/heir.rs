@@ -142,8 +142,6 @@ fn printable(text: &str) -> String {
 struct Heard {
     /// Batches that have arrived.
     got: u64,
-    /// Sockets and parts that have arrived.
-    arrived: u64,
     news: VecDeque<FromNew>,
     /// Nothing more comes, and why.
     over: Option<String>,
@@ -281,9 +279,8 @@ impl Line {
                 return;
             }
             match heard {
-                Ok((FromNew::Got(arrived), _)) => {
+                Ok((FromNew::Got(_), _)) => {
                     state.got += 1;
-                    state.arrived += arrived;
                 }
                 Ok((said, _)) if state.news.len() < NEWS_MAX => state.news.push_back(said),
                 Err(ChannelError::Silent(_)) => continue,
