@@ -1,32 +1,57 @@
 //! How the messages of one connection are told apart: by WebSocket frames, as server-sent events,
 //! or by lines.
 
-use crate::websocket::{Opcode, put_frame};
+use crate::dialect::{Encoding, put_varint, varint, varint_size};
+use crate::websocket::{Opcode, put_frame, put_header};
 
-/// What a server's messages are wrapped in. They are text without a line break, as JSON is written
-/// here.
+/// What a server's messages are wrapped in, which also says how they are encoded. In JSON they are
+/// text without a line break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Framing {
-    /// RFC 6455 text frames.
+    /// RFC 6455 text frames, a message each.
     WebSocket,
     /// An event each, as a page's `EventSource` reads them: `data: …` and an empty line.
     Sse,
     /// A line each.
     Lines,
+    /// RFC 6455 binary frames, a Protobuf message behind its length each.
+    Binary,
+    /// Protobuf messages, each behind its length.
+    Lengths,
 }
 
 impl Framing {
     /// Whether it is the body of an HTTP response: nothing but its end can be heard from the
     /// client on such a connection, and its own end is the end of the stream.
     pub const fn is_response(self) -> bool {
-        !matches!(self, Self::WebSocket)
+        !matches!(self, Self::WebSocket | Self::Binary)
+    }
+
+    /// How the messages are written, in both directions.
+    pub const fn encoding(self) -> Encoding {
+        match self {
+            Self::WebSocket | Self::Sse | Self::Lines => Encoding::Json,
+            Self::Binary | Self::Lengths => Encoding::Protobuf,
+        }
     }
 
     /// Appends one message.
     pub fn put(self, message: &[u8], out: &mut Vec<u8>) {
-        debug_assert!(!message.contains(&b'\n'), "a message is one line");
+        debug_assert!(
+            self.encoding() != Encoding::Json || !message.contains(&b'\n'),
+            "a message is one line"
+        );
         match self {
             Self::WebSocket => put_frame(Opcode::Text, message, out),
+            Self::Binary => {
+                let len = message.len() as u64;
+                put_header(Opcode::Binary, varint_size(len) + message.len(), out);
+                Self::Lengths.put(message, out);
+            }
+            Self::Lengths => {
+                put_varint(message.len() as u64, out);
+                out.extend_from_slice(message);
+            }
             Self::Sse => {
                 out.extend_from_slice(b"data: ");
                 out.extend_from_slice(message);
@@ -43,7 +68,8 @@ impl Framing {
     /// [`Framing::put`] makes them.
     pub fn end_of(self, messages: &[u8], at: usize) -> usize {
         let end: &[u8] = match self {
-            Self::WebSocket => return frame_end(messages, at),
+            Self::WebSocket | Self::Binary => return frame_end(messages, at),
+            Self::Lengths => return length_end(messages, at),
             Self::Sse => b"\n\n",
             Self::Lines => b"\n",
         };
@@ -82,6 +108,18 @@ fn frame_end(frames: &[u8], at: usize) -> usize {
     end.min(frames.len())
 }
 
+/// The same for messages behind their lengths.
+fn length_end(messages: &[u8], at: usize) -> usize {
+    let mut end = 0;
+    while end < at {
+        let Some((len, head)) = varint(messages.get(end..).unwrap_or_default()) else {
+            return messages.len();
+        };
+        end = end.saturating_add(head).saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
+    }
+    end.min(messages.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,11 +134,15 @@ mod tests {
         assert_eq!(put(Framing::WebSocket), [0x81, 2, b'{', b'}']);
         assert_eq!(put(Framing::Sse), b"data: {}\n\n");
         assert_eq!(put(Framing::Lines), b"{}\n");
+        assert_eq!(put(Framing::Binary), [0x82, 3, 2, b'{', b'}']);
+        assert_eq!(put(Framing::Lengths), b"\x02{}");
     }
 
     #[test]
     fn the_end_of_a_message_is_found_from_each_of_its_bytes() {
-        for framing in [Framing::WebSocket, Framing::Sse, Framing::Lines] {
+        for framing in
+            [Framing::WebSocket, Framing::Sse, Framing::Lines, Framing::Binary, Framing::Lengths]
+        {
             let mut messages = Vec::new();
             let mut ends = vec![0];
             for len in [1, 200, 70_000] {

@@ -1,11 +1,15 @@
 //! The messages of the client protocol, as values that borrow from the frame they came in or
 //! from the state they describe. Each encoding turns these into bytes and back; `data` and
-//! `info` payloads stay opaque bytes throughout (raw JSON text in the JSON encoding).
+//! `info` payloads stay opaque bytes throughout.
 
 use std::borrow::Cow;
 
-/// A payload that the server relays and never looks into.
+/// A payload that the server relays and never looks into: JSON text, or what
+/// [`payload::sealed`](super::payload::sealed) makes of other bytes.
 pub type Payload<'a> = &'a [u8];
+
+/// A payload as a command brings it: borrowed from the frame, if it did not have to be sealed.
+pub type Given<'a> = Cow<'a, [u8]>;
 
 /// One command of a client.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,7 +30,7 @@ pub enum Request<'a> {
     },
     Publish {
         channel: Cow<'a, str>,
-        data: Payload<'a>,
+        data: Given<'a>,
     },
     Presence {
         channel: Cow<'a, str>,
@@ -37,10 +41,10 @@ pub enum Request<'a> {
     History(HistoryRequest<'a>),
     Rpc {
         method: Cow<'a, str>,
-        data: Payload<'a>,
+        data: Given<'a>,
     },
     Send {
-        data: Payload<'a>,
+        data: Given<'a>,
     },
     Refresh {
         token: Cow<'a, str>,
@@ -58,7 +62,7 @@ pub enum Request<'a> {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ConnectRequest<'a> {
     pub token: Cow<'a, str>,
-    pub data: Option<Payload<'a>>,
+    pub data: Option<Given<'a>>,
     /// Positions from which server-side subscriptions recover, by channel.
     pub subs: Vec<(Cow<'a, str>, SubscribeRequest<'a>)>,
     pub name: Cow<'a, str>,
@@ -74,7 +78,7 @@ pub struct SubscribeRequest<'a> {
     pub recover: bool,
     pub epoch: Cow<'a, str>,
     pub offset: u64,
-    pub data: Option<Payload<'a>>,
+    pub data: Option<Given<'a>>,
     pub positioned: bool,
     pub recoverable: bool,
     pub join_leave: bool,

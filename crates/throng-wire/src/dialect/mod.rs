@@ -2,24 +2,30 @@
 
 mod json;
 mod message;
+pub mod payload;
+mod protobuf;
 
 use std::fmt;
 
-pub use json::PING;
 pub use message::*;
+pub use protobuf::{Emulated, emulated};
+pub(crate) use protobuf::{put_varint, varint, varint_size};
 
 /// How messages are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// Objects separated by newlines, payloads as raw JSON.
     Json,
+    /// proto3 messages, each behind its length.
+    Protobuf,
 }
 
 impl Encoding {
-    /// What stands between the messages of one frame.
-    pub const fn separator(self) -> &'static [u8] {
+    /// A message without anything in it: the server's ping, and the client's answer.
+    pub const fn ping(self) -> &'static [u8] {
         match self {
-            Self::Json => b"\n",
+            Self::Json => b"{}",
+            Self::Protobuf => b"",
         }
     }
 }
@@ -80,6 +86,7 @@ impl<'a> Iterator for Commands<'a> {
         }
         let taken = match self.encoding {
             Encoding::Json => json::command(self.rest()),
+            Encoding::Protobuf => protobuf::command(self.rest()),
         };
         Some(match taken {
             Ok((command, size)) => {
@@ -98,26 +105,26 @@ impl<'a> Iterator for Commands<'a> {
 impl std::iter::FusedIterator for Commands<'_> {}
 
 /// What a unidirectional transport begins with, its first message or `?cf_connect`: the
-/// request itself, not a command.
+/// request itself, not a command, in JSON.
 ///
 /// # Errors
 /// Where the frame is anything but one such object.
-pub fn connect_request(encoding: Encoding, frame: &[u8]) -> Result<ConnectRequest<'_>, Malformed> {
-    match encoding {
-        Encoding::Json => json::connect_request(frame),
-    }
+pub fn connect_request(frame: &[u8]) -> Result<ConnectRequest<'_>, Malformed> {
+    json::connect_request(frame)
 }
 
-/// Appends the reply to the command with this id, without a separator.
+/// Appends the reply to the command with this id, without a separator or length.
 pub fn put_reply(encoding: Encoding, id: u32, reply: &Reply<'_>, out: &mut Vec<u8>) {
     match encoding {
         Encoding::Json => json::put_reply(id, reply, out),
+        Encoding::Protobuf => protobuf::put_reply(id, reply, out),
     }
 }
 
-/// Appends a push, without a separator.
+/// Appends a push, without a separator or length.
 pub fn put_push(encoding: Encoding, envelope: Envelope, push: &Push<'_>, out: &mut Vec<u8>) {
     match encoding {
         Encoding::Json => json::put_push(envelope, push, out),
+        Encoding::Protobuf => protobuf::put_push(envelope, push, out),
     }
 }

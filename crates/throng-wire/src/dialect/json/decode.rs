@@ -150,7 +150,7 @@ fn request<'de: 'a, 'a, A: MapAccess<'de>>(
             Request::Unsubscribe { channel }
         }),
         Field::Publish => take(map, "publish", |Publish { channel, data }: Publish<'a>| {
-            Request::Publish { channel, data }
+            Request::Publish { channel, data: data.into() }
         }),
         Field::Presence => {
             take(map, "presence", |Channel { channel }: Channel<'a>| Request::Presence { channel })
@@ -159,10 +159,13 @@ fn request<'de: 'a, 'a, A: MapAccess<'de>>(
             Request::PresenceStats { channel }
         }),
         Field::History => take(map, "history", |from: History<'a>| Request::History(from.into())),
-        Field::Rpc => {
-            take(map, "rpc", |Rpc { method, data }: Rpc<'a>| Request::Rpc { method, data })
+        Field::Rpc => take(map, "rpc", |Rpc { method, data }: Rpc<'a>| Request::Rpc {
+            method,
+            data: data.into(),
+        }),
+        Field::Send => {
+            take(map, "send", |Send { data }: Send<'a>| Request::Send { data: data.into() })
         }
-        Field::Send => take(map, "send", |Send { data }: Send<'a>| Request::Send { data }),
         Field::Refresh => {
             take(map, "refresh", |Refresh { token }: Refresh<'a>| Request::Refresh { token })
         }
@@ -226,6 +229,7 @@ impl<'a> From<Connect<'a>> for ConnectRequest<'a> {
         let Connect { token, data, subs, name, version, headers } = connect;
         let subs = subs.into_iter().map(|(channel, Object(sub))| (channel, sub.into())).collect();
         let headers = headers.into_iter().map(|(name, Text(value))| (name, value)).collect();
+        let data = data.map(Cow::Borrowed);
         Self { token, data, subs, name, version, headers }
     }
 }
@@ -268,7 +272,7 @@ impl<'a> From<Subscribe<'a>> for SubscribeRequest<'a> {
             recover: from.recover,
             epoch: from.epoch,
             offset: from.offset,
-            data: from.data,
+            data: from.data.map(Cow::Borrowed),
             positioned: from.positioned,
             recoverable: from.recoverable,
             join_leave: from.join_leave,

@@ -3,13 +3,13 @@
 //! Fields come in the order of their protocol numbers, and zero values are left out but where
 //! the protocol says otherwise.
 
-use crate::dialect::{
-    ClientInfo, ConnectResult, Envelope, Payload, Publication, Push, RefreshResult, Reply,
-    SubscribeResult,
-};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
-/// The server's ping, and the client's answer.
-pub const PING: &[u8] = b"{}";
+use crate::dialect::{
+    ClientInfo, ConnectResult, Encoding, Envelope, Payload, Publication, Push, RefreshResult,
+    Reply, SubscribeResult, payload,
+};
 
 pub(in crate::dialect) fn put_reply(id: u32, reply: &Reply<'_>, out: &mut Vec<u8>) {
     object(out, |o| {
@@ -46,7 +46,7 @@ pub(in crate::dialect) fn put_reply(id: u32, reply: &Reply<'_>, out: &mut Vec<u8
 
 pub(in crate::dialect) fn put_push(envelope: Envelope, push: &Push<'_>, out: &mut Vec<u8>) {
     if let Push::Ping = push {
-        return out.extend_from_slice(PING);
+        return out.extend_from_slice(Encoding::Json.ping());
     }
     object(out, |o| match envelope {
         Envelope::Reply => o.object("push", |o| put_bare(o, push)),
@@ -306,8 +306,11 @@ impl Object<'_> {
 }
 
 /// Appends JSON text as it is, but on one line: newlines separate messages. In valid JSON they
-/// are whitespace, as strings hold them escaped.
+/// are whitespace, as strings hold them escaped. Other bytes become a string of base64.
 fn put_payload(payload: &[u8], out: &mut Vec<u8>) {
+    if let Some(bytes) = payload::binary(payload) {
+        return put_text(&STANDARD.encode(bytes), out);
+    }
     let is_break = |byte: &u8| matches!(byte, b'\n' | b'\r');
     if !any(payload, is_break) {
         return out.extend_from_slice(payload);

@@ -7,5 +7,4 @@ mod tests;
 mod value;
 
 pub(super) use decode::{command, connect_request};
-pub use encode::PING;
 pub(super) use encode::{put_push, put_reply};

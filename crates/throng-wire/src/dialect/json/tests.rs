@@ -83,7 +83,7 @@ mod golden {
     #[test]
     fn publish() {
         let command = one(r#"{"id":3,"publish":{"channel":"test","data":{"a":1}}}"#);
-        let expected = Request::Publish { channel: "test".into(), data: br#"{"a":1}"# };
+        let expected = Request::Publish { channel: "test".into(), data: br#"{"a":1}"#.into() };
         assert_eq!(command, Command { id: 3, request: expected });
         let info = ClientInfo { client: CLIENT.into(), ..ClientInfo::default() };
         let publication = Publication {
@@ -105,8 +105,8 @@ mod golden {
 
     #[test]
     fn ping_and_pong() {
-        assert_eq!(push(Envelope::Reply, &Push::Ping).as_bytes(), PING);
-        assert_eq!(push(Envelope::Bare, &Push::Ping).as_bytes(), PING);
+        assert_eq!(push(Envelope::Reply, &Push::Ping).as_bytes(), Encoding::Json.ping());
+        assert_eq!(push(Envelope::Bare, &Push::Ping).as_bytes(), Encoding::Json.ping());
         assert_eq!(one("{}"), Command { id: 0, request: Request::Pong });
     }
 

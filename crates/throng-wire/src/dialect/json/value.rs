@@ -8,10 +8,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::dialect::Payload;
-
-/// How deep a payload may nest: subscribers have to read it too, and the parsers of some of them
-/// recurse. The other parts of a command nest four deep.
-const DEPTH_MAX: usize = 128;
+use crate::dialect::payload::is_too_deep;
 
 pub(super) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
@@ -36,38 +33,6 @@ pub(super) fn maybe_payload<'de, D: Deserializer<'de>>(
         return Err(D::Error::custom("payload nests too deep"));
     }
     Ok(Some(payload))
-}
-
-/// Whether this valid JSON text nests deeper than [`DEPTH_MAX`].
-fn is_too_deep(json: &[u8]) -> bool {
-    // Every level takes an opening and a closing byte.
-    if json.len() <= 2 * DEPTH_MAX {
-        return false;
-    }
-    let mut depth = 0_usize;
-    let mut bytes = json.iter();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'[' | b'{' => {
-                depth += 1;
-                if depth > DEPTH_MAX {
-                    return true;
-                }
-            }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            b'"' => {
-                while let Some(byte) = bytes.next()
-                    && *byte != b'"'
-                {
-                    if *byte == b'\\' {
-                        bytes.next();
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    false
 }
 
 pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'de, str>, D::Error> {

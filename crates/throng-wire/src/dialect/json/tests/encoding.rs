@@ -171,7 +171,7 @@ mod replies {
     fn are_appended_and_separated_by_the_caller() {
         let mut out = Vec::new();
         put_reply(Encoding::Json, 1, &Reply::Publish, &mut out);
-        out.extend_from_slice(Encoding::Json.separator());
+        out.push(b'\n');
         put_push(Encoding::Json, Envelope::Reply, &Push::Ping, &mut out);
         assert_eq!(out, b"{\"id\":1,\"publish\":{}}\n{}");
     }
