@@ -7,10 +7,10 @@ import http from 'node:http';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as wait } from 'node:timers/promises';
 
-import { Centrifuge } from 'centrifuge';
 import { EventSource } from 'eventsource';
 
 import { launch, openPage } from './browser.js';
+import { ENCODINGS } from './encodings.js';
 import { Throng, configuration, freePort, gather, inSeconds, jwt, nextEvent } from './throng.js';
 
 const TEST = { timeout: 40_000 };
@@ -46,7 +46,9 @@ after(async () => {
   site?.close();
 });
 
-function newClient(transport, options = {}) {
+const [{ Centrifuge: Json }] = ENCODINGS;
+
+function newClient({ transport, Centrifuge = Json }, options = {}) {
   const endpoint = `${throng.http}/connection/${transport}`;
   const client = new Centrifuge([{ transport, endpoint }], {
     eventsource: EventSource,
@@ -63,8 +65,8 @@ function newClient(transport, options = {}) {
   return client;
 }
 
-async function connected(transport, options) {
-  const client = newClient(transport, options);
+async function connected(way, options) {
+  const client = newClient(way, options);
   const done = nextEvent(client, 'connected');
   client.connect();
   return Object.assign(client, { context: await done });
@@ -78,13 +80,19 @@ async function subscribed(client, channel) {
   return Object.assign(sub, { context: await done });
 }
 
-for (const transport of ['sse', 'http_stream']) {
-  describe(`the SDK over ${transport}`, () => {
+const WAYS = [
+  { transport: 'sse', ...ENCODINGS[0] },
+  ...ENCODINGS.map((encoding) => ({ transport: 'http_stream', ...encoding })),
+];
+
+for (const way of WAYS) {
+  const { transport, encoding } = way;
+  describe(`the SDK over ${transport} in ${encoding}`, () => {
     it('subscribes, publishes, asks, and hears in order', TEST, async () => {
       const token = jwt({ sub: 'ann', exp: inSeconds(600) });
-      const client = await connected(transport, { token });
+      const client = await connected(way, { token });
       assert.equal(client.context.transport, transport);
-      const channel = `chat:${transport}`;
+      const channel = `chat:${transport}-${encoding}`;
       const sub = await subscribed(client, channel);
       const { until } = gather(sub, 'publication', ({ data }) => data.n);
       for (let n = 0; n < 20; n += 1) await throng.publish(channel, { n });
@@ -98,7 +106,7 @@ for (const transport of ['sse', 'http_stream']) {
     });
 
     it('answers pings, so it stays', TEST, async () => {
-      const client = await connected(transport);
+      const client = await connected(way);
       const gone = [];
       client.on('disconnected', (context) => gone.push(context)).on('connecting', (context) => gone.push(context));
       // Three pings, each of which would end it if its answer did not come.
@@ -108,9 +116,9 @@ for (const transport of ['sse', 'http_stream']) {
     });
 
     it('is told why it is closed, and recovers what it missed', TEST, async () => {
-      const user = `user-${transport}`;
-      const client = await connected(transport, { token: jwt({ sub: user, exp: inSeconds(600) }) });
-      const channel = `chat:back-${transport}`;
+      const user = `user-${transport}-${encoding}`;
+      const client = await connected(way, { token: jwt({ sub: user, exp: inSeconds(600) }) });
+      const channel = `chat:back-${transport}-${encoding}`;
       const sub = await subscribed(client, channel);
       const { until } = gather(sub, 'publication', ({ data }) => data);
       const reconnecting = nextEvent(client, 'connecting');

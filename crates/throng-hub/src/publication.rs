@@ -44,10 +44,11 @@ pub struct ClientInfo {
 }
 
 /// How many forms of one publication are kept at most: encodings times envelopes times framings.
-pub const FORMS_MAX: usize = 6;
-/// Of them, those that most crowds want. The others have room made for them when first wanted: a
-/// history is made of publications, and each form is 40 bytes.
-const FORMS_AT_HAND: usize = 2;
+pub const FORMS_MAX: usize = 8;
+/// Of them, those that most crowds want: [`Publication::form`]'s numbers of the two encodings on a
+/// WebSocket. The others have room made for them when first wanted: a history is made of
+/// publications, and each form is 40 bytes.
+pub const FORMS_AT_HAND: [usize; 2] = [0, 6];
 
 /// A publication as it is sent to subscribers, recovered and listed.
 pub struct Publication {
@@ -64,8 +65,8 @@ pub struct Publication {
     /// Sorted by key.
     pub tags: Box<[(String, String)]>,
     /// Invariant ENCODE-ONCE: each form's bytes, made when first wanted.
-    pub(crate) forms: [OnceLock<Bytes>; FORMS_AT_HAND],
-    pub(crate) other_forms: OnceLock<Box<[OnceLock<Bytes>; FORMS_MAX - FORMS_AT_HAND]>>,
+    pub(crate) forms: [OnceLock<Bytes>; FORMS_AT_HAND.len()],
+    pub(crate) other_forms: OnceLock<Box<[OnceLock<Bytes>; FORMS_MAX]>>,
 }
 
 impl Publication {
@@ -78,7 +79,7 @@ impl Publication {
             epoch: None,
             time_ms,
             tags: Box::default(),
-            forms: [const { OnceLock::new() }; FORMS_AT_HAND],
+            forms: [const { OnceLock::new() }; FORMS_AT_HAND.len()],
             other_forms: OnceLock::new(),
         }
     }
@@ -86,11 +87,10 @@ impl Publication {
     /// The bytes of one form (less than [`FORMS_MAX`]), encoded by `encode` if nobody wanted them
     /// before.
     pub fn form(&self, form: usize, encode: impl FnOnce() -> Bytes) -> &Bytes {
-        if let Some(at_hand) = self.forms.get(form) {
-            return at_hand.get_or_init(encode);
+        if let Some(at) = FORMS_AT_HAND.iter().position(|at_hand| *at_hand == form) {
+            return self.forms[at].get_or_init(encode);
         }
-        let others = self.other_forms.get_or_init(Box::default);
-        others[form - FORMS_AT_HAND].get_or_init(encode)
+        self.other_forms.get_or_init(Box::default)[form].get_or_init(encode)
     }
 }
 

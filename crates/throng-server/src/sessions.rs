@@ -16,7 +16,7 @@ use throng_hub::publication::ChannelName;
 use throng_hub::registry::{Audience, Batch, Member, Ours, Queued, Registry, Sink};
 use throng_hub::request::{Answer, Now, ReplyTo, Request, Unsubscribe};
 use throng_hub::state::{Corrupt, Fields, Writer};
-use throng_wire::dialect::{self, Encoding, Push};
+use throng_wire::dialect::{self, Push};
 use throng_wire::framing::Framing;
 use uuid::Uuid;
 
@@ -572,12 +572,12 @@ impl Handler for Sessions {
     ) -> Farewell {
         let uni = &self.common.settings.uni_websocket;
         let (pushes, closes) = match (framing, session.kind()) {
-            (Framing::WebSocket, Kind::Bidirectional) => (false, true),
-            (Framing::WebSocket, Kind::Unidirectional) => {
+            (Framing::WebSocket | Framing::Binary, Kind::Bidirectional) => (false, true),
+            (Framing::WebSocket | Framing::Binary, Kind::Unidirectional) => {
                 (!uni.disable_disconnect_push, !uni.disable_closing_handshake)
             }
             // The end of a response says nothing by itself.
-            (Framing::Sse | Framing::Lines, _) => (true, true),
+            (Framing::Sse | Framing::Lines | Framing::Lengths, _) => (true, true),
         };
         if pushes {
             let mut payload = Vec::new();
@@ -586,7 +586,7 @@ impl Handler for Sessions {
                 reason: &why.reason,
                 reconnect: why.reconnects(),
             };
-            dialect::put_push(Encoding::Json, session.kind().envelope(), &push, &mut payload);
+            dialect::put_push(framing.encoding(), session.kind().envelope(), &push, &mut payload);
             framing.put(&payload, out);
         }
         if closes { Farewell::CloseFrame } else { Farewell::Silent }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use throng_wire::dialect::payload;
 
 use crate::config::{ChannelOptions, Token};
 
@@ -442,7 +443,7 @@ fn payload(
     let bytes = BASE64
         .decode(base64)
         .map_err(|_| TokenError::Invalid(format!("the token's {claim} is not base64")))?;
-    Ok(Some(bytes.into()))
+    Ok(Some(payload::sealed(&bytes).into_owned().into()))
 }
 
 /// Payloads travel in frames of one JSON object per line; inside a JSON text a line break can only

@@ -6,6 +6,7 @@ use base64::Engine;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use throng_wire::dialect::payload;
 
 use super::line::Arrived;
 use crate::codes::Disconnect;
@@ -235,8 +236,5 @@ fn payload(json: Option<Box<RawValue>>, base64: &str, name: &str) -> Result<Opti
     }
     let bytes =
         BASE64.decode(base64).map_err(|_| format!("answered a {name} that is not base64"))?;
-    // Clients are spoken to in JSON, which carries a payload as it is.
-    let json: &RawValue = serde_json::from_slice(&bytes)
-        .map_err(|_| format!("answered a {name} that holds no JSON"))?;
-    Ok(Some(one_line(json)))
+    Ok(Some(payload::sealed(&bytes).into_owned().into()))
 }

@@ -81,7 +81,7 @@ pub(super) struct Flight {
 
 /// What the answer of a call is kept under; none where no credential came with it.
 pub(super) fn key(call: &Call) -> Option<Key> {
-    if call.ask.data.is_none() && !call.headers.iter().any(may_hold_a_credential) {
+    if !call.ask.has_payload() && !call.headers.iter().any(may_hold_a_credential) {
         return None;
     }
     let mut ask = call.ask.clone();

@@ -16,11 +16,14 @@ mod verdict;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use base64::Engine;
 use http::{HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use throng_wire::dialect::{Encoding, payload};
 
 use crate::config::{Backend, BackendId};
+use crate::token::BASE64;
 
 pub(crate) use answer::{Answer, Said, SaidSub};
 pub(crate) use meter::Metered;
@@ -114,6 +117,9 @@ pub(crate) struct Ask {
     pub(crate) token: Box<str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) data: Option<Box<RawValue>>,
+    /// A payload that is no JSON, or is to travel so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) b64data: Option<Box<str>>,
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) name: Box<str>,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -127,11 +133,11 @@ pub(crate) struct Ask {
 impl Ask {
     /// Who is this?
     pub(crate) fn connect(
-        data: Option<Box<RawValue>>,
+        data: Option<&[u8]>,
         (name, version): (&str, &str),
         channels: Vec<Arc<str>>,
     ) -> Self {
-        Self { data, name: name.into(), version: version.into(), channels, ..Self::default() }
+        Self { name: name.into(), version: version.into(), channels, ..Self::default() }.with(data)
     }
 
     /// May this user go on?
@@ -140,8 +146,8 @@ impl Ask {
     }
 
     /// What is the answer to this remote call?
-    pub(crate) fn rpc(user: &Arc<str>, method: &str, data: Option<Box<RawValue>>) -> Self {
-        Self { method: Some(method.into()), data, ..Self::refresh(user) }
+    pub(crate) fn rpc(user: &Arc<str>, method: &str, data: Option<&[u8]>) -> Self {
+        Self { method: Some(method.into()), ..Self::refresh(user) }.with(data)
     }
 
     /// May this user subscribe?
@@ -149,18 +155,14 @@ impl Ask {
         user: &Arc<str>,
         channel: &Arc<str>,
         token: &str,
-        data: Option<Box<RawValue>>,
+        data: Option<&[u8]>,
     ) -> Self {
-        Self { token: token.into(), data, ..Self::sub_refresh(user, channel) }
+        Self { token: token.into(), ..Self::sub_refresh(user, channel) }.with(data)
     }
 
     /// May this user publish this?
-    pub(crate) fn publish(
-        user: &Arc<str>,
-        channel: &Arc<str>,
-        data: Option<Box<RawValue>>,
-    ) -> Self {
-        Self { data, ..Self::sub_refresh(user, channel) }
+    pub(crate) fn publish(user: &Arc<str>, channel: &Arc<str>, data: Option<&[u8]>) -> Self {
+        Self::sub_refresh(user, channel).with(data)
     }
 
     /// May this user's subscription go on?
@@ -168,8 +170,40 @@ impl Ask {
         Self { channel: Some(Arc::clone(channel)), ..Self::refresh(user) }
     }
 
-    /// Said by this client, over this transport.
-    pub(crate) fn said_by(self, client: String, transport: &'static str) -> Self {
-        Self { client: client.into(), transport, protocol: "json", encoding: "json", ..self }
+    /// Said by this client, over this transport, in this encoding.
+    pub(crate) fn said_by(
+        self,
+        client: String,
+        transport: &'static str,
+        encoding: Encoding,
+    ) -> Self {
+        let protocol = match encoding {
+            Encoding::Json => "json",
+            Encoding::Protobuf => "protobuf",
+        };
+        Self { client: client.into(), transport, protocol, encoding: "json", ..self }
+    }
+
+    /// With a payload, told as JSON where it is that.
+    fn with(self, payload: Option<&[u8]>) -> Self {
+        let Some(payload) = payload.filter(|payload| !payload.is_empty()) else { return self };
+        match serde_json::from_slice(payload) {
+            Ok(json) => Self { data: Some(json), ..self },
+            Err(_) => Self { b64data: Some(BASE64.encode(payload::bytes(payload)).into()), ..self },
+        }
+    }
+
+    /// With its payload as base64 in any case, as `binary_encoding` wants it.
+    pub(crate) fn in_base64(mut self) -> Self {
+        self.encoding = "binary";
+        if let Some(json) = self.data.take() {
+            self.b64data = Some(BASE64.encode(json.get()).into());
+        }
+        self
+    }
+
+    /// Whether it brings a payload.
+    pub(crate) fn has_payload(&self) -> bool {
+        self.data.is_some() || self.b64data.is_some()
     }
 }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
 use throng_limits::{Budget, Guarantees};
+use throng_wire::dialect::Encoding;
 
 use super::line::{Arrived, Line};
 use super::verdict::{self, Verdict};
@@ -219,11 +220,10 @@ fn call(
     (id, backend): (BackendId, &Backend),
     headers: &Headers,
 ) -> Result<Call, String> {
-    let data: Option<Box<RawValue>> = match trying.data.as_deref().map(serde_json::from_str) {
-        Some(Ok(data)) => Some(data),
-        Some(Err(error)) => return Err(format!("the data is not JSON: {error}")),
-        None => None,
-    };
+    if let Some(Err(error)) = trying.data.as_deref().map(serde_json::from_str::<IgnoredAny>) {
+        return Err(format!("the data is not JSON: {error}"));
+    }
+    let data = trying.data.as_deref().map(str::as_bytes);
     let user = trying.user.as_str().into();
     let channel = trying.channel.as_deref().unwrap_or_default().into();
     let ask = match trying.kind {
@@ -235,7 +235,8 @@ fn call(
         Kind::SubRefresh => Ask::sub_refresh(&user, &channel),
     };
     let client = Rng::new(system_seed()).uuid().to_string();
-    let ask = ask.said_by(client, "websocket");
+    let ask = ask.said_by(client, "websocket", Encoding::Json);
+    let ask = if backend.binary_encoding { ask.in_base64() } else { ask };
     let none = Headers::default();
     Ok(Call::new((trying.kind, id), backend, ask, (headers, &none), Some(trying.address)))
 }

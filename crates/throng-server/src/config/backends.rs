@@ -70,6 +70,8 @@ pub struct Backend {
     /// Taken from what the client says in its connect command.
     pub emulated_headers: Vec<HeaderName>,
     pub include_connection_meta: bool,
+    /// Payloads travel as base64, JSON too.
+    pub binary_encoding: bool,
     pub static_headers: Vec<(HeaderName, HeaderValue)>,
     pub transforms: Vec<Transform>,
     /// `max_in_flight` (throng's own): calls under way at once.
@@ -267,9 +269,6 @@ fn chosen(
 
 fn backend(r: &mut Reader<'_>, at: &str) -> Backend {
     let path = |name: &str| format!("{at}.{name}");
-    if r.bool(&path("binary_encoding")) {
-        r.doubt(&path("binary_encoding"), "not there yet; payloads are sent as JSON");
-    }
     Backend {
         option: at.to_owned(),
         endpoint: endpoint(r, &path("endpoint")),
@@ -280,6 +279,7 @@ fn backend(r: &mut Reader<'_>, at: &str) -> Backend {
         http_headers: header_names(r, &path("http_headers")),
         emulated_headers: header_names(r, &path("emulated_headers")),
         include_connection_meta: r.bool(&path("include_connection_meta")),
+        binary_encoding: r.bool(&path("binary_encoding")),
         static_headers: static_headers(r, &path("http.static_headers")),
         transforms: transforms(r, &path("http.status_to_code_transforms")),
         max_in_flight: match r.count(&path("max_in_flight")) {

@@ -353,7 +353,8 @@ mod tests {
         });
         assert!(gate.enter().await.is_some());
         leaver.await.unwrap();
-        assert_eq!(gate.reset.load(Ordering::Relaxed), 1);
+        // Where the leaver was slow to go, more were told to.
+        assert!(gate.reset.load(Ordering::Relaxed) >= 1);
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
-use throng_wire::dialect::{self, Encoding};
+use throng_wire::dialect;
 use throng_wire::framing::Framing;
 
 use super::body::{self, Most};
@@ -112,9 +112,16 @@ async fn checked(
 ) -> Result<Move, Box<Answer>> {
     let Visit { request, peer, address, seat, .. } = visit;
     let (parts, body) = request.into_parts();
-    if is_protobuf(&parts) {
-        return Err(wrong("The Protobuf encoding is not supported yet; connect with JSON.\n"));
-    }
+    let way = match (is_protobuf(&parts), way.framing, way.kind) {
+        (false, ..) => way,
+        (true, Framing::Lines, Kind::Bidirectional) => Way { framing: Framing::Lengths, ..way },
+        (true, ..) => {
+            return Err(wrong(
+                "this path speaks JSON only; Protobuf is spoken at the path of http_stream, and on a \
+                 WebSocket\n",
+            ));
+        }
+    };
     let most = Most { bytes: way.stream.body_max, option: way.body_option };
     let first = first(&parts, way, body::read(body, most, (&seat, &front.gate)).await?)?;
     let (permit, held) = admit(front, address, &seat).await?;
@@ -152,7 +159,7 @@ fn first(parts: &Parts, way: Way<'_>, body: Bytes) -> Result<Bytes, Box<Answer>>
     match way.kind {
         // Who asks for nothing gets what everybody gets.
         Kind::Unidirectional if first.is_empty() => Ok(Bytes::from_static(b"{}")),
-        Kind::Unidirectional => match dialect::connect_request(Encoding::Json, &first) {
+        Kind::Unidirectional => match dialect::connect_request(&first) {
             Ok(_) => Ok(first),
             Err(malformed) => {
                 Err(wrong(format!("the connect request is not readable: {malformed}\n")))
@@ -178,7 +185,8 @@ fn head(front: &Front, way: Way<'_>, page: &Page) -> Bytes {
     let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(unix_ms));
     let content = match way.framing {
         Framing::Sse => "text/event-stream; charset=utf-8",
-        Framing::WebSocket | Framing::Lines => "application/x-ndjson",
+        Framing::Lengths => "application/octet-stream",
+        Framing::WebSocket | Framing::Binary | Framing::Lines => "application/x-ndjson",
     };
     // Nobody between may keep, hold back or change what is said.
     let mut head = format!(

@@ -56,7 +56,7 @@ pub(super) fn remember(front: &Front, ip: IpAddr, answer: &Answer) {
         }
         StatusCode::FORBIDDEN => "the page's origin is not in client.allowed_origins",
         StatusCode::UPGRADE_REQUIRED => "the request came without its Upgrade headers",
-        StatusCode::BAD_REQUEST => "the handshake is wrong, or asks for Protobuf",
+        StatusCode::BAD_REQUEST => "the handshake is wrong",
         _ => "refused",
     });
     front.common.ring.refused(Refused {
@@ -73,7 +73,7 @@ async fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<A
     let key = handshake_key(request.method(), headers)?;
     check_origin(front, headers, visit.address.ip)?;
     let query = Query(request.uri().query().unwrap_or_default());
-    let protocol = check_encoding(headers, &query)?;
+    let (framing, protocol) = encoding(headers, &query, kind)?;
     let (permit, address) = admit(front, visit.address, &visit.seat).await?;
     let mut head = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -103,7 +103,7 @@ async fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<A
     Ok(Move {
         shard: front.next_shard(),
         head: head.into(),
-        framing: Framing::WebSocket,
+        framing,
         open: Open {
             native_ping: query.get("cf_ws_frame_ping_pong") == Some("true"),
             session,
@@ -249,22 +249,33 @@ pub(super) fn check_origin(
     )))
 }
 
-/// The subprotocol to echo. JSON is the only encoding yet.
-fn check_encoding(
+/// How the connection's messages are written, and the subprotocol that says so back, if the client
+/// named one. An empty header is none: some clients send it.
+fn encoding(
     headers: &HeaderMap,
     query: &Query<'_>,
-) -> Result<Option<&'static str>, Box<Answer>> {
+    kind: Kind,
+) -> Result<(Framing, Option<&'static str>), Box<Answer>> {
     let offers = |name: &str| has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, name);
-    let wants_protobuf =
+    let asked =
         query.get("format") == Some("protobuf") || query.get("cf_protocol") == Some("protobuf");
-    if (offers("centrifuge-protobuf") && !offers("centrifuge-json")) || wants_protobuf {
-        return Err(Box::new(text(
-            StatusCode::BAD_REQUEST,
-            "The Protobuf encoding is not supported yet; connect with JSON.\n",
-        )));
+    let (framing, protocol) = if offers(PROTOBUF) && !offers(JSON) {
+        (Framing::Binary, Some(PROTOBUF))
+    } else if asked {
+        (Framing::Binary, None)
+    } else {
+        (Framing::WebSocket, offers(JSON).then_some(JSON))
+    };
+    if kind == Kind::Unidirectional && framing == Framing::Binary {
+        let words = "this path speaks JSON only; Protobuf is spoken at the path of websocket\n";
+        return Err(Box::new(text(StatusCode::BAD_REQUEST, words)));
     }
-    Ok(offers("centrifuge-json").then_some("centrifuge-json"))
+    Ok((framing, protocol))
 }
+
+/// The subprotocols (RFC 6455 1.9).
+const PROTOBUF: &str = "centrifuge-protobuf";
+const JSON: &str = "centrifuge-json";
 
 /// Whether one more client may come in, and its permit.
 pub(super) async fn admit(

@@ -85,7 +85,9 @@ impl Session {
         let meta = extra.and_then(|extra| extra.meta.as_ref());
         let meta = meta.filter(|_| backend.include_connection_meta).and_then(|meta| raw(meta));
         let transport = self.kind.over(cx.out.framing).name();
-        let ask = Ask { meta, ..ask.said_by(self.client.to_string(), transport) };
+        let encoding = cx.out.framing.encoding();
+        let ask = Ask { meta, ..ask.said_by(self.client.to_string(), transport, encoding) };
+        let ask = if backend.binary_encoding { ask.in_base64() } else { ask };
         let call = Call::new((kind, id), backend, ask, headers, Some(self.address()));
         let pending = self.pending.get_or_insert_default();
         pending.last_ticket = pending.last_ticket.wrapping_add(1);
@@ -135,7 +137,7 @@ impl Session {
     ) {
         self.stage = Stage::Connecting;
         let channels = wanted.iter().map(|(channel, _)| ChannelName::clone(channel)).collect();
-        let data = request.data.and_then(raw);
+        let data = request.data.as_deref();
         let ask = Ask::connect(data, (&request.name, &request.version), channels);
         let asked = Asked::Connect { id, wanted };
         self.ask_backend(cx, (backend::Kind::Connect, backend), ask, asked);
@@ -189,7 +191,7 @@ impl Session {
         method: &str,
         data: &[u8],
     ) {
-        let ask = Ask::rpc(&self.user, method, raw(data));
+        let ask = Ask::rpc(&self.user, method, Some(data));
         self.ask_backend(cx, (backend::Kind::Rpc, backend), ask, Asked::Rpc { id });
     }
 
@@ -201,7 +203,7 @@ impl Session {
         publish: Publish,
         format: DataFormat,
     ) {
-        let ask = Ask::publish(&self.user, &publish.channel, raw(&publish.data));
+        let ask = Ask::publish(&self.user, &publish.channel, Some(&publish.data));
         let asked = Asked::Publish { id, publish: Box::new(publish), format };
         self.ask_backend(cx, (backend::Kind::Publish, backend), ask, asked);
     }
@@ -245,7 +247,7 @@ impl Session {
         wish: Wish,
     ) {
         let channel = ChannelName::from(&*request.channel);
-        let data = request.data.and_then(raw);
+        let data = request.data.as_deref();
         let ask = Ask::subscribe(&self.user, &channel, &request.token, data);
         let asked = Asked::Subscribe { id, channel, wish: Box::new(wish), cancelled: false };
         self.ask_backend(cx, (backend::Kind::Subscribe, backend), ask, asked);
@@ -428,7 +430,7 @@ pub(super) fn emulated(wanted: &[HeaderName], request: &ConnectRequest<'_>) -> H
     headers.into()
 }
 
-/// A payload of a client, which is JSON in this encoding.
+/// What a token or a backend gave, which is JSON.
 fn raw(payload: &[u8]) -> Option<Box<RawValue>> {
     serde_json::from_slice(payload).ok()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use throng_hub::publication::ChannelName;
 use throng_wire::dialect::{
-    self, ConnectRequest, ConnectResult, Encoding, Push, Reply, SubscribeRequest, SubscribeResult,
+    self, ConnectRequest, ConnectResult, Push, Reply, SubscribeRequest, SubscribeResult,
 };
 
 use super::say::{self, Outcome};
@@ -393,18 +393,15 @@ impl Session {
             time: if settings.connect_include_server_time { cx.out.now.unix_ms } else { 0 },
         };
         let mut payload = Vec::with_capacity(192);
+        let encoding = cx.out.framing.encoding();
         match self.kind {
             Kind::Bidirectional => {
-                dialect::put_reply(
-                    Encoding::Json,
-                    connect.id,
-                    &Reply::Connect(result),
-                    &mut payload,
-                );
+                let reply = Reply::Connect(result);
+                dialect::put_reply(encoding, connect.id, &reply, &mut payload);
             }
             Kind::Unidirectional => {
-                let envelope = self.envelope();
-                dialect::put_push(Encoding::Json, envelope, &Push::Connect(result), &mut payload);
+                let push = Push::Connect(result);
+                dialect::put_push(encoding, self.envelope(), &push, &mut payload);
             }
         }
         if connect.outcomes.is_empty() && self.pending.is_none() {
@@ -441,7 +438,7 @@ impl Session {
         if self.stage != Stage::Fresh {
             return Taken::All;
         }
-        match dialect::connect_request(Encoding::Json, frame) {
+        match dialect::connect_request(frame) {
             Ok(request) => self.connect(cx, 0, &request),
             Err(malformed) => self.refuse(
                 cx,

@@ -6,35 +6,40 @@ use std::sync::Arc;
 use bytes::Bytes;
 use throng_hub::event::Item;
 use throng_hub::publication::{ChannelName, ClientInfo, FORMS_MAX, Publication};
-use throng_wire::dialect::{self, Encoding, Envelope, Push, Reply, SubscribeResult};
+use throng_wire::dialect::{self, Envelope, Push, Reply, SubscribeResult};
 use throng_wire::framing::Framing;
 
 use super::{Cx, Kind, Session};
 use crate::codes::ErrorCode;
 use crate::control::Transport;
 
-/// The forms of publications, all in JSON: two for each framing, as replies and as bare pushes. The
-/// first two are those that most crowds want.
-const FORMS: [(Framing, Envelope); 6] = [
+/// The forms of publications: as replies in each framing, and as bare pushes in those of
+/// unidirectional transports. Their numbers are in what a restart hands over, so that new ones come
+/// last.
+const FORMS: [(Framing, Envelope); 8] = [
     (Framing::WebSocket, Envelope::Reply),
     (Framing::WebSocket, Envelope::Bare),
     (Framing::Sse, Envelope::Reply),
     (Framing::Sse, Envelope::Bare),
     (Framing::Lines, Envelope::Reply),
     (Framing::Lines, Envelope::Bare),
+    (Framing::Binary, Envelope::Reply),
+    (Framing::Lengths, Envelope::Reply),
 ];
 const _: () = assert!(FORMS.len() <= FORMS_MAX);
 
-/// The form of publications that a connection of this framing wants.
+/// The form of publications that a connection of this framing wants. No unidirectional transport
+/// speaks Protobuf.
 pub(super) fn form_of(framing: Framing, envelope: Envelope) -> u8 {
-    let at = match framing {
-        Framing::WebSocket => 0,
-        Framing::Sse => 2,
-        Framing::Lines => 4,
-    };
-    match envelope {
-        Envelope::Reply => at,
-        Envelope::Bare => at + 1,
+    match (framing, envelope) {
+        (Framing::WebSocket, Envelope::Reply) => 0,
+        (Framing::WebSocket, Envelope::Bare) => 1,
+        (Framing::Sse, Envelope::Reply) => 2,
+        (Framing::Sse, Envelope::Bare) => 3,
+        (Framing::Lines, Envelope::Reply) => 4,
+        (Framing::Lines, Envelope::Bare) => 5,
+        (Framing::Binary, _) => 6,
+        (Framing::Lengths, _) => 7,
     }
 }
 
@@ -42,7 +47,7 @@ impl Session {
     /// Answers a command.
     pub(super) fn reply(&self, cx: &mut Cx<'_, '_>, id: u32, reply: &Reply<'_>) {
         let mut payload = Vec::with_capacity(128);
-        dialect::put_reply(Encoding::Json, id, reply, &mut payload);
+        dialect::put_reply(cx.out.framing.encoding(), id, reply, &mut payload);
         cx.out.message(&payload);
     }
 
@@ -55,7 +60,8 @@ impl Session {
     /// Says something unasked.
     pub(super) fn push(&self, cx: &mut Cx<'_, '_>, push: &Push<'_>) {
         let mut payload = Vec::with_capacity(128);
-        dialect::put_push(Encoding::Json, self.envelope(), push, &mut payload);
+        let encoding = cx.out.framing.encoding();
+        dialect::put_push(encoding, self.envelope(), push, &mut payload);
         cx.out.message(&payload);
     }
 
@@ -68,12 +74,12 @@ impl Kind {
     /// The transport that it is, in this framing.
     pub(crate) fn over(self, framing: Framing) -> Transport {
         match (framing, self) {
-            (Framing::WebSocket, Self::Bidirectional) => Transport::Websocket,
-            (Framing::WebSocket, Self::Unidirectional) => Transport::UniWebsocket,
+            (Framing::WebSocket | Framing::Binary, Self::Bidirectional) => Transport::Websocket,
+            (Framing::WebSocket | Framing::Binary, Self::Unidirectional) => Transport::UniWebsocket,
             (Framing::Sse, Self::Bidirectional) => Transport::Sse,
             (Framing::Sse, Self::Unidirectional) => Transport::UniSse,
-            (Framing::Lines, Self::Bidirectional) => Transport::HttpStream,
-            (Framing::Lines, Self::Unidirectional) => Transport::UniHttpStream,
+            (Framing::Lines | Framing::Lengths, Self::Bidirectional) => Transport::HttpStream,
+            (Framing::Lines | Framing::Lengths, Self::Unidirectional) => Transport::UniHttpStream,
         }
     }
 
@@ -90,20 +96,21 @@ impl Kind {
 pub(crate) fn encode_item(form: u8, channel: &ChannelName, item: &Item, out: &mut Vec<u8>) {
     // A bug of ours, were it missing: a session says only what `form_of` says.
     let Some(&(framing, envelope)) = FORMS.get(usize::from(form)) else { return };
+    let encoding = framing.encoding();
     let mut payload = Vec::with_capacity(160);
     match item {
         Item::Publication(flight) => {
             let publication = publication(&flight.publication);
             let push = Push::Publication { channel, publication };
-            dialect::put_push(Encoding::Json, envelope, &push, &mut payload);
+            dialect::put_push(encoding, envelope, &push, &mut payload);
         }
         Item::Join(info) => {
             let push = Push::Join { channel, info: client_info(info) };
-            dialect::put_push(Encoding::Json, envelope, &push, &mut payload);
+            dialect::put_push(encoding, envelope, &push, &mut payload);
         }
         Item::Leave(info) => {
             let push = Push::Leave { channel, info: client_info(info) };
-            dialect::put_push(Encoding::Json, envelope, &push, &mut payload);
+            dialect::put_push(encoding, envelope, &push, &mut payload);
         }
     }
     framing.put(&payload, out);

@@ -12,9 +12,6 @@ use super::{Cx, Kind, Session, Stage, seconds};
 use crate::codes::{Disconnect, Unsubscribe};
 use crate::shard::{NEVER, WakeAt};
 
-/// A ping of the protocol: an empty reply, or an empty push.
-const PING: &[u8] = b"{}";
-
 impl Session {
     /// A second that the session asked for has come.
     pub(crate) fn wake(&mut self, cx: &mut Cx<'_, '_>) -> WakeAt {
@@ -78,7 +75,7 @@ impl Session {
         if self.native_ping {
             cx.out.frame(Opcode::Ping, &[]);
         } else {
-            cx.out.message(PING);
+            cx.out.message(cx.out.framing.encoding().ping());
         }
         // A unidirectional client cannot answer; that its socket takes the ping is all we learn.
         if self.kind == Kind::Bidirectional || self.native_ping {

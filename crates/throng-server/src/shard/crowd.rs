@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use slab::Slab;
 use throng_hub::request::Now;
+use throng_wire::dialect::Encoding;
 use throng_wire::framing::Framing;
 use throng_wire::websocket::{Decoder, Opcode, put_close, put_header};
 
@@ -442,12 +443,13 @@ impl<S> Crowd<S> {
         let Some(conn) = self.conns.get_mut(from.slot as usize) else { return };
         let link = &mut conn.link;
         let is_meant = link.number == from.number && link.state == State::Open;
-        let said = said.trim_ascii();
+        let is_json = link.framing.encoding() == Encoding::Json;
+        let said = if is_json { said.trim_ascii() } else { said };
         if !is_meant || !link.framing.is_response() || said.is_empty() {
             return;
         }
         let stash = link.stash.get_or_insert_default();
-        if !stash.is_empty() {
+        if is_json && !stash.is_empty() {
             stash.push(b'\n');
         }
         stash.extend_from_slice(said);

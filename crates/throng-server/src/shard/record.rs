@@ -331,6 +331,8 @@ impl Through<Framing> for Wrapped {
             Framing::WebSocket => 0,
             Framing::Sse => 1,
             Framing::Lines => 2,
+            Framing::Binary => 3,
+            Framing::Lengths => 4,
         };
         number.put(tag, out);
     }
@@ -339,6 +341,8 @@ impl Through<Framing> for Wrapped {
             0 => Ok(Framing::WebSocket),
             1 => Ok(Framing::Sse),
             2 => Ok(Framing::Lines),
+            3 => Ok(Framing::Binary),
+            4 => Ok(Framing::Lengths),
             other => Err(field.corrupt(format_args!("is {other}, which is no framing"))),
         }
     }

@@ -62,7 +62,7 @@ fn every_claim_of_a_connection_arrives() {
     assert_eq!(claims.meta.as_deref(), Some(br#"{"m":1}"#.as_slice()));
     let (channel, grant) = &claims.subs[0];
     assert_eq!(channel, "b");
-    assert_eq!(grant.info.as_deref(), Some([1_u8, 2].as_slice()));
+    assert_eq!(grant.info.as_deref(), Some(&*payload::sealed(&[1, 2])));
     assert_eq!(grant.data.as_deref(), Some(b"[1]".as_slice()));
     assert_eq!(grant.overrides.presence, Some(true));
     assert!(grant.overrides.over(&ChannelOptions::default()).presence);
@@ -200,7 +200,7 @@ fn every_claim_of_a_subscription_arrives() {
     assert_eq!(claims.client, "c-1");
     assert_eq!(claims.expire_at, Some(NOW + 9));
     assert_eq!(claims.grant.info.as_deref(), Some(b"1".as_slice()));
-    assert_eq!(claims.grant.data.as_deref(), Some([1_u8, 2].as_slice()));
+    assert_eq!(claims.grant.data.as_deref(), Some(&*payload::sealed(&[1, 2])));
     assert_eq!(claims.grant.overrides.force_recovery, Some(false));
     assert_eq!(claims.grant.overrides.join_leave, None);
 }

@@ -88,20 +88,22 @@ fn a_page_from_elsewhere_is_refused_and_the_log_says_what_to_add() {
 
 #[test]
 fn subprotocols_are_told_apart() {
-    let server = Server::start("");
+    let server = Server::start("uni_websocket.enabled = true");
     let name = "Sec-WebSocket-Protocol";
     let offer = |value: &str| Client::upgrade(server.address, SOCKET, &[(name, value)], b"");
     assert!(offer("").is_ok());
     assert!(offer("centrifuge-json").is_ok());
     assert!(offer("something-else").is_ok());
     assert!(offer("centrifuge-protobuf, centrifuge-json").is_ok());
-    for path in ["?format=protobuf", "?cf_protocol=protobuf"] {
-        let answer = Client::upgrade(server.address, &format!("{SOCKET}{path}"), &[], b"");
-        assert_eq!(answer.err().unwrap().status, 400);
-    }
-    let answer = offer("centrifuge-protobuf").err().unwrap();
+    let answer = Client::upgrade(
+        server.address,
+        "/connection/uni_websocket",
+        &[(name, "centrifuge-protobuf")],
+        b"",
+    );
+    let answer = answer.err().unwrap();
     assert_eq!(answer.status, 400);
-    assert!(answer.body.contains("Protobuf encoding is not supported yet"), "{answer:?}");
+    assert!(answer.body.contains("speaks JSON only"), "{answer:?}");
     server.stop();
 }
 
@@ -274,7 +276,6 @@ fn the_server_api_refuses_what_it_must() {
         r#"{"channel":"","data":1}"#,
         r#"{"channel":7,"data":1}"#,
         r#"{"channel":"witness:a","b64data":"!"}"#,
-        r#"{"channel":"witness:a","b64data":"bm8ganNvbg=="}"#,
     ] {
         let answer = api(server.address, "publish", body);
         assert_eq!(answer, r#"{"error":{"code":107,"message":"bad request"}}"#, "{body}");

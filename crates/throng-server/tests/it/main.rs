@@ -8,6 +8,7 @@ mod bad_input;
 mod client;
 mod limits;
 mod order;
+mod protobuf;
 mod server;
 mod storms;
 mod streams;

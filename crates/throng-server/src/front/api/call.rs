@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
+use throng_wire::dialect::payload;
 
 use crate::codes::ErrorCode;
 
@@ -202,9 +204,9 @@ pub(super) struct Info<'a> {
     pub(super) user: &'a str,
     pub(super) client: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) conn_info: Option<&'a RawValue>,
+    pub(super) conn_info: Option<Payload<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) chan_info: Option<&'a RawValue>,
+    pub(super) chan_info: Option<Payload<'a>>,
 }
 
 impl<'a> Info<'a> {
@@ -212,13 +214,34 @@ impl<'a> Info<'a> {
         Self {
             user: &info.user,
             client: info.client.to_string(),
-            conn_info: info.conn_info.as_ref().and_then(raw),
-            chan_info: info.chan_info.as_ref().and_then(raw),
+            conn_info: info.conn_info.as_deref().and_then(Payload::of),
+            chan_info: info.chan_info.as_deref().and_then(Payload::of),
         }
     }
 }
 
-/// A payload in an answer. All of them are JSON: what is not is refused when it comes in.
-pub(super) fn raw(bytes: &Bytes) -> Option<&RawValue> {
-    serde_json::from_slice(bytes).ok()
+/// A payload in an answer: JSON as it is, other bytes as a string of base64.
+#[derive(Debug)]
+pub(super) enum Payload<'a> {
+    Json(&'a RawValue),
+    Binary(&'a [u8]),
+}
+
+impl<'a> Payload<'a> {
+    /// An empty one is none.
+    pub(super) fn of(payload: &'a [u8]) -> Option<Self> {
+        match payload::binary(payload) {
+            Some(bytes) => Some(Self::Binary(bytes)),
+            None => serde_json::from_slice(payload).ok().map(Self::Json),
+        }
+    }
+}
+
+impl Serialize for Payload<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Json(json) => json.serialize(serializer),
+            Self::Binary(bytes) => serializer.serialize_str(&STANDARD.encode(bytes)),
+        }
+    }
 }

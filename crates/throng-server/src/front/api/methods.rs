@@ -9,18 +9,18 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::json;
 use serde_json::value::RawValue;
 use throng_hub::publication::ChannelName;
 use throng_hub::request::{
     Answer, Audience, HistoryQuery, Publish as HubPublish, Published, Request, Since,
 };
+use throng_wire::dialect::payload;
 use uuid::Uuid;
 
 use super::call::{
-    ApiError, Batch, Call, Channel, Channels, Disconnect, History, Info, Publish, Refresh,
-    Subscribe, Unsubscribe, raw,
+    ApiError, Batch, Call, Channel, Channels, Disconnect, History, Info, Payload, Publish, Refresh,
+    Subscribe, Unsubscribe,
 };
 use super::logged;
 use crate::codes::{Disconnect as Why, ErrorCode};
@@ -154,7 +154,7 @@ async fn broadcast(front: &Front, publish: Publish, asks_audience: bool) -> Resu
     Ok(out)
 }
 
-/// The payload of a publication. Its bytes must be JSON while JSON is the only encoding.
+/// The payload of a publication.
 fn payload(publish: &Publish) -> std::result::Result<Bytes, ApiError> {
     if let Some(data) = &publish.data {
         return Ok(Bytes::copy_from_slice(data.get().as_bytes()));
@@ -164,12 +164,7 @@ fn payload(publish: &Publish) -> std::result::Result<Bytes, ApiError> {
     }
     let data =
         STANDARD.decode(&publish.b64data).map_err(|error| bad(format!("b64data: {error}")))?;
-    if serde_json::from_slice::<IgnoredAny>(&data).is_err() {
-        return Err(bad(
-            "b64data does not hold JSON, and binary payloads need the Protobuf encoding, which is not supported yet",
-        ));
-    }
-    Ok(data.into())
+    Ok(payload::sealed(&data).into_owned().into())
 }
 
 async fn publish_to(
@@ -342,12 +337,7 @@ fn given(
         return Ok(None);
     }
     let bytes = STANDARD.decode(base64).map_err(|error| bad(format!("b64{field}: {error}")))?;
-    if serde_json::from_slice::<IgnoredAny>(&bytes).is_err() {
-        return Err(bad(format!(
-            "b64{field} does not hold JSON, and JSON is the only encoding yet"
-        )));
-    }
-    Ok(Some(bytes.into()))
+    Ok(Some(payload::sealed(&bytes).into_owned().into()))
 }
 
 async fn subscribe(front: &Front, call: Subscribe) -> Result {
@@ -450,7 +440,7 @@ struct HistoryAnswer<'a> {
 
 #[derive(serde::Serialize)]
 struct Kept<'a> {
-    data: Option<&'a RawValue>,
+    data: Option<Payload<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     info: Option<Info<'a>>,
     offset: u64,
@@ -472,7 +462,7 @@ async fn history(front: &Front, call: History) -> Result {
     match ask(front, Request::History { channel, query, retention }).await? {
         Answer::History(Ok(page)) => {
             let publications = page.publications.iter().map(|each| Kept {
-                data: raw(&each.data),
+                data: Payload::of(&each.data),
                 info: each.info.as_deref().map(Info::of),
                 offset: each.offset,
                 tags: each.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),

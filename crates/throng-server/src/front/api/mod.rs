@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::address::ClientAddress;
 use super::upgrade::percent_decoded;
-use super::{Answer, Front, Visit, json, text};
+use super::{Answer, Front, Visit, emulate, json, text};
 use crate::codes::ErrorCode;
 use crate::handoff::pause::Moved;
 use crate::log::line;
@@ -75,9 +75,11 @@ pub(super) async fn answer(front: &Front, visit: Visit, method: &str) -> Answer 
 
 /// Does what a request whose sender has the right to it asks for.
 pub(crate) async fn call_api(front: &Front, method: &str, body: &[u8], asks: Asks) -> Answer {
+    if let Some(encoding) = emulate::called(method) {
+        return emulate::passed(front, encoding, body).await;
+    }
     match method {
         "" => legacy(front, body).await,
-        super::emulate::METHOD => super::emulate::passed(front, body).await,
         method => one(front, method, body, asks).await,
     }
 }

@@ -249,7 +249,7 @@ fn replies_are_written_as_an_sdk_reads_them() {
     says(4, Reply::Publish, v::REPLY_PUBLISH);
     says(6, Reply::Presence(std::slice::from_ref(&info)), v::REPLY_PRESENCE);
     says(7, Reply::PresenceStats { num_clients: 2, num_users: 1 }, v::REPLY_PRESENCE_STATS);
-    let publications = &[publication.clone()];
+    let publications = std::slice::from_ref(&publication);
     says(8, Reply::History { publications, epoch: "e", offset: 300 }, v::REPLY_HISTORY);
     says(9, Reply::Rpc { data: Some(b"[]") }, v::REPLY_RPC);
     let refresh = RefreshResult { client: CLIENT, version: "v", expires: true, ttl: 7 };
