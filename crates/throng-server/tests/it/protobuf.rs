@@ -187,7 +187,7 @@ fn several_commands_in_one_frame_are_answered_in_order() {
 
 #[test]
 fn what_is_no_command_closes_as_the_protocol_says() {
-    let mut server = Server::start(OPEN);
+    let server = Server::start(OPEN);
     for frame in [&b""[..], b"\x05", b"\xff\xff", b"{\"id\":2}", &command(2, 5, b"\x0a\x01\xff")] {
         let mut client = Binary::connected(&server);
         client.say(frame);
