@@ -139,6 +139,10 @@ pub(crate) enum ConfigCommand {
     Check(CheckArgs),
     /// Print every option with its default
     Default,
+    /// Turn a configuration of Centrifugo into one of throng, with comments
+    Import(ImportArgs),
+    /// Print a JSON Schema of the configuration, for editors
+    Schema,
 }
 
 /// The server. Options may also be given as in a file, such as --client.insecure or
@@ -492,6 +496,18 @@ pub(crate) struct InitArgs {
     /// The file to write
     #[arg(short, long, value_name = "FILE", default_value = "throng.toml")]
     pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Centrifugo's file: JSON, YAML or TOML
+    pub(crate) file: PathBuf,
+    /// The file to write, which must not be there [default: it is printed]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Take over the CENTRIFUGO_ variables of this environment, too
+    #[arg(long)]
+    pub(crate) env: bool,
 }
 
 #[derive(Debug, Args)]

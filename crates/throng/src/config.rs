@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use throng_server::config::{self, InitError, Loaded, Place, Problem, ProblemKind, Sources};
 
-use crate::args::{CheckArgs, InitArgs};
+use crate::args::{CheckArgs, ImportArgs, InitArgs};
 use crate::failure::Failure;
 use crate::text::count;
 
@@ -41,21 +41,7 @@ pub(crate) fn init(args: &InitArgs, out: &mut dyn Write) -> Result<(), Failure> 
         InitError::Random(_) => Failure::could_not_run(error.to_string()),
     })?;
     let path = args.output.display();
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600) // it holds two keys
-        .open(&args.output)
-        .and_then(|mut file| file.write_all(first.text.as_bytes()));
-    written.map_err(|error| {
-        Failure::could_not_run(match error.kind() {
-            ErrorKind::AlreadyExists => format!(
-                "{path} is there already and is not overwritten; choose another name with -o, or \
-                 move it away"
-            ),
-            _ => format!("cannot write {path}: {error}; choose another place with -o"),
-        })
-    })?;
+    write_new(&args.output, &first.text)?;
     let file = match args.output.to_str() {
         // Found by itself in the working directory.
         Some("throng.toml") => String::new(),
@@ -68,6 +54,67 @@ pub(crate) fn init(args: &InitArgs, out: &mut dyn Write) -> Result<(), Failure> 
     writeln!(out, "  throng publish news '{{\"text\":\"hello\"}}'{file}    # in a third")?;
     writeln!(out, "A token for your pages to connect with: throng token --user 42{file}")?;
     Ok(())
+}
+
+/// Writes a file that holds secrets and was not there.
+fn write_new(file: &Path, text: &str) -> Result<(), Failure> {
+    let path = file.display();
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+        .and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|error| {
+        Failure::could_not_run(match error.kind() {
+            ErrorKind::AlreadyExists => format!(
+                "{path} is there already and is not overwritten; choose another name with -o, or \
+                 move it away"
+            ),
+            _ => format!("cannot write {path}: {error}; choose another place with -o"),
+        })
+    })
+}
+
+pub(crate) fn import(args: &ImportArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let env = if args.env { environment() } else { Vec::new() };
+    let imported =
+        config::import(Sources { file: Some(args.file.clone()), env, ..Sources::default() });
+    if imported.text.is_empty() {
+        let lines: Vec<String> = imported.problems.iter().map(Problem::to_string).collect();
+        return Err(Failure::could_not_run(lines.join("\n")));
+    }
+    let mut said = String::new();
+    for problem in &imported.problems {
+        said.push_str(&format!("problem: {problem}\n"));
+    }
+    for problem in &imported.missing {
+        said.push_str(&format!("not supported: {problem}\n"));
+    }
+    for problem in imported.without_effect.iter().chain(&imported.unknown) {
+        said.push_str(&format!("left out: {problem}\n"));
+    }
+    let taken = count(imported.taken as u64, "option");
+    match &args.output {
+        None => out.write_all(imported.text.as_bytes())?,
+        Some(file) => write_new(file, &imported.text)?,
+    }
+    let where_to = args.output.as_ref().map_or_else(String::new, |file| {
+        format!("; {} is written, only you can read it", file.display())
+    });
+    said.push_str(&format!("{taken} taken over{where_to}\n"));
+    // The file may go to stdout, so what is said about it does not.
+    std::io::stderr().write_all(said.as_bytes())?;
+    if imported.missing.is_empty() && imported.problems.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::found(
+        "what is not supported stands in the file as a comment: read those lines before you serve with it",
+    ))
+}
+
+pub(crate) fn schema(out: &mut dyn Write) -> Result<(), Failure> {
+    Ok(writeln!(out, "{:#}", config::schema())?)
 }
 
 pub(crate) fn check(args: &CheckArgs, out: &mut dyn Write) -> Result<(), Failure> {

@@ -76,6 +76,8 @@ fn run(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
             ConfigCommand::Init(args) => config::init(&args, out),
             ConfigCommand::Check(args) => config::check(&args, out),
             ConfigCommand::Default => config::default(out),
+            ConfigCommand::Import(args) => config::import(&args, out),
+            ConfigCommand::Schema => config::schema(out),
         },
         Command::Genconfig(args) => config::init(&args, out),
         Command::Checkconfig(args) => config::check(&args, out),

@@ -6,6 +6,7 @@
 mod backends;
 mod channel;
 mod duration;
+mod import;
 mod init;
 mod machine;
 mod meaning;
@@ -13,6 +14,7 @@ mod network;
 mod options;
 mod problem;
 mod read;
+mod schema;
 mod settings;
 mod tree;
 mod verdict;
@@ -25,9 +27,11 @@ pub use backends::{
 };
 pub use channel::*;
 pub use duration::{parse_duration, show_duration};
+pub use import::{Imported, import};
 pub use init::{InitError, InitFile, default_text, init};
 pub use network::{Network, NotANetwork};
 pub use problem::*;
+pub use schema::schema;
 pub use settings::*;
 
 /// Looked for in the working directory when no file is named.
@@ -63,7 +67,7 @@ pub struct Loaded {
 /// Loads a configuration; every problem in it is found at once.
 pub fn load(sources: Sources) -> Loaded {
     let dev = sources.dev;
-    let mut written = written::Written::gather(sources);
+    let mut written = written::Written::gather(sources, written::Variables::Filled);
     let mut problems = std::mem::take(&mut written.problems);
     let mut warnings = std::mem::take(&mut written.warnings);
     let file = written.file.clone();

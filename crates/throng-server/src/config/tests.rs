@@ -339,8 +339,10 @@ fn every_supported_option_is_read_and_changes_something() {
     for (path, _) in supported {
         // A value that is wrong for every kind: whoever reads the option stumbles over it.
         let env = vec![("X".to_owned(), "x".to_owned())];
-        let mut written =
-            written::Written::gather(Sources { env, dev: true, ..Sources::default() });
+        let mut written = written::Written::gather(
+            Sources { env, dev: true, ..Sources::default() },
+            written::Variables::Filled,
+        );
         let node = tree::Node { line: 0, value: tree::Value::Table(Vec::new()) };
         written.given.insert(path.clone(), written::Given { node, place: Place::Flag });
         let (_, problems, _) = meaning::mean(written, false);

@@ -16,7 +16,7 @@ const PREFIXES: [&str; 2] = ["CENTRIFUGO_", "THRONG_"];
 /// The list whose elements have options of their own.
 pub(super) const NAMESPACES: &str = "channel.namespaces";
 /// The list of named backends.
-const PROXIES: &str = "proxies";
+pub(super) const PROXIES: &str = "proxies";
 /// The list of namespaces of remote calls.
 pub(super) const RPC_NAMESPACES: &str = "rpc.namespaces";
 /// Variables that are the command line's, not the server's.
@@ -31,6 +31,15 @@ const OF_THE_COMMAND: [&str; 3] = [
 pub(super) struct Given {
     pub node: Node,
     pub place: Place,
+}
+
+/// What becomes of `${THRONG_VAR_X}` in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Variables {
+    /// The variable's value stands there.
+    #[default]
+    Filled,
+    AsWritten,
 }
 
 /// Everything that was said.
@@ -49,13 +58,14 @@ pub(super) struct Written {
     pub file: Option<PathBuf>,
     /// For `${THRONG_VAR_X}` in a file.
     env: HashMap<String, String>,
+    variables: Variables,
 }
 
 impl Written {
     /// Gathers all sources, the stronger over the weaker.
-    pub(super) fn gather(sources: Sources) -> Self {
+    pub(super) fn gather(sources: Sources, variables: Variables) -> Self {
         let env = sources.env.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-        let mut written = Self { env, ..Self::default() };
+        let mut written = Self { env, variables, ..Self::default() };
         match sources.file {
             Some(file) => written.read_file(file),
             None if sources.dev => {}
@@ -149,7 +159,9 @@ impl Written {
     }
 
     fn give(&mut self, path: String, mut node: Node, place: Place) {
-        if let Err(missing) = substitute(&mut node, &self.env) {
+        if self.variables == Variables::Filled
+            && let Err(missing) = substitute(&mut node, &self.env)
+        {
             let what = format!("{missing} is not set in the environment; set it");
             self.problem(&path, None, place.clone(), what);
         }

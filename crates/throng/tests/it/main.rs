@@ -123,6 +123,40 @@ fn a_check_says_every_problem_and_fails_on_unknown_keys() {
 }
 
 #[test]
+fn a_configuration_of_centrifugo_is_taken_over() {
+    let dir = Dir::new();
+    dir.write(
+        "config.json",
+        r#"{"http_api": {"key": "k"}, "channel": {"history_meta_ttl": "1h"}}"#,
+    );
+    let ran = dir.throng(&["config", "import", "config.json", "-o", "throng.toml"]);
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    assert_eq!(ran.err, "2 options taken over; throng.toml is written, only you can read it\n");
+    let mode = fs::metadata(dir.0.join("throng.toml")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let checked = dir.throng(&["config", "check", "-c", "throng.toml"]);
+    assert_eq!(checked.out, "throng.toml: good\n");
+    let again = dir.throng(&["config", "import", "config.json", "-o", "throng.toml"]);
+    assert_eq!(again.status, 2);
+
+    dir.write("redis.yaml", "engine: {type: redis}\nadmin: {enabled: true}\n");
+    let ran = dir.throng(&["config", "import", "redis.yaml"]);
+    assert_eq!(ran.status, 1);
+    assert!(ran.out.contains("# NOT SUPPORTED: two nodes"), "{}", ran.out);
+    assert!(ran.err.starts_with("not supported: redis.yaml:1: engine.type"), "{}", ran.err);
+    assert!(ran.err.contains("left out: redis.yaml:2: admin.enabled"), "{}", ran.err);
+
+    let ran = dir.throng(&["config", "import", "none.json"]);
+    assert_eq!(ran.status, 2);
+    assert!(ran.err.contains("none.json: cannot be read"), "{}", ran.err);
+
+    let ran = dir.throng(&["config", "schema"]);
+    let schema: Value = serde_json::from_str(&ran.out).unwrap();
+    let interval = &schema["properties"]["client"]["properties"]["ping_interval"];
+    assert_eq!(interval["default"], "25s");
+}
+
+#[test]
 fn the_defaults_are_a_configuration() {
     let dir = Dir::new();
     let ran = dir.throng(&["config", "default"]);
