@@ -13,6 +13,7 @@ use crate::control::Control;
 use crate::front::Front;
 use crate::front::accept::{accept, watched};
 use crate::listeners::Listeners;
+use crate::pid_file;
 use crate::restart::Wish;
 use crate::restart::manager::notify;
 use crate::restart::orders::{Order, Orders};
@@ -57,13 +58,14 @@ pub(crate) async fn run(
     let mut watch = Watch {
         terminate: Terminate::listen(succession.keeper.as_deref(), &front.common.log)?,
         restart: signal(SignalKind::user_defined2())?,
-        control: crate::control::open(front, orders.clone()),
+        control: Some(crate::control::open(front, orders.clone())),
         orders,
         given,
         no_more: watch::channel(false).0,
         accepting: Vec::new(),
     };
     watch.accept(front)?;
+    pid_file::write(front);
     let sweeper = tokio::spawn(sweep(Arc::clone(front), room));
     let end = watch.until_the_end(front, succession, stop).await;
     // Requests in progress are answered by their own tasks; the runtime ends them after this.
@@ -110,9 +112,12 @@ impl Watch {
                     self.control = None;
                     self.accept_no_more().await;
                     if succession.leave(front, &mut self.terminate, given).await == Left::ForGood {
+                        // Where that one has another.
+                        pid_file::remove(front);
                         return Ok(End::HandedOver);
                     }
-                    self.control = crate::control::open(front, self.orders.clone());
+                    self.control = Some(crate::control::open(front, self.orders.clone()));
+                    pid_file::write(front);
                     self.accept(front)?;
                 }
             }
@@ -123,6 +128,7 @@ impl Watch {
         // systemd learns it by our end, too.
         notify("STOPPING=1").ok();
         shutdown::close_crowd(front, &mut self.terminate).await;
+        pid_file::remove(front);
         Ok(End::Stopped)
     }
 }

@@ -11,9 +11,11 @@ use throng_hub::state::Version;
 use tokio::sync::oneshot;
 
 use crate::front::Asks;
+use crate::front::gate::Gate;
 use crate::handoff::{Cargo, Courier, Freezer, Frozen, Outlet, Parcel, Patience};
 
 use super::channel::{Deadline, sealed};
+use super::fault;
 use super::heir::{Heir, Line, Program, Proof, Reins, Reply};
 use super::message::{FromNew, FromOld, Tag, common};
 use super::outcome::{Outcome, Process, Step, Wish};
@@ -63,6 +65,8 @@ pub(crate) struct Given {
 /// A restart under way, in a thread of its own.
 pub(crate) struct Giving {
     pub(crate) freezer: Freezer,
+    /// Where those are who are no clients, and whose requests do not move.
+    pub(crate) gate: Arc<Gate>,
     pub(crate) program: Program,
     pub(crate) wish: Wish,
     /// The way to the keeper, if there is one.
@@ -167,6 +171,7 @@ impl Giving {
             FromNew::Ready { sockets } => outcome.connections = sockets,
             other => return Err(Failed(format!("the new process is not ready: {other:?}"))),
         }
+        outcome.requests = self.gate.busy() as u64;
         (self.tell)(Step::Ready);
         Ok(sent)
     }
@@ -232,7 +237,7 @@ fn conversation(with: &Proof) -> Result<u32, Failed> {
             "version {} cannot take over from {}: what they hand over has changed; stop this \
              server and start that one instead",
             with.version,
-            env!("CARGO_PKG_VERSION")
+            crate::version()
         ))
     })
 }
@@ -257,7 +262,7 @@ impl Sent {
     fn file(&self, message: &FromOld, bytes: &[u8]) -> Result<(), String> {
         let sent = self.batches.fetch_add(1, Ordering::AcqRel);
         self.line.wait_for((sent + 1).saturating_sub(BATCHES_MAX), BATCH)?;
-        let file = sealed("throng", &[bytes]).map_err(|error| error.to_string())?;
+        let file = sealed("throng", &[&fault::grown(bytes)]).map_err(|error| error.to_string())?;
         self.line.say(message, &[file.as_fd()], Deadline::after(BATCH))
     }
 
@@ -266,7 +271,8 @@ impl Sent {
         let announced = FromOld::Cargo { shards: shards.len() };
         self.line.say(&announced, &[touched.as_fd()], Deadline::after(BATCH))?;
         for part in [changes, common].into_iter().chain(shards) {
-            let file = sealed("throng", &[part]).map_err(|error| error.to_string())?;
+            let file =
+                sealed("throng", &[&fault::grown(part)]).map_err(|error| error.to_string())?;
             self.line.say(&FromOld::Part, &[file.as_fd()], Deadline::after(BATCH))?;
         }
         Ok(())
@@ -306,14 +312,14 @@ impl Outlet for Sent {
 
     fn arrival(&self, state: Vec<u8>, socket: OwnedFd) {
         // Its client comes again.
-        let Ok(file) = sealed("throng", &[&state]) else { return };
+        let Ok(file) = sealed("throng", &[&fault::grown(&state)]) else { return };
         let both = [file.as_fd(), socket.as_fd()];
         self.line.say(&FromOld::Arrival, &both, Deadline::after(BATCH)).ok(); // as above
     }
 
     fn backend_answer(&self, answer: Vec<u8>) {
         // The new process answers for it at the deadline.
-        let Ok(file) = sealed("throng", &[&answer]) else { return };
+        let Ok(file) = sealed("throng", &[&fault::grown(&answer)]) else { return };
         self.line.say(&FromOld::BackendAnswer, &[file.as_fd()], Deadline::after(BATCH)).ok();
     }
 }

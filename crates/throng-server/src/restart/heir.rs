@@ -18,6 +18,7 @@ use throng_hub::state::Version;
 use tokio::sync::oneshot;
 
 use super::channel::{Channel, ChannelError, Deadline, sealed, unsealed};
+use super::fault::{self, Fault};
 use super::manager::{HANDOFF_VARIABLE, KEEPER_VARIABLE};
 use super::message::{CONVERSATION, Call, FromNew, FromOld, Hello};
 use crate::front::Asks;
@@ -60,10 +61,12 @@ impl Proof {
     #[must_use]
     pub fn own() -> Self {
         let Version { major, minor } = Version::HERE;
+        let (first, last) = CONVERSATION;
+        let more = u16::from(fault::is_set(Fault::Later));
         Self {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            speaks: CONVERSATION,
-            state: (major, minor),
+            version: crate::version().to_owned(),
+            speaks: (first, last + u32::from(more)),
+            state: (major, minor + more),
         }
     }
 }

@@ -73,6 +73,7 @@ impl Succession {
         let reins = Arc::<Reins>::default();
         let giving = Giving {
             freezer: Freezer::new(Arc::clone(front)),
+            gate: Arc::clone(&front.gate),
             program,
             wish,
             keeper: self.keeper.clone(),

@@ -150,7 +150,10 @@ impl Taking {
                     self.say(&FromNew::Got(1))?;
                 }
                 FromOld::Ahead if fault::is_set(Fault::ExitBeforeReady) => std::process::abort(),
-                FromOld::Ahead => self.say(&FromNew::Ready { sockets: self.sockets })?,
+                FromOld::Ahead => {
+                    self.say(&FromNew::Ready { sockets: self.sockets })?;
+                    fault::strike(Fault::ExitAfterReady);
+                }
                 FromOld::Enough => return Ok(Taken::Rehearsed),
                 FromOld::Cargo { shards } => {
                     self.touched = with.into_iter().next().map(Touched::of);

@@ -5,13 +5,15 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 use throng_load::client::{Client, Manner};
+
+mod surroundings;
 
 use crate::{Dir, Ran, command};
 
@@ -24,6 +26,8 @@ const BINARY: &str = env!("CARGO_BIN_EXE_throng");
 /// A server of the real binary, whichever process it is at the time.
 struct Server {
     dir: Dir,
+    /// Where its control socket is.
+    runtime: PathBuf,
     child: Child,
     port: u16,
 }
@@ -48,17 +52,27 @@ impl Server {
         Self::of(Command::new(BINARY), arguments, change)
     }
 
-    fn of(mut command: Command, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
+    fn of(command: Command, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
         let dir = Dir::new();
+        let runtime = dir.0.clone();
+        Self::at((dir, runtime), command, arguments, change)
+    }
+
+    fn at(
+        (dir, runtime): (Dir, PathBuf),
+        mut command: Command,
+        arguments: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> Self {
         let port = free_port();
         dir.write("throng.toml", &config(port));
         let log = fs::File::create(dir.0.join("log")).unwrap();
         command.args(["serve", "-c", "throng.toml"]).args(arguments).current_dir(&dir.0);
-        command.env_clear().env("XDG_RUNTIME_DIR", &dir.0).stdin(Stdio::null());
+        command.env_clear().env("XDG_RUNTIME_DIR", &runtime).stdin(Stdio::null());
         command.stdout(Stdio::null()).stderr(log);
         change(&mut command);
         let child = command.spawn().unwrap();
-        let server = Self { dir, child, port };
+        let server = Self { dir, runtime, child, port };
         server.logs("listening on", 1);
         until("no control socket", || (server.pids().len() == 1).then_some(()));
         server
@@ -66,14 +80,14 @@ impl Server {
 
     /// Processes that have a control socket: one, but for a moment.
     fn pids(&self) -> Vec<u32> {
-        let Ok(files) = fs::read_dir(self.dir.0.join("throng")) else { return Vec::new() };
+        let Ok(files) = fs::read_dir(self.runtime.join("throng")) else { return Vec::new() };
         let names = files.map_while(Result::ok).map(|file| file.file_name());
         names.filter_map(|name| name.to_str()?.strip_suffix(".sock")?.parse().ok()).collect()
     }
 
     /// Every process that was started here, by its environment.
     fn processes(&self) -> Vec<Pid> {
-        let own = format!("XDG_RUNTIME_DIR={}\0", self.dir.0.display());
+        let own = format!("XDG_RUNTIME_DIR={}\0", self.runtime.display());
         let pids = fs::read_dir("/proc").unwrap().map_while(Result::ok);
         let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let ours = |pid: &u32| {
@@ -112,7 +126,7 @@ impl Server {
     fn command(&self, arguments: &[&str]) -> Command {
         let pid = self.pid().to_string();
         let mut command = command(&self.dir.0, arguments);
-        command.args(["--pid", &pid]).env("XDG_RUNTIME_DIR", &self.dir.0);
+        command.args(["--pid", &pid]).env("XDG_RUNTIME_DIR", &self.runtime);
         command
     }
 
@@ -342,7 +356,11 @@ fn a_rehearsal_proves_everything_and_changes_nothing() {
     for step in ["checked", "started", "listening", "copied      1 connection", "ready"] {
         assert!(ran.err.contains(&format!("✓ {step}")), "{step} in {}", ran.err);
     }
-    assert!(ran.out.starts_with("rehearsed: 1 connections would stay"), "{}", ran.out);
+    assert!(
+        ran.out.starts_with("rehearsed: 1 connection would stay, none would be closed"),
+        "{}",
+        ran.out
+    );
     assert_eq!(server.pid(), before);
     server.reaches([&mut client], "after");
     // And a real one after it.
@@ -357,7 +375,7 @@ fn a_person_is_shown_every_step_and_a_script_one_document() {
     let ran = server.ask(&["restart"]);
     assert_eq!(ran.status, 0, "{}", ran.err);
     assert!(ran.err.contains("✓ committed   the new process serves 1 connection"), "{}", ran.err);
-    assert!(ran.out.starts_with("restarted: 1 connections stayed, none was closed"), "{}", ran.out);
+    assert!(ran.out.starts_with("restarted: 1 connection stayed, none was closed"), "{}", ran.out);
     let ran = server.ask(&["restart", "--json"]);
     assert_eq!((ran.status, ran.err.as_str()), (0, ""));
     let said: Value = serde_json::from_str(&ran.out).unwrap();
@@ -497,6 +515,7 @@ fn a_new_process_that_fails_before_it_serves_changes_nothing() {
     for (fault, words) in [
         ("unknown-version", "cannot take over from"),
         ("exit-before-ready", "ended without a word"),
+        ("exit-after-ready", "ended without a word"),
         ("corrupt", "do not add up"),
         ("truncated", "do not add up"),
         ("exit-before-ack", "ended without a word"),
