@@ -1,6 +1,8 @@
 // Restarts and the official JavaScript SDK, in node and in a browser: it notices nothing.
 
 import assert from 'node:assert/strict';
+import { rm } from 'node:fs/promises';
+import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as wait } from 'node:timers/promises';
@@ -10,25 +12,33 @@ import WebSocket from 'ws';
 
 import { launch, openPage } from './browser.js';
 import { Throng, configuration, emptyDirectory, freePort, nextEvent, run } from './throng.js';
+import { install, installOther, ownVersion } from './versions.js';
 
 const TEST = { timeout: 180_000 };
 const PATIENCE_MS = 60_000;
-const RESTARTS = 3;
+const RESTARTS = 10;
+/** The one that is an upgrade, and the one that goes back. */
+const [UPGRADE, BACK] = [4, 8];
 const SDK = fileURLToPath(new URL('node_modules/centrifuge/dist/centrifuge.js', import.meta.url));
 
 let throng;
 let runtime;
 let pid;
+let program;
 const pids = [];
 
 before(async () => {
   runtime = await emptyDirectory();
   const port = await freePort();
   const base = configuration(port);
+  program = path.join(runtime, 'throng-here');
+  await install(program);
+  await install(`${program}-kept`);
   throng = await Throng.start({
     port,
     config: { ...base, client: { ...base.client, allowed_origins: ['*'] } },
     env: { XDG_RUNTIME_DIR: runtime },
+    binary: program,
   });
   pid = throng.process.pid;
   pids.push(pid);
@@ -41,10 +51,11 @@ after(async () => {
     } catch { /* it has ended */ }
   }
   await throng?.stop();
+  await rm(runtime, { recursive: true, force: true });
 });
 
-async function restart() {
-  const ran = await run(['restart', '--json', '--pid', String(pid)], { env: { XDG_RUNTIME_DIR: runtime } });
+async function restart(...args) {
+  const ran = await run(['restart', '--json', '--pid', String(pid), ...args], { env: { XDG_RUNTIME_DIR: runtime } });
   assert.equal(ran.code, 0, `${ran.stdout}${ran.stderr}`);
   const { outcome } = JSON.parse(ran.stdout);
   assert.notEqual(outcome.to.pid, pid);
@@ -53,16 +64,29 @@ async function restart() {
   return outcome;
 }
 
-/** Publishes on, and restarts in the midst of it; how many were published. */
+/**
+ * Publishes on, and restarts in the midst of it: from the same file, to another version that is put
+ * in its place, and to a file of the own version that was kept. How many were published.
+ */
 async function publishAndRestart(channel) {
+  const own = await ownVersion();
+  await install(program);
   let number = 0;
   let going = true;
   const publishing = (async () => {
     for (; going; number += 1) await throng.publish(channel, { number });
   })();
   for (let restarts = 0; restarts < RESTARTS; restarts += 1) {
-    await restart();
-    await wait(200);
+    let args = [];
+    if (restarts === 0) args = ['--binary', program];
+    const other = restarts === UPGRADE && await installOther(program);
+    if (restarts === BACK) args = ['--binary', `${program}-kept`];
+    const { from, to } = await restart(...args);
+    if (restarts === UPGRADE) assert.deepEqual([from.version, to.version], [own, other]);
+    else if (restarts === BACK) assert.equal(to.version, own);
+    else assert.equal(from.version, to.version);
+    const before = number;
+    while (number < before + 5) await wait(10);
   }
   going = false;
   await publishing;
@@ -71,7 +95,7 @@ async function publishAndRestart(channel) {
 
 const range = (length) => Array.from({ length }, (_, number) => number);
 
-describe('over three restarts', () => {
+describe('over ten restarts, an upgrade and the way back among them', () => {
   it('the SDK in node stays connected and gets every publication once and in order', TEST, async () => {
     const client = new Centrifuge(throng.websocket, { websocket: WebSocket });
     const events = [];
