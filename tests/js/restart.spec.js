@@ -1,6 +1,8 @@
 // Restarts and the official JavaScript SDK, in node and in a browser: it notices nothing.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -11,7 +13,8 @@ import { Centrifuge } from 'centrifuge';
 import WebSocket from 'ws';
 
 import { launch, openPage } from './browser.js';
-import { Throng, configuration, emptyDirectory, freePort, nextEvent, run } from './throng.js';
+import { Proxy } from './proxy.js';
+import { API_KEY, Throng, configuration, emptyDirectory, freePort, nextEvent, run } from './throng.js';
 import { install, installOther, ownVersion } from './versions.js';
 
 const TEST = { timeout: 180_000 };
@@ -149,5 +152,78 @@ describe('over ten restarts, an upgrade and the way back among them', () => {
     } finally {
       await browser.close();
     }
+  });
+});
+
+describe('over ten restarts, behind nginx', () => {
+  let proxy;
+
+  before(async () => {
+    const server = `server 127.0.0.1:${throng.port};`;
+    // With connections that are kept, which end in the process that they were opened to.
+    proxy = await Proxy.nginx(throng.port, [[server, `${server}\nkeepalive 8;`]]);
+  });
+  after(() => proxy?.stop());
+
+  /** A request of the API: its status. */
+  async function publish() {
+    const response = await fetch(`${proxy.http}/api/publish`, {
+      method: 'POST',
+      headers: { 'X-API-Key': API_KEY },
+      body: JSON.stringify({ channel: 'chat:nginx', data: {} }),
+    });
+    const text = await response.text();
+    return response.status === 200 && JSON.parse(text).result ? 200 : `${response.status} ${text}`;
+  }
+
+  /** A client that comes and goes: the status of its handshake. */
+  async function visit() {
+    const socket = new WebSocket(proxy.websocket);
+    try {
+      await once(socket, 'open');
+      socket.send('{"id":1,"connect":{}}');
+      const [reply] = await once(socket, 'message');
+      return JSON.parse(reply.toString()).connect?.client ? 101 : reply.toString();
+    } catch (error) {
+      return error.message;
+    } finally {
+      socket.terminate();
+    }
+  }
+
+  it('no new request and no new client sees an error, and who is connected stays', TEST, async () => {
+    const events = [];
+    const clients = [];
+    for (let n = 0; n < 5; n += 1) {
+      const client = new Centrifuge(proxy.websocket, { websocket: WebSocket });
+      const connected = nextEvent(client, 'connected');
+      client.connect();
+      await connected;
+      for (const name of ['connecting', 'disconnected', 'error']) client.on(name, () => events.push(name));
+      clients.push(client);
+    }
+    let going = true;
+    const seen = { publish: new Map(), visit: new Map() };
+    const asking = [publish, publish, publish, visit, visit].map(async (ask) => {
+      const counts = seen[ask.name];
+      while (going) {
+        const status = await ask();
+        counts.set(status, (counts.get(status) ?? 0) + 1);
+      }
+    });
+    const asked = () => [...seen.publish.values(), ...seen.visit.values()].reduce((sum, count) => sum + count, 0);
+    for (let restarts = 0; restarts < RESTARTS; restarts += 1) {
+      await restart();
+      const before = asked();
+      while (asked() < before + 20) await wait(10);
+    }
+    // The processes before the last one end one after the other, with what nginx has kept to them.
+    while (existsSync(`/proc/${pids.at(-2)}`)) await wait(50);
+    going = false;
+    await Promise.all(asking);
+    assert.deepEqual([...seen.publish.keys()], [200]);
+    assert.deepEqual([...seen.visit.keys()], [101]);
+    assert.deepEqual(events, []);
+    for (const client of clients) client.disconnect();
   });
 });
