@@ -98,7 +98,7 @@ fn done(outcome: &Outcome) -> String {
         return format!(
             "rehearsed: {connections} would stay{versions}, none would be closed; {} in progress \
              would be answered by pid {pid}; nothing has changed, pid {pid} serves",
-            count(outcome.requests, "HTTP request"),
+            count(outcome.requests.into(), "HTTP request"),
             pid = outcome.from.pid
         );
     }

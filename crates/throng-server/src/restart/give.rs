@@ -171,7 +171,7 @@ impl Giving {
             FromNew::Ready { sockets } => outcome.connections = sockets,
             other => return Err(Failed(format!("the new process is not ready: {other:?}"))),
         }
-        outcome.requests = self.gate.busy() as u64;
+        outcome.requests = u32::try_from(self.gate.busy()).unwrap_or(u32::MAX);
         (self.tell)(Step::Ready);
         Ok(sent)
     }

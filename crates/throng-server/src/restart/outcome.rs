@@ -49,7 +49,7 @@ pub struct Outcome {
     pub connections: u64,
     /// Requests of HTTP that were being answered then, which the old process answers.
     #[serde(default)]
-    pub requests: u64,
+    pub requests: u32,
     /// How long clients waited, in microseconds; 0 for a rehearsal.
     pub frozen_us: u64,
     /// Bytes of history that went ahead.
