@@ -208,7 +208,9 @@ fn take_over(
     }
     let serving = Arc::new(Serving { front: Arc::clone(&front), threads: Vec::new() });
     let late = Late { serving, log: log.clone(), runtime: runtime.handle().clone() };
-    taking.hear(late).map_err(|error| ServeError::Start { what: "a thread", error })?;
+    let predecessor = taking.hear(late);
+    succession.predecessor =
+        Some(predecessor.map_err(|error| ServeError::Start { what: "a thread", error })?);
     let took_over =
         TookOver { from: std::os::unix::process::parent_id(), connections: loaded.connections };
     started(&Started { took_over: Some(took_over), ..told });

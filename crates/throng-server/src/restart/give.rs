@@ -19,6 +19,7 @@ use super::fault;
 use super::heir::{Heir, Line, Program, Proof, Reins, Reply};
 use super::message::{FromNew, FromOld, Tag, common};
 use super::outcome::{Outcome, Process, Step, Wish};
+use super::take::Predecessor;
 use super::touched::Touched;
 
 /// Descriptors that a restart needs here at once: the channel, the process's own, the list of what it
@@ -69,6 +70,8 @@ pub(crate) struct Giving {
     pub(crate) gate: Arc<Gate>,
     pub(crate) program: Program,
     pub(crate) wish: Wish,
+    /// The process before this one, if there was one.
+    pub(crate) predecessor: Option<Predecessor>,
     /// The way to the keeper, if there is one.
     pub(crate) keeper: Option<Arc<OwnedFd>>,
     /// Told of every step.
@@ -199,6 +202,11 @@ impl Giving {
         (sent, touched): (&Arc<Sent>, &Touched),
         outcome: &mut Outcome,
     ) -> Result<Frozen, Failed> {
+        // Or that one would come back beside the new process if this one died: the list of what
+        // was used since is not its.
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.settle();
+        }
         let courier = Arc::clone(sent) as Arc<dyn Courier>;
         let frozen =
             self.freezer.freeze(&courier, Patience::default()).map_err(|why| why.to_string())?;

@@ -146,6 +146,8 @@ struct Heard {
     /// Batches that have arrived.
     got: u64,
     news: VecDeque<FromNew>,
+    /// The new process needs nobody to come back for it.
+    settled: bool,
     /// Nothing more comes, and why.
     over: Option<String>,
 }
@@ -217,6 +219,11 @@ impl Line {
         self.news.notify_all();
     }
 
+    /// Whether the new process has said that nobody is to come back for it.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.heard.lock().settled
+    }
+
     /// Why the new process ended, if it said so.
     fn refusal(&self) -> Option<String> {
         let mut heard = self.heard.lock();
@@ -285,6 +292,7 @@ impl Line {
                 Ok((FromNew::Got(_), _)) => {
                     state.got += 1;
                 }
+                Ok((FromNew::Settled, _)) => state.settled = true,
                 Ok((said, _)) if state.news.len() < NEWS_MAX => state.news.push_back(said),
                 Err(ChannelError::Silent(_)) => continue,
                 Ok(_) => state.over = Some("the new process talks without end".to_owned()),
@@ -404,12 +412,18 @@ impl Heir {
     pub(crate) fn end(&mut self) -> bool {
         self.child.kill().ok(); // it may have ended
         self.child.wait().ok();
-        // Its end of the channel is closed now, so the ear has heard all there was.
+        self.hear_out();
+        let heard = self.line.heard.lock();
+        heard.news.iter().any(|news| matches!(news, FromNew::Serving { .. }))
+    }
+
+    /// Hears everything that it has said, where it has ended. Its end is left to be seen by whoever is
+    /// its parent when this process has ended, too: that may be a keeper.
+    pub(crate) fn hear_out(&mut self) {
+        // Its end of the channel is closed, so the ear comes to the end of all there was.
         if let Some(ear) = self.ear.take() {
             ear.join().ok(); // a panic there is a bug that its own message told
         }
-        let heard = self.line.heard.lock();
-        heard.news.iter().any(|news| matches!(news, FromNew::Serving { .. }))
     }
 
     /// Tells it to stop, as this process was told.

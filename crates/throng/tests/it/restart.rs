@@ -709,6 +709,45 @@ fn a_signal_to_the_process_that_has_just_handed_over_reaches_the_new_one() {
 }
 
 #[test]
+fn who_stops_the_new_process_at_once_has_stopped_the_server() {
+    let mut server = Server::start();
+    let mut client = server.connect();
+    let outcome = server.restart(&[]);
+    send(u32::try_from(outcome["to"]["pid"].as_u64().unwrap()).unwrap(), Signal::TERM);
+    assert_eq!(client.client.next_line(PATIENCE).unwrap_err().code, Some(3001));
+    drop(client);
+    assert_eq!(status(&mut server.child), 0, "{}", server.log());
+    assert!(!server.log().contains("this one serves again"), "{}", server.log());
+}
+
+#[test]
+fn behind_a_keeper_too_a_stop_right_after_a_restart_is_a_stop() {
+    let mut server = Server::with(&["--keeper", "always"], |_| {});
+    server.restart(&[]);
+    send(server.child.id(), Signal::TERM);
+    assert_eq!(status(&mut server.child), 0, "{}", server.log());
+    assert!(!server.log().contains("this one serves again"), "{}", server.log());
+}
+
+#[test]
+fn of_three_processes_the_first_does_not_come_back_when_the_second_dies() {
+    let server = Server::with(&[], |command| {
+        command.env("THRONG_RESTART_FAULT", "patient");
+    });
+    let mut clients = [server.connect(), server.connect()];
+    let first = server.pid();
+    let second = server.restart(&[])["to"]["pid"].as_u64().unwrap();
+    server.restart(&[]);
+    send(u32::try_from(second).unwrap(), Signal::KILL);
+    // It has nothing to wait for any more, and ends long before its parachute would.
+    ends(first);
+    server.reaches(&mut clients, "after");
+    assert!(!server.log().contains("this one serves again"), "{}", server.log());
+    server.restart(&[]);
+    server.reaches(&mut clients, "again");
+}
+
+#[test]
 fn a_drain_closes_everybody_at_a_pace_and_lets_nobody_in() {
     let server = Server::start();
     let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
