@@ -1,6 +1,7 @@
 //! What a running server listens to besides its clients: signals, orders, and the end of a restart.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::control::Control;
 use crate::front::Front;
 use crate::front::accept::{accept, watched};
 use crate::listeners::Listeners;
+use crate::log::Log;
 use crate::pid_file;
 use crate::restart::Wish;
 use crate::restart::manager::notify;
@@ -33,6 +35,25 @@ pub(crate) enum End {
     HandedOver,
 }
 
+/// The signals that a server obeys.
+pub(crate) struct Signals {
+    terminate: Terminate,
+    restart: Signal,
+}
+
+impl Signals {
+    /// From here on none of them ends the process as the kernel would. Called within the runtime.
+    ///
+    /// # Errors
+    /// When the kernel does not let it listen.
+    pub(crate) fn listen(keeper: Option<&OwnedFd>, log: &Log) -> io::Result<Self> {
+        Ok(Self {
+            terminate: Terminate::listen(keeper, log)?,
+            restart: signal(SignalKind::user_defined2())?,
+        })
+    }
+}
+
 struct Watch {
     terminate: Terminate,
     restart: Signal,
@@ -49,15 +70,16 @@ pub(crate) async fn run(
     front: &Arc<Front>,
     listeners: Listeners,
     room: Room,
-    (succession, stop): (Succession, impl Future<Output = ()>),
+    (signals, succession, stop): (Signals, Succession, impl Future<Output = ()>),
 ) -> io::Result<End> {
+    let Signals { terminate, restart } = signals;
     // It runs once.
     front.doors.set(listeners.doors()).ok();
     drop(listeners);
     let (orders, given) = Orders::new();
     let mut watch = Watch {
-        terminate: Terminate::listen(succession.keeper.as_deref(), &front.common.log)?,
-        restart: signal(SignalKind::user_defined2())?,
+        terminate,
+        restart,
         control: Some(crate::control::open(front, orders.clone())),
         orders,
         given,

@@ -730,6 +730,22 @@ fn behind_a_keeper_too_a_stop_right_after_a_restart_is_a_stop() {
 }
 
 #[test]
+fn a_signal_to_keeper_and_server_is_one_and_closes_at_the_pace() {
+    let mut server = Server::with(&["--keeper", "always"], |_| {});
+    let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    let serving = server.pid();
+    // As the kernel does with Ctrl-C, and supervisord with stopasgroup.
+    send(server.child.id(), Signal::TERM);
+    send(serving, Signal::TERM);
+    for client in &mut clients {
+        assert_eq!(client.client.next_line(PATIENCE).unwrap_err().code, Some(3001));
+    }
+    drop(clients);
+    assert_eq!(status(&mut server.child), 0, "{}", server.log());
+    assert!(!server.log().contains("a second signal: everybody"), "{}", server.log());
+}
+
+#[test]
 fn of_three_processes_the_first_does_not_come_back_when_the_second_dies() {
     let server = Server::with(&[], |command| {
         command.env("THRONG_RESTART_FAULT", "patient");
