@@ -8,6 +8,7 @@
 //! With `--restart-every 1` it hands everything over to a new process of its own every second, as a
 //! server does at `throng restart`, and that one to the next. Each says on stdout where it listens.
 
+#[path = "echo/moving.rs"]
 mod moving;
 
 use std::error::Error;
