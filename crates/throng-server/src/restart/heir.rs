@@ -33,6 +33,8 @@ const SAID_BYTES_MAX: u64 = 64 * 1024;
 const CALL: Duration = Duration::from_secs(2);
 /// How often it is looked, while a program proves itself, whether that is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
+/// What is said of a new process that is gone, whether that is seen by listening or by speaking.
+const ENDED: &str = "the new process ended without a word; its log says why";
 /// The flag that makes a program load its configuration, say who it is, and end.
 const PROVE_FLAG: &str = "--prove";
 
@@ -180,7 +182,10 @@ impl Line {
     ) -> Result<(), String> {
         self.channel.send(message, descriptors, deadline).map_err(|error| {
             // What the other process said last is the better reason.
-            self.refusal().unwrap_or_else(|| error.to_string())
+            self.refusal().unwrap_or_else(|| match error {
+                ChannelError::Gone => ENDED.to_owned(),
+                error => error.to_string(),
+            })
         })
     }
 
@@ -297,8 +302,7 @@ impl Line {
                 Err(ChannelError::Silent(_)) => continue,
                 Ok(_) => state.over = Some("the new process talks without end".to_owned()),
                 Err(ChannelError::Gone) => {
-                    state.over =
-                        Some("the new process ended without a word; its log says why".to_owned());
+                    state.over = Some(ENDED.to_owned());
                 }
                 Err(error) => state.over = Some(error.to_string()),
             }
