@@ -161,6 +161,7 @@ fn obey(front: &Arc<Front>, succession: &mut Succession, order: Order) {
             succession.begin(front, wish, Some((steps, outcome)));
         }
         Order::Drain { over, steps, drained } => {
+            succession.make_way();
             let front = Arc::clone(front);
             tokio::spawn(async move {
                 let done = shutdown::drain(&front, over, &steps).await;

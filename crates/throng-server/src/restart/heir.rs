@@ -327,7 +327,7 @@ pub(crate) struct Reins {
 }
 
 /// Why a restart ended that was called off.
-const CALLED_OFF: &str = "the server was told to stop";
+const CALLED_OFF: &str = "the server was told to stop or to drain";
 
 impl Reins {
     /// Ends it as soon as it can still be ended.

@@ -65,7 +65,7 @@ impl Succession {
     /// Begins a restart, unless there is a reason not to.
     pub(crate) fn begin(&mut self, front: &Arc<Front>, wish: Wish, asker: Option<Asker>) {
         let (steps, asker) = asker.unzip();
-        if let Err(why) = self.may_begin() {
+        if let Err(why) = self.may_begin(front) {
             line!(self.log, Warn, "restart", "no restart: {}", why);
             let refused = refused(&wish, why);
             asker.map(|asker| asker.send(refused)); // who asked may be gone
@@ -96,9 +96,22 @@ impl Succession {
         }
     }
 
-    fn may_begin(&self) -> Result<(), String> {
+    /// A drain begins, which the new process would know nothing of: a restart that is under way ends, if
+    /// it can still be ended.
+    pub(crate) fn make_way(&self) {
+        if let Some(running) = &self.running {
+            running.reins.call_off();
+        }
+    }
+
+    fn may_begin(&self, front: &Front) -> Result<(), String> {
         if self.running.is_some() {
             return Err("a restart is under way already".to_owned());
+        }
+        if front.is_draining() {
+            return Err("this server is drained, and the new process would let clients in again; \
+                        stop it and start it"
+                .to_owned());
         }
         if self.program.is_none() {
             return Err("this server was not started as a program of its own".to_owned());

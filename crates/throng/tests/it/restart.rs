@@ -461,6 +461,24 @@ fn a_server_that_is_told_to_stop_in_the_middle_of_a_restart_stops() {
 }
 
 #[test]
+fn a_drain_ends_a_restart_that_is_under_way() {
+    let server = Server::start();
+    let slow = server.wrapper(
+        "slow",
+        "case \"$*\" in *--prove*) exec $T \"$@\";; esac\n\
+         : > \"$(dirname \"$0\")/begun\"; exec sleep 100",
+    );
+    let mut restart = server.command(&["restart", "--binary", &slow]);
+    let restart = restart.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    until("it does not begin", || server.dir.0.join("begun").exists().then_some(()));
+    let ran = server.ask(&["drain", "--over", "1s"]);
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    let ran = Ran::new(&restart.wait_with_output().unwrap());
+    assert_eq!(ran.status, 1, "{}", ran.out);
+    assert!(ran.err.contains("told to stop or to drain"), "{}", ran.err);
+}
+
+#[test]
 fn a_changed_port_is_listened_on_and_who_came_by_the_old_one_stays() {
     let mut server = Server::start();
     let mut old = server.connect();
@@ -783,6 +801,11 @@ fn a_drain_closes_everybody_at_a_pace_and_lets_nobody_in() {
     assert_eq!(refused.code, Some(503), "{refused}");
     // What is published is still taken.
     server.publish("nobody hears it");
+    // A new process would let clients in.
+    let ran = server.ask(&["restart"]);
+    assert_eq!(ran.status, 1);
+    assert!(ran.err.contains("this server is drained"), "{}", ran.err);
+    assert!(server.api().ask(health).0.starts_with("http/1.1 503"));
     let ran = server.ask(&["drain", "--over", "soon"]);
     assert!(ran.err.contains("--over soon: must be a duration"), "{}", ran.err);
 }
