@@ -2,7 +2,11 @@
 # Runs Autobahn's WebSocket conformance suite against the echo example: every case except those of
 # compression (12.* and 13.*). Exits 0 if none failed, 1 if some did, 2 if it could not run.
 #
-#   scripts/autobahn.sh [CASE...]      e.g. scripts/autobahn.sh '7.*' 9.1.1
+#   scripts/autobahn.sh [--restart-every SECONDS] [CASE...]
+#   e.g. scripts/autobahn.sh '7.*' 9.1.1
+#
+# With --restart-every, the example hands every connection over to a new process as often, in the
+# middle of whatever the suite is doing. PROFILE=dev takes the build that the tests have made.
 #
 # The suite is written in Python 2.7: PYTHON2 names one, or it is looked for. What is installed
 # goes below target/autobahn, the reports of the single cases to target/autobahn/reports.
@@ -13,6 +17,13 @@ target=$PWD/${CARGO_TARGET_DIR:-target}
 case ${CARGO_TARGET_DIR:-} in /*) target=$CARGO_TARGET_DIR ;; esac
 home=$target/autobahn
 port=${AUTOBAHN_PORT:-9001}
+profile=${PROFILE:-release}
+folder=${profile/dev/debug}
+restarts=()
+if [ "${1:-}" = --restart-every ]; then
+    restarts=("$1" "${2:?how many seconds?}")
+    shift 2
+fi
 
 cannot() {
     echo "autobahn: $*" >&2
@@ -50,13 +61,16 @@ if [ ! -e "$home/installed" ]; then
     }
 fi
 
-cargo build --quiet --release -p throng-server --example echo || cannot "the example does not build"
+cargo build --quiet --profile "$profile" -p throng-server --example echo || cannot "the example does not build"
 if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
     cannot "port $port is in use; set AUTOBAHN_PORT"
 fi
-"$target/release/examples/echo" "127.0.0.1:$port" &
+# In a group of its own: each process of it starts the next.
+set -m
+"$target/$folder/examples/echo" "127.0.0.1:$port" "${restarts[@]}" >"$home/echo.log" &
 echo=$!
-trap 'kill "$echo" 2>/dev/null || true' EXIT
+set +m
+trap 'kill -- "-$echo" 2>/dev/null || true' EXIT
 until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
     kill -0 "$echo" 2>/dev/null || cannot "the echo server ended"
     sleep 0.1
@@ -75,8 +89,10 @@ SPEC
 rm -rf "$home/reports"
 "$home/venv/bin/wstest" -m fuzzingclient -s "$home/spec.json" >"$home/run.log" 2>&1 ||
     cannot "the suite did not run; see $home/run.log"
+kill -0 -- "-$echo" || cannot "the echo server ended; see $home/run.log"
 [ -e "$home/reports/index.json" ] || cannot "the suite left no report; see $home/run.log"
 
+[ ${#restarts[@]} = 0 ] || echo "$(($(wc -l <"$home/echo.log") - 1)) restarts meanwhile"
 "$home/venv/bin/python" - "$home/reports" <<'SUMMARY'
 import collections, json, os, sys
 

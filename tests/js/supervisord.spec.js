@@ -12,6 +12,7 @@ import { Centrifuge } from 'centrifuge';
 import WebSocket from 'ws';
 
 import { changed, example, program } from './proxy.js';
+import { install, installOther, ownVersion } from './versions.js';
 import { BIN, configuration, emptyDirectory, freePort, run } from './throng.js';
 
 const TEST = { timeout: 120_000 };
@@ -19,16 +20,17 @@ const PATIENCE_MS = 60_000;
 
 /** A supervisord started by a shell with a limit, which runs throng; until `stop()`. */
 class Supervised {
-  static async start(shell, { minfds, limits, becomes = false, more = '' } = {}) {
+  static async start(shell, { minfds, limits, becomes = false, more = '', prepare } = {}) {
     const started = new Supervised();
     started.directory = await emptyDirectory();
     const place = (name) => path.join(started.directory, name);
     started.log = place('throng.log');
     const config = configuration(await freePort(), limits && { limits });
+    started.program = prepare ? await prepare(place('throng-here')) : BIN;
     await writeFile(place('throng.json'), JSON.stringify(config));
     let text = await example('supervisord.conf', [
       ['[supervisord]\n', `[supervisord]\nlogfile = ${place('supervisord.log')}\npidfile = ${place('pid')}\nchildlogdir = ${started.directory}\n`],
-      ['/usr/local/bin/throng serve -c /etc/throng/throng.toml', `${BIN} serve -c ${place('throng.json')}`],
+      ['/usr/local/bin/throng serve -c /etc/throng/throng.toml', `${started.program} serve -c ${place('throng.json')}`],
       ['/var/log/throng.log', started.log],
     ]);
     text = changed('supervisord.conf', text, [['minfds = 65536', minfds === undefined ? '' : `minfds = ${minfds}`]]);
@@ -191,17 +193,24 @@ describe('under supervisord', () => {
     });
   });
 
-  it('sees one process that runs through three restarts, and stops it without a SIGKILL', TEST, async () => {
-    await supervised('true', { more: CONTROL }, async (setup) => {
+  it('sees one process that runs through ten restarts and an upgrade, and stops it without a SIGKILL', TEST, async () => {
+    const prepare = async (file) => {
+      await Promise.all([install(file), install(`${file}-kept`)]);
+      return file;
+    };
+    await supervised('true', { more: CONTROL, prepare }, async (setup) => {
       await setup.line('listening on');
       const before = await setup.keeper();
-      const client = new Centrifuge(`ws://127.0.0.1:${setup.port}/connection/websocket`, { websocket: WebSocket });
       const events = [];
-      for (const name of ['connecting', 'disconnected']) client.on(name, ({ code }) => events.push(`${name} ${code}`));
-      const connected = once(client, 'connected');
-      client.connect();
-      await connected;
-      events.length = 0;
+      const clients = Array.from({ length: 8 }, () => new Centrifuge(`ws://127.0.0.1:${setup.port}/connection/websocket`, { websocket: WebSocket }));
+      for (const client of clients) {
+        const connected = once(client, 'connected');
+        client.connect();
+        await connected;
+        for (const name of ['connecting', 'disconnected']) client.on(name, ({ code }) => events.push(`${name} ${code}`));
+      }
+      const own = await ownVersion();
+      let version = own;
       const deadline = Date.now() + PATIENCE_MS;
       for (;;) {
         const said = await setup.ctl('status', 'throng');
@@ -210,25 +219,35 @@ describe('under supervisord', () => {
         await wait(100);
       }
       let serving = await setup.serving();
-      for (let restarts = 0; restarts < 3; restarts += 1) {
-        const ran = await run(['restart', '--json', '--pid', serving], { env: { XDG_RUNTIME_DIR: setup.directory } });
+      for (let restarts = 0; restarts < 10; restarts += 1) {
+        const args = ['restart', '--json', '--pid', serving];
+        let wanted = version;
+        if (restarts === 4) wanted = await installOther(setup.program);
+        if (restarts === 8) {
+          wanted = own;
+          args.push('--binary', `${setup.program}-kept`);
+        }
+        const ran = await run(args, { env: { XDG_RUNTIME_DIR: setup.directory } });
         assert.equal(ran.code, 0, ran.stdout + ran.stderr);
-        serving = String(JSON.parse(ran.stdout).outcome.to.pid);
-        const said = await setup.ctl('status', 'throng');
-        assert.match(said, new RegExp(`^throng +RUNNING +pid ${before}, `), said);
+        const { outcome } = JSON.parse(ran.stdout);
+        assert.deepEqual([outcome.from.version, outcome.to.version, outcome.connections], [version, wanted, clients.length]);
+        version = wanted;
+        serving = String(outcome.to.pid);
+        assert.equal(await setup.keeper(), before);
       }
-      // What it was before has ended, and nothing of that reaches supervisord.
-      while ((await setup.serving()) !== serving) {
-        assert.ok(Date.now() < deadline, 'the process before never ends');
-        await wait(100);
-      }
-      assert.match(await setup.ctl('status', 'throng'), new RegExp(`RUNNING +pid ${before}, `));
+      // The first of those processes have ended by now, and nothing of that reaches supervisord.
+      const status = await setup.ctl('status', 'throng');
+      assert.match(status, new RegExp(`^throng +RUNNING +pid ${before}, `), status);
       assert.deepEqual(events, []);
-      const closed = once(client, 'connecting');
+      // The last but one is still there, and must not come back.
+      const closed = clients.map((client) => once(client, 'connecting').then(([{ code }]) => {
+        client.disconnect();
+        return code;
+      }));
       const said = await setup.ctl('stop', 'throng');
       assert.equal(said, 'throng: stopped');
-      assert.equal((await closed)[0].code, 3001);
-      client.disconnect();
+      assert.deepEqual(await Promise.all(closed), clients.map(() => 3001));
+      await setup.line('stopping: 8 clients are closed with 3001 over ');
       const log = await readFile(path.join(setup.directory, 'supervisord.log'), 'utf8');
       assert.match(log, /stopped: throng \((exit status 0|terminated by SIGTERM)\)/);
       assert.doesNotMatch(log, /SIGKILL|exited: throng/);

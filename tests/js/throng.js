@@ -102,8 +102,9 @@ export class Throng {
   #waiting = new Set();
 
   /** Starts with a configuration (an object, or the path of a file), or with other arguments. */
-  static async start({ config, args, env = {}, port, cwd } = {}) {
+  static async start({ config, args, env = {}, port, cwd, binary = BIN } = {}) {
     const throng = new Throng();
+    throng.binary = binary;
     throng.port = port ?? await freePort();
     throng.cwd = cwd ?? await emptyDirectory();
     throng.ownsCwd = cwd === undefined;
@@ -117,7 +118,7 @@ export class Throng {
   }
 
   async #spawn(args, env) {
-    this.process = spawn(BIN, args, {
+    this.process = spawn(this.binary, args, {
       cwd: this.cwd,
       env: environment(env),
       stdio: ['ignore', 'pipe', 'pipe'],

@@ -4,13 +4,22 @@
 //! ```text
 //! cargo run --release -p throng-server --example echo -- 127.0.0.1:9001
 //! ```
+//!
+//! With `--restart-every 1` it hands everything over to a new process of its own every second, as a
+//! server does at `throng restart`, and that one to the next. Each says on stdout where it listens.
 
+#[path = "echo/moving.rs"]
+mod moving;
+
+use std::error::Error;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use throng_hub::request::Now;
 use throng_hub::state::{Corrupt, Fields};
 use throng_limits::Budget;
@@ -68,14 +77,78 @@ impl Handler for Echo {
     fn tick(&mut self, _: &mut Crowd<()>) {}
 
     fn take_session(&mut self, _: ConnRef, _: Fields<'_>) -> Result<(), Corrupt> {
-        // A session is nothing, here and anywhere.
+        // A session is nothing, here and in the process before.
         Ok(())
     }
 }
 
-fn main() -> io::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9001".to_owned());
-    throng_limits::raise::raise_open_files().map_err(io::Error::other)?;
+/// What it was called with.
+struct Arguments {
+    address: String,
+    /// How long each process serves; none: for ever.
+    restart_every: Option<Duration>,
+}
+
+impl Arguments {
+    fn read() -> Result<Self, Box<dyn Error>> {
+        let mut read = Self { address: "127.0.0.1:9001".to_owned(), restart_every: None };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            if argument == "--restart-every" {
+                let seconds = arguments.next().ok_or("--restart-every: how many seconds?")?;
+                read.restart_every = Some(Duration::try_from_secs_f64(seconds.parse()?)?);
+            } else {
+                read.address = argument;
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// Where the shard gets its letters; neither those nor new connections have anything to say.
+type Letters = Arc<Mailbox<(), ()>>;
+
+/// A process that echoes.
+struct Echoing {
+    listener: TcpListener,
+    mailbox: Letters,
+    shard: JoinHandle<io::Result<()>>,
+    clock: Clock,
+    clients: Budget,
+    /// The number of the connection that came last.
+    last: u64,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let Arguments { address, restart_every } = Arguments::read()?;
+    throng_limits::raise::raise_open_files()?;
+    let mut echoing = match moving::predecessor()? {
+        Some(channel) => moving::take_over(&channel)?,
+        None => begin(&address)?,
+    };
+    let mut out = io::stdout();
+    writeln!(out, "pid {} on {}", std::process::id(), echoing.listener.local_addr()?)?;
+    out.flush()?;
+    echoing.accept_for(restart_every)?;
+    moving::hand_over(echoing)
+}
+
+fn begin(address: &str) -> Result<Echoing, Box<dyn Error>> {
+    let clock = Clock::start();
+    let (shard, mailbox) = shard(clock)?;
+    let shard = std::thread::spawn(move || shard.run());
+    let listener = TcpListener::bind(address)?;
+    // Who has gone again when it is looked for is not waited for.
+    listener.set_nonblocking(true)?;
+    Ok(Echoing { listener, mailbox, shard, clock, clients: budget(), last: 0 })
+}
+
+fn budget() -> Budget {
+    Budget::new(1_000_000)
+}
+
+/// A shard of which nothing runs yet.
+fn shard(clock: Clock) -> io::Result<(Shard<Echo>, Letters)> {
     let event_loop = event_loop()?;
     let mailbox = Arc::clone(&event_loop.1);
     let setup = ShardSetup {
@@ -90,39 +163,47 @@ fn main() -> io::Result<()> {
         log: Log::silent(),
         seed: 1,
     };
-    let shard = Shard::new(event_loop, setup, Clock::start(), Echo);
-    std::thread::spawn(move || shard.run());
-    let listener = TcpListener::bind(&address)?;
-    let clients = Budget::new(1_000_000);
-    for number in 1.. {
-        let (mut socket, _) = listener.accept()?;
-        let Some(permit) = clients.try_client() else { continue };
-        match upgrade(&mut socket) {
-            Ok((head, read_ahead)) => {
-                let adopt = Adopt {
-                    socket,
-                    permit,
-                    address: None,
-                    head,
-                    framing: Framing::WebSocket,
-                    read_ahead,
-                    number,
-                    open: (),
-                };
-                hand_over(&mailbox, adopt)?;
-            }
-            // A conformance suite's odd handshake is its own affair.
-            Err(_) => continue,
-        }
-    }
-    Ok(())
+    Ok((Shard::new(event_loop, setup, clock, Echo), mailbox))
 }
 
-fn hand_over(mailbox: &Mailbox<(), ()>, adopt: Adopt<()>) -> io::Result<()> {
-    adopt.socket.set_nodelay(true)?;
-    adopt.socket.set_nonblocking(true)?;
-    mailbox.post(Post::Adopt(Box::new(adopt)));
-    Ok(())
+impl Echoing {
+    /// Lets in who comes, for so long.
+    fn accept_for(&mut self, patience: Option<Duration>) -> Result<(), Box<dyn Error>> {
+        let begun = Instant::now();
+        loop {
+            let left = patience.map(|patience| patience.saturating_sub(begun.elapsed()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(());
+            }
+            let left = left.map(Timespec::try_from).transpose()?;
+            poll(&mut [PollFd::new(&self.listener, PollFlags::IN)], left.as_ref())?;
+            match self.listener.accept() {
+                // A conformance suite's odd handshake is its own affair.
+                Ok((socket, _)) => self.let_in(socket).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn let_in(&mut self, mut socket: TcpStream) -> io::Result<()> {
+        let Some(permit) = self.clients.try_client() else { return Ok(()) };
+        let (head, read_ahead) = upgrade(&mut socket)?;
+        socket.set_nodelay(true)?;
+        socket.set_nonblocking(true)?;
+        self.last += 1;
+        self.mailbox.post(Post::Adopt(Box::new(Adopt {
+            socket,
+            permit,
+            address: None,
+            head,
+            framing: Framing::WebSocket,
+            read_ahead,
+            number: self.last,
+            open: (),
+        })));
+        Ok(())
+    }
 }
 
 /// Reads a handshake's head. Returns the answer, and what came behind the head.

@@ -15,6 +15,7 @@ mod listeners;
 pub mod log;
 mod notes;
 mod origin;
+mod pid_file;
 pub mod restart;
 mod ring;
 pub mod rng;
@@ -27,7 +28,9 @@ mod shutdown;
 mod speakers;
 pub mod token;
 mod users;
+mod version;
 mod watch;
 
 pub use front::{PROBE_HEADER, SEEN_HEADER};
 pub use serve::{ServeError, ServeOptions, Started, TookOver, serve, serve_until};
+pub use version::version;

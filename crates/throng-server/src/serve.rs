@@ -43,7 +43,7 @@ use crate::session::Open;
 use crate::sessions::{Common, HubDoor, Mail, Newest, Sessions, ShardMailbox, UserCounts};
 use crate::shard::{Bounds, EventLoop, Post, Shard, ShardSetup, event_loop};
 use crate::speakers::Speakers;
-use crate::watch::{End, run};
+use crate::watch::{End, Signals, run};
 
 /// Locks over the channels of a node: more than threads, so that two seldom want the same.
 const PARTITIONS: usize = 64;
@@ -164,7 +164,9 @@ fn begin(
     if let Err(error) = notify("READY=1") {
         line!(log, Warn, "notify", "systemd cannot be told that this is ready: {}", error);
     }
-    let end = Running { runtime: built.runtime, front: built.front, room: built.room, threads };
+    let signals = signals(&built.runtime, &succession, log)?;
+    let Built { runtime, front, room, .. } = built;
+    let end = Running { runtime, front, room, threads, signals };
     end.until_the_end(listeners, succession, stop)
 }
 
@@ -198,6 +200,9 @@ fn take_over(
         Taken::Everything(loaded) => loaded,
     };
     let witness = taking.touched.take().map(Touched::witness);
+    // Whoever is told of this process, as soon as it serves, may send it a signal.
+    let signals = signals(&runtime, &succession, log);
+    let signals = signals.map_err(|error| taking.refuse(error.to_string()))?;
     fault::strike(Fault::ExitBeforeAck);
     fault::strike(Fault::HangBeforeAck);
     taking.acknowledge(loaded.connections)?;
@@ -208,11 +213,13 @@ fn take_over(
     }
     let serving = Arc::new(Serving { front: Arc::clone(&front), threads: Vec::new() });
     let late = Late { serving, log: log.clone(), runtime: runtime.handle().clone() };
-    taking.hear(late).map_err(|error| ServeError::Start { what: "a thread", error })?;
+    let predecessor = taking.hear(late);
+    succession.predecessor =
+        Some(predecessor.map_err(|error| ServeError::Start { what: "a thread", error })?);
     let took_over =
         TookOver { from: std::os::unix::process::parent_id(), connections: loaded.connections };
     started(&Started { took_over: Some(took_over), ..told });
-    Running { runtime, front, room, threads }.until_the_end(listeners, succession, stop)
+    Running { runtime, front, room, threads, signals }.until_the_end(listeners, succession, stop)
 }
 
 /// A server that has been put together, and what to say of it.
@@ -264,6 +271,7 @@ struct Running {
     front: Arc<Front>,
     room: Room,
     threads: Threads,
+    signals: Signals,
 }
 
 impl Running {
@@ -273,9 +281,9 @@ impl Running {
         succession: Succession,
         stop: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
-        let Self { runtime, front, room, threads } = self;
+        let Self { runtime, front, room, threads, signals } = self;
         let log = front.common.log.clone();
-        let served = async { run(&front, listeners, room, (succession, stop)).await };
+        let served = async { run(&front, listeners, room, (signals, succession, stop)).await };
         let end = runtime
             .block_on(served)
             .map_err(|error| ServeError::Start { what: "the front", error })?;
@@ -287,6 +295,13 @@ impl Running {
         log.finish(Duration::from_secs(2));
         Ok(())
     }
+}
+
+/// Begins to listen to signals.
+fn signals(runtime: &Runtime, succession: &Succession, log: &Log) -> Result<Signals, ServeError> {
+    let _within = runtime.enter();
+    Signals::listen(succession.keeper.as_deref(), log)
+        .map_err(|error| ServeError::Start { what: "signals", error })
 }
 
 fn tell_keeper(keeper: &Arc<OwnedFd>, log: &Log) {

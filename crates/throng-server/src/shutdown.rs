@@ -20,10 +20,17 @@ const SHED_STEPS_PER_S: u32 = 20;
 /// How often whoever watches a drain is told.
 const TOLD_EVERY: Duration = Duration::from_millis(250);
 
+/// Signals that come so soon after another are the same one: who signals a group of processes (Ctrl-C,
+/// supervisord's `stopasgroup`, systemd's `KillMode=control-group`) reaches a server directly and by
+/// way of its keeper. Nobody presses a key twice as fast.
+const ONE: Duration = Duration::from_millis(300);
+
 /// The signals that end the server.
 pub(crate) struct Terminate {
     term: Signal,
     interrupt: Signal,
+    /// When the last one came.
+    last: Option<Instant>,
     /// Its end is the end of the parent that stays: nobody passes signals on any more, and whoever
     /// watches that parent takes this server for ended.
     keeper: Option<oneshot::Receiver<()>>,
@@ -35,12 +42,23 @@ impl Terminate {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            last: None,
             keeper: keeper.map(end_of).transpose()?,
             log: log.clone(),
         })
     }
 
     pub(crate) async fn next(&mut self) {
+        loop {
+            self.any().await;
+            let last = self.last.replace(Instant::now());
+            if last.is_none_or(|last| last.elapsed() >= ONE) {
+                return;
+            }
+        }
+    }
+
+    async fn any(&mut self) {
         tokio::select! {
             _ = self.term.recv() => {}
             _ = self.interrupt.recv() => {}

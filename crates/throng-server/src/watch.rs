@@ -1,6 +1,7 @@
 //! What a running server listens to besides its clients: signals, orders, and the end of a restart.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,8 @@ use crate::control::Control;
 use crate::front::Front;
 use crate::front::accept::{accept, watched};
 use crate::listeners::Listeners;
+use crate::log::Log;
+use crate::pid_file;
 use crate::restart::Wish;
 use crate::restart::manager::notify;
 use crate::restart::orders::{Order, Orders};
@@ -32,6 +35,25 @@ pub(crate) enum End {
     HandedOver,
 }
 
+/// The signals that a server obeys.
+pub(crate) struct Signals {
+    terminate: Terminate,
+    restart: Signal,
+}
+
+impl Signals {
+    /// From here on none of them ends the process as the kernel would. Called within the runtime.
+    ///
+    /// # Errors
+    /// When the kernel does not let it listen.
+    pub(crate) fn listen(keeper: Option<&OwnedFd>, log: &Log) -> io::Result<Self> {
+        Ok(Self {
+            terminate: Terminate::listen(keeper, log)?,
+            restart: signal(SignalKind::user_defined2())?,
+        })
+    }
+}
+
 struct Watch {
     terminate: Terminate,
     restart: Signal,
@@ -48,22 +70,24 @@ pub(crate) async fn run(
     front: &Arc<Front>,
     listeners: Listeners,
     room: Room,
-    (succession, stop): (Succession, impl Future<Output = ()>),
+    (signals, succession, stop): (Signals, Succession, impl Future<Output = ()>),
 ) -> io::Result<End> {
+    let Signals { terminate, restart } = signals;
     // It runs once.
     front.doors.set(listeners.doors()).ok();
     drop(listeners);
     let (orders, given) = Orders::new();
     let mut watch = Watch {
-        terminate: Terminate::listen(succession.keeper.as_deref(), &front.common.log)?,
-        restart: signal(SignalKind::user_defined2())?,
-        control: crate::control::open(front, orders.clone()),
+        terminate,
+        restart,
+        control: Some(crate::control::open(front, orders.clone())),
         orders,
         given,
         no_more: watch::channel(false).0,
         accepting: Vec::new(),
     };
     watch.accept(front)?;
+    pid_file::write(front);
     let sweeper = tokio::spawn(sweep(Arc::clone(front), room));
     let end = watch.until_the_end(front, succession, stop).await;
     // Requests in progress are answered by their own tasks; the runtime ends them after this.
@@ -110,9 +134,12 @@ impl Watch {
                     self.control = None;
                     self.accept_no_more().await;
                     if succession.leave(front, &mut self.terminate, given).await == Left::ForGood {
+                        // Where that one has another.
+                        pid_file::remove(front);
                         return Ok(End::HandedOver);
                     }
-                    self.control = crate::control::open(front, self.orders.clone());
+                    self.control = Some(crate::control::open(front, self.orders.clone()));
+                    pid_file::write(front);
                     self.accept(front)?;
                 }
             }
@@ -123,6 +150,7 @@ impl Watch {
         // systemd learns it by our end, too.
         notify("STOPPING=1").ok();
         shutdown::close_crowd(front, &mut self.terminate).await;
+        pid_file::remove(front);
         Ok(End::Stopped)
     }
 }
@@ -133,6 +161,7 @@ fn obey(front: &Arc<Front>, succession: &mut Succession, order: Order) {
             succession.begin(front, wish, Some((steps, outcome)));
         }
         Order::Drain { over, steps, drained } => {
+            succession.make_way();
             let front = Arc::clone(front);
             tokio::spawn(async move {
                 let done = shutdown::drain(&front, over, &steps).await;

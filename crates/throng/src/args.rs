@@ -9,7 +9,7 @@ use crate::doctor::DoctorArgs;
 
 /// A push server: holds the crowd of WebSocket connections and delivers what is published.
 #[derive(Debug, Parser)]
-#[command(name = "throng", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(name = "throng", version = throng_server::version(), arg_required_else_help = true, max_term_width = 100)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -11,6 +11,9 @@ use crate::failure::Failure;
 use crate::status::unanswered;
 use crate::text::{count, thousands};
 
+/// What is shown takes so many columns, so that a short number leaves nothing of a long one.
+const WIDTH: usize = 20;
+
 pub(crate) fn run(args: &DrainArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let server = control::find(args.pid).map_err(unanswered)?;
     let over = args.over.as_deref().map(parse).transpose()?;
@@ -20,7 +23,8 @@ pub(crate) fn run(args: &DrainArgs, out: &mut dyn Write) -> Result<(), Failure> 
     let mut step = |step: DrainStep| {
         if watched {
             // A terminal that is gone does not stop the drain.
-            write!(std::io::stderr(), "\r{} left   ", thousands(step.left)).ok();
+            let left = format!("{} left", thousands(step.left));
+            write!(std::io::stderr(), "\r{left:<WIDTH$}").ok();
         }
     };
     let drained: Drained = control::follow(&server, &question, &mut step).map_err(unanswered)?;

@@ -91,18 +91,19 @@ fn shown(step: &Step) -> String {
 }
 
 fn done(outcome: &Outcome) -> String {
-    let connections = thousands(outcome.connections);
+    let connections = count(outcome.connections, "connection");
     let Some(to) = &outcome.to else { return String::new() };
     let versions = versions(&outcome.from, to);
     if outcome.dry_run {
         return format!(
-            "rehearsed: {connections} connections would stay{versions}; nothing has changed, pid \
-             {} serves",
-            outcome.from.pid
+            "rehearsed: {connections} would stay{versions}, none would be closed; {} in progress \
+             would be answered by pid {pid}; nothing has changed, pid {pid} serves",
+            count(outcome.requests.into(), "HTTP request"),
+            pid = outcome.from.pid
         );
     }
     format!(
-        "restarted: {connections} connections stayed, none was closed{versions}; pid {} serves \
+        "restarted: {connections} stayed, none was closed{versions}; pid {} serves \
          now, frozen for {}",
         to.pid,
         milliseconds(outcome.frozen_us)
@@ -133,6 +134,7 @@ mod tests {
             from: process(71, "0.1.0"),
             to: Some(process(72, "0.2.0")),
             connections: 15_000,
+            requests: 1,
             frozen_us: 4_210,
             history_bytes: 0,
         }
@@ -148,6 +150,8 @@ mod tests {
     #[test]
     fn a_rehearsal_says_that_nothing_has_changed() {
         let said = done(&Outcome { dry_run: true, ..outcome() });
-        assert!(said.contains("would stay") && said.contains("pid 71 serves"), "{said}");
+        assert!(said.contains("15,000 connections would stay"), "{said}");
+        assert!(said.contains("none would be closed; 1 HTTP request in progress"), "{said}");
+        assert!(said.contains("nothing has changed, pid 71 serves"), "{said}");
     }
 }

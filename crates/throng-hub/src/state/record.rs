@@ -211,6 +211,32 @@ impl<'a> Fields<'a> {
         Corrupt { at: self.at, what: self.what, why: why.into() }
     }
 
+    /// Writes these fields again, and beside them, in every record, a number, bytes and a record that
+    /// nobody knows: as a later minor version might have written them. For tests of whole programs.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    #[cfg(debug_assertions)]
+    pub fn put_grown(mut self, out: &mut Writer) -> Result<(), Corrupt> {
+        while let Some(Field { tag, value, at, what, now }) = self.field()? {
+            let mut grown = Ok(());
+            match value {
+                Value::Number(number) => out.number(tag, number),
+                Value::Bytes(bytes) => out.bytes(tag, bytes),
+                Value::Record(bytes) | Value::Needed(bytes) => {
+                    let fields = Self { rest: bytes, at, what, now };
+                    let kind = if matches!(value, Value::Needed(_)) { NEEDED } else { RECORD };
+                    out.behind_length(tag, kind, |out| grown = fields.put_grown(out));
+                }
+            }
+            grown?;
+        }
+        out.number(TAG_MAX - 2, 7);
+        out.bytes(TAG_MAX - 1, b"later");
+        out.record(TAG_MAX, |out| out.number(1, 7));
+        Ok(())
+    }
+
     fn take(&mut self, len: u64, tag: u8) -> Result<&'a [u8], Corrupt> {
         let split = usize::try_from(len).ok().and_then(|len| self.rest.split_at_checked(len));
         let Some((taken, rest)) = split else {

@@ -145,6 +145,24 @@ pub fn open<'a, T>(
         .map_err(|corrupt| Unreadable::Corrupt { piece: name, corrupt })
 }
 
+/// The same piece as a later minor version might have written it: with fields that nobody knows, in
+/// every record. For tests of whole programs.
+///
+/// # Errors
+/// When it is none, or cannot be read.
+#[cfg(debug_assertions)]
+pub fn grown(piece: &[u8]) -> Result<Vec<u8>, Corrupt> {
+    let (head, rest) = piece.split_at_checked(HEAD_BYTES).unwrap_or_default();
+    let (payload, _) = rest.split_last_chunk::<SUM_BYTES>().unwrap_or((&[], &[0; SUM_BYTES]));
+    let [magic @ .., major, _, _] = head else {
+        return Err(Fields::new(piece, 0, "a piece", Now::default()).corrupt("has no head"));
+    };
+    let minor = (Version::HERE.minor + 1).to_le_bytes();
+    let mut out = Writer::new([magic, &[*major], &minor].concat(), Now::default());
+    Fields::new(payload, HEAD_BYTES, "a piece", Now::default()).put_grown(&mut out)?;
+    Ok(seal(out))
+}
+
 /// A sum that a flipped bit, a lost page or a cut end changes; no protection against an author.
 ///
 /// Four lanes, so that the processor works on them at the same time: 2 MB take a quarter of a

@@ -50,10 +50,14 @@ const WORST: usize = 5;
 /// Seconds over which publishing is averaged.
 const RATE_SECONDS: usize = 10;
 
+/// How often a socket is tried again that could not be had: a disk that is full has room one day.
+const TRY_EVERY: Duration = Duration::from_secs(1);
+
 /// The open socket; gone when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Control {
-    path: PathBuf,
+    /// Where it is, once it is.
+    path: Arc<Mutex<Option<PathBuf>>>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -63,30 +67,42 @@ impl Drop for Control {
             task.abort();
         }
         // A file that is left is swept by the next start.
-        fs::remove_file(&self.path).ok();
+        self.path.lock().take().map(fs::remove_file);
     }
 }
 
-/// Opens the control socket. Without one the server serves all the same.
-pub(crate) fn open(front: &Arc<Front>, orders: Orders) -> Option<Control> {
-    match bind() {
-        Ok((path, listener)) => {
-            let rate = Arc::<Rate>::default();
-            let tasks = [
-                tokio::spawn(accept(Arc::clone(front), Arc::clone(&rate), orders, listener)),
-                tokio::spawn(sample(Arc::clone(front), rate)),
-            ];
-            Some(Control { path, tasks })
-        }
-        Err(why) => {
-            line!(
-                front.common.log,
-                Warn,
-                "control",
-                "there is no control socket, so throng status and throng who do not find this server: {}",
-                why
-            );
-            None
+/// Opens the control socket. Without one the server serves all the same, and tries again.
+pub(crate) fn open(front: &Arc<Front>, orders: Orders) -> Control {
+    let first = bind();
+    let path = Arc::new(Mutex::new(first.as_ref().ok().map(|(path, _)| path.clone())));
+    let rate = Arc::<Rate>::default();
+    let (own, there, sampled) = (Arc::clone(front), Arc::clone(&path), Arc::clone(&rate));
+    let listen = async move {
+        let listener = match first {
+            Ok((_, listener)) => listener,
+            Err(why) => until_bound(&own, &there, why).await,
+        };
+        accept(own, rate, orders, listener).await;
+    };
+    let tasks = [tokio::spawn(listen), tokio::spawn(sample(Arc::clone(front), sampled))];
+    Control { path, tasks }
+}
+
+async fn until_bound(front: &Front, path: &Mutex<Option<PathBuf>>, why: String) -> UnixListener {
+    line!(
+        front.common.log,
+        Warn,
+        "control",
+        "there is no control socket, so throng status, who and restart do not find this server; \
+         it is tried again: {}",
+        why
+    );
+    loop {
+        tokio::time::sleep(TRY_EVERY).await;
+        if let Ok((at, listener)) = bind() {
+            line!(front.common.log, Info, "control", "there is a control socket now");
+            *path.lock() = Some(at);
+            return listener;
         }
     }
 }
@@ -243,7 +259,7 @@ async fn status(front: &Front, rate: &Rate) -> Status {
         reasons,
         pid: std::process::id(),
         name: front.settings().node_name.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: crate::version().to_owned(),
         uptime_s: now.mono_ms / 1000,
         clients: Clients {
             open: front.clients.open(),

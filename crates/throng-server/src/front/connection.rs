@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
+use http::{HeaderValue, header};
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -197,7 +198,12 @@ impl Service<hyper::Request<hyper::body::Incoming>> for Visits {
         let visit = Visit { request, peer, address, door, seat: Arc::clone(&seat) };
         Box::pin(async move {
             match front.visit(visit).await {
-                Outcome::Answered(answer) => {
+                Outcome::Answered(mut answer) => {
+                    if front.has_moved() {
+                        // The next one is to go to the process that serves.
+                        let close = HeaderValue::from_static("close");
+                        answer.headers_mut().insert(header::CONNECTION, close);
+                    }
                     seat.busy(&gate);
                     seat.silent();
                     Ok(answer)

@@ -23,7 +23,13 @@ impl State {
         let second = u64::from(Clock::second_of(front.clock.now()));
         let (open, limit) = (front.clients.open(), front.settings().client.connection_limit as u64);
         Self {
-            stuck: front.common.shards.iter().position(|s| s.last_beat() + STUCK_S < second),
+            // Those of a process that has handed over are to stand still.
+            stuck: front
+                .common
+                .shards
+                .iter()
+                .position(|shard| shard.last_beat() + STUCK_S < second)
+                .filter(|_| !front.has_moved()),
             draining: front.is_draining(),
             full: open >= front.clients.ceiling() || (limit > 0 && open >= limit),
         }

@@ -250,6 +250,11 @@ impl Front {
         self.draining.load(Ordering::Relaxed)
     }
 
+    /// Whether another process serves by now.
+    pub(crate) fn has_moved(&self) -> bool {
+        matches!(self.common.pause.try_enter(), Some(Err(_)))
+    }
+
     pub(crate) fn wants_debug(&self) -> bool {
         self.common.log.wants(Level::Debug)
     }

@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Descriptors of one message. The kernel takes no more (`SCM_MAX_FD`).
-pub(crate) const DESCRIPTORS_MAX: usize = 253;
+pub const DESCRIPTORS_MAX: usize = 253;
 /// Bytes of one message: 253 numbers of a connection and what surrounds them are a tenth of it.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// A state larger than this is not read: it would not fit into what such a server has.
@@ -30,13 +30,13 @@ const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(2);
 
 /// One end of the channel. Several threads may send; one receives.
 #[derive(Debug)]
-pub(crate) struct Channel {
+pub struct Channel {
     socket: OwnedFd,
 }
 
 /// Why nothing came, or could be sent.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ChannelError {
+pub enum ChannelError {
     #[error("the other process is gone")]
     Gone,
     #[error("the other process said nothing for {0:?}")]
@@ -66,13 +66,13 @@ impl Channel {
     ///
     /// # Errors
     /// When there is no descriptor left.
-    pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let flags = SocketFlags::CLOEXEC;
         let (own, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         Ok((Self::new(own), other))
     }
 
-    pub(crate) fn new(socket: OwnedFd) -> Self {
+    pub fn new(socket: OwnedFd) -> Self {
         Self { socket }
     }
 
@@ -80,7 +80,7 @@ impl Channel {
     ///
     /// # Errors
     /// When the other process is gone or takes nothing until the deadline.
-    pub(crate) fn send(
+    pub fn send(
         &self,
         message: &impl Serialize,
         descriptors: &[BorrowedFd<'_>],
@@ -111,7 +111,7 @@ impl Channel {
     ///
     /// # Errors
     /// When none comes until the deadline, the other process is gone, or descriptors are missing.
-    pub(crate) fn receive<T: DeserializeOwned>(
+    pub fn receive<T: DeserializeOwned>(
         &self,
         deadline: Deadline,
     ) -> Result<(T, Vec<OwnedFd>), ChannelError> {
@@ -173,14 +173,14 @@ fn drained(control: &mut RecvAncillaryBuffer<'_>) -> Vec<OwnedFd> {
 
 /// Until when a step may take.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Deadline {
+pub struct Deadline {
     at: Instant,
     /// All of what there was, for the sentence that says it was not enough.
     whole: Duration,
 }
 
 impl Deadline {
-    pub(crate) fn after(whole: Duration) -> Self {
+    pub fn after(whole: Duration) -> Self {
         Self { at: Instant::now() + whole, whole }
     }
 
@@ -195,7 +195,7 @@ impl Deadline {
 ///
 /// # Errors
 /// When there is no descriptor or memory left.
-pub(crate) fn sealed(name: &str, parts: &[&[u8]]) -> io::Result<OwnedFd> {
+pub fn sealed(name: &str, parts: &[&[u8]]) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let mut file = std::fs::File::from(memfd_create(name, flags)?);
     for part in parts {
@@ -210,7 +210,7 @@ pub(crate) fn sealed(name: &str, parts: &[&[u8]]) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// When it is not sealed (somebody could change it while it is read), or not readable.
-pub(crate) fn unsealed(file: OwnedFd) -> io::Result<Vec<u8>> {
+pub fn unsealed(file: OwnedFd) -> io::Result<Vec<u8>> {
     if !fcntl_get_seals(&file)?.contains(SealFlags::WRITE | SealFlags::SHRINK) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the state is not sealed"));
     }

@@ -1,6 +1,7 @@
 //! Faults of a new process that a wrapper around the program cannot play, for tests of builds with
 //! debug assertions: `THRONG_RESTART_FAULT` names what goes wrong, and nothing reads it otherwise.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// What goes wrong.
@@ -8,6 +9,8 @@ use std::time::Duration;
 pub(crate) enum Fault {
     /// `exit-before-ready`: it ends with half of the sockets taken.
     ExitBeforeReady,
+    /// `exit-after-ready`: it ends as soon as it has said that it is ready.
+    ExitAfterReady,
     /// `unknown-version`: it speaks no conversation that anybody knows.
     UnknownVersion,
     /// `corrupt`: a byte of the state is another when it is read.
@@ -20,21 +23,27 @@ pub(crate) enum Fault {
     HangBeforeAck,
     /// `exit-after-ack`: it ends as soon as it has said that it serves.
     ExitAfterAck,
+    /// `later`: no fault; it speaks and writes what a later version might, with fields that nobody
+    /// knows yet.
+    Later,
     /// `patient`: no fault; an old process holds its parachute longer, so that a test need not
     /// hurry.
     Patient,
 }
 
+#[cfg(debug_assertions)]
 impl Fault {
     fn name(self) -> &'static str {
         match self {
             Self::ExitBeforeReady => "exit-before-ready",
+            Self::ExitAfterReady => "exit-after-ready",
             Self::UnknownVersion => "unknown-version",
             Self::Corrupt => "corrupt",
             Self::Truncated => "truncated",
             Self::ExitBeforeAck => "exit-before-ack",
             Self::HangBeforeAck => "hang-before-ack",
             Self::ExitAfterAck => "exit-after-ack",
+            Self::Later => "later",
             Self::Patient => "patient",
         }
     }
@@ -49,6 +58,16 @@ pub(crate) fn is_set(fault: Fault) -> bool {
 #[cfg(not(debug_assertions))]
 pub(crate) fn is_set(_: Fault) -> bool {
     false
+}
+
+/// A piece of state, as a later version might have written it where that was wanted.
+pub(crate) fn grown(piece: &[u8]) -> Cow<'_, [u8]> {
+    #[cfg(debug_assertions)]
+    if is_set(Fault::Later) {
+        let grown = throng_hub::state::sealed::grown(piece);
+        return Cow::Owned(grown.expect("what was just written can be read"));
+    }
+    Cow::Borrowed(piece)
 }
 
 /// Goes wrong, where that was wanted.

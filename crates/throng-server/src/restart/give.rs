@@ -11,12 +11,15 @@ use throng_hub::state::Version;
 use tokio::sync::oneshot;
 
 use crate::front::Asks;
+use crate::front::gate::Gate;
 use crate::handoff::{Cargo, Courier, Freezer, Frozen, Outlet, Parcel, Patience};
 
 use super::channel::{Deadline, sealed};
+use super::fault;
 use super::heir::{Heir, Line, Program, Proof, Reins, Reply};
 use super::message::{FromNew, FromOld, Tag, common};
 use super::outcome::{Outcome, Process, Step, Wish};
+use super::take::Predecessor;
 use super::touched::Touched;
 
 /// Descriptors that a restart needs here at once: the channel, the process's own, the list of what it
@@ -63,8 +66,12 @@ pub(crate) struct Given {
 /// A restart under way, in a thread of its own.
 pub(crate) struct Giving {
     pub(crate) freezer: Freezer,
+    /// Where those are who are no clients, and whose requests do not move.
+    pub(crate) gate: Arc<Gate>,
     pub(crate) program: Program,
     pub(crate) wish: Wish,
+    /// The process before this one, if there was one.
+    pub(crate) predecessor: Option<Predecessor>,
     /// The way to the keeper, if there is one.
     pub(crate) keeper: Option<Arc<OwnedFd>>,
     /// Told of every step.
@@ -167,6 +174,7 @@ impl Giving {
             FromNew::Ready { sockets } => outcome.connections = sockets,
             other => return Err(Failed(format!("the new process is not ready: {other:?}"))),
         }
+        outcome.requests = u32::try_from(self.gate.busy()).unwrap_or(u32::MAX);
         (self.tell)(Step::Ready);
         Ok(sent)
     }
@@ -194,6 +202,11 @@ impl Giving {
         (sent, touched): (&Arc<Sent>, &Touched),
         outcome: &mut Outcome,
     ) -> Result<Frozen, Failed> {
+        // Or that one would come back beside the new process if this one died: the list of what
+        // was used since is not its.
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.settle();
+        }
         let courier = Arc::clone(sent) as Arc<dyn Courier>;
         let frozen =
             self.freezer.freeze(&courier, Patience::default()).map_err(|why| why.to_string())?;
@@ -232,7 +245,7 @@ fn conversation(with: &Proof) -> Result<u32, Failed> {
             "version {} cannot take over from {}: what they hand over has changed; stop this \
              server and start that one instead",
             with.version,
-            env!("CARGO_PKG_VERSION")
+            crate::version()
         ))
     })
 }
@@ -257,7 +270,7 @@ impl Sent {
     fn file(&self, message: &FromOld, bytes: &[u8]) -> Result<(), String> {
         let sent = self.batches.fetch_add(1, Ordering::AcqRel);
         self.line.wait_for((sent + 1).saturating_sub(BATCHES_MAX), BATCH)?;
-        let file = sealed("throng", &[bytes]).map_err(|error| error.to_string())?;
+        let file = sealed("throng", &[&fault::grown(bytes)]).map_err(|error| error.to_string())?;
         self.line.say(message, &[file.as_fd()], Deadline::after(BATCH))
     }
 
@@ -266,7 +279,8 @@ impl Sent {
         let announced = FromOld::Cargo { shards: shards.len() };
         self.line.say(&announced, &[touched.as_fd()], Deadline::after(BATCH))?;
         for part in [changes, common].into_iter().chain(shards) {
-            let file = sealed("throng", &[part]).map_err(|error| error.to_string())?;
+            let file =
+                sealed("throng", &[&fault::grown(part)]).map_err(|error| error.to_string())?;
             self.line.say(&FromOld::Part, &[file.as_fd()], Deadline::after(BATCH))?;
         }
         Ok(())
@@ -306,14 +320,14 @@ impl Outlet for Sent {
 
     fn arrival(&self, state: Vec<u8>, socket: OwnedFd) {
         // Its client comes again.
-        let Ok(file) = sealed("throng", &[&state]) else { return };
+        let Ok(file) = sealed("throng", &[&fault::grown(&state)]) else { return };
         let both = [file.as_fd(), socket.as_fd()];
         self.line.say(&FromOld::Arrival, &both, Deadline::after(BATCH)).ok(); // as above
     }
 
     fn backend_answer(&self, answer: Vec<u8>) {
         // The new process answers for it at the deadline.
-        let Ok(file) = sealed("throng", &[&answer]) else { return };
+        let Ok(file) = sealed("throng", &[&fault::grown(&answer)]) else { return };
         self.line.say(&FromOld::BackendAnswer, &[file.as_fd()], Deadline::after(BATCH)).ok();
     }
 }

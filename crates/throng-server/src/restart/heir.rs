@@ -18,6 +18,7 @@ use throng_hub::state::Version;
 use tokio::sync::oneshot;
 
 use super::channel::{Channel, ChannelError, Deadline, sealed, unsealed};
+use super::fault::{self, Fault};
 use super::manager::{HANDOFF_VARIABLE, KEEPER_VARIABLE};
 use super::message::{CONVERSATION, Call, FromNew, FromOld, Hello};
 use crate::front::Asks;
@@ -32,6 +33,8 @@ const SAID_BYTES_MAX: u64 = 64 * 1024;
 const CALL: Duration = Duration::from_secs(2);
 /// How often it is looked, while a program proves itself, whether that is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
+/// What is said of a new process that is gone, whether that is seen by listening or by speaking.
+const ENDED: &str = "the new process ended without a word; its log says why";
 /// The flag that makes a program load its configuration, say who it is, and end.
 const PROVE_FLAG: &str = "--prove";
 
@@ -60,10 +63,12 @@ impl Proof {
     #[must_use]
     pub fn own() -> Self {
         let Version { major, minor } = Version::HERE;
+        let (first, last) = CONVERSATION;
+        let more = u16::from(fault::is_set(Fault::Later));
         Self {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            speaks: CONVERSATION,
-            state: (major, minor),
+            version: crate::version().to_owned(),
+            speaks: (first, last + u32::from(more)),
+            state: (major, minor + more),
         }
     }
 }
@@ -143,6 +148,8 @@ struct Heard {
     /// Batches that have arrived.
     got: u64,
     news: VecDeque<FromNew>,
+    /// The new process needs nobody to come back for it.
+    settled: bool,
     /// Nothing more comes, and why.
     over: Option<String>,
 }
@@ -175,7 +182,10 @@ impl Line {
     ) -> Result<(), String> {
         self.channel.send(message, descriptors, deadline).map_err(|error| {
             // What the other process said last is the better reason.
-            self.refusal().unwrap_or_else(|| error.to_string())
+            self.refusal().unwrap_or_else(|| match error {
+                ChannelError::Gone => ENDED.to_owned(),
+                error => error.to_string(),
+            })
         })
     }
 
@@ -212,6 +222,11 @@ impl Line {
     pub(crate) fn hang_up(&self, why: &str) {
         self.heard.lock().over = Some(why.to_owned());
         self.news.notify_all();
+    }
+
+    /// Whether the new process has said that nobody is to come back for it.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.heard.lock().settled
     }
 
     /// Why the new process ended, if it said so.
@@ -282,12 +297,12 @@ impl Line {
                 Ok((FromNew::Got(_), _)) => {
                     state.got += 1;
                 }
+                Ok((FromNew::Settled, _)) => state.settled = true,
                 Ok((said, _)) if state.news.len() < NEWS_MAX => state.news.push_back(said),
                 Err(ChannelError::Silent(_)) => continue,
                 Ok(_) => state.over = Some("the new process talks without end".to_owned()),
                 Err(ChannelError::Gone) => {
-                    state.over =
-                        Some("the new process ended without a word; its log says why".to_owned());
+                    state.over = Some(ENDED.to_owned());
                 }
                 Err(error) => state.over = Some(error.to_string()),
             }
@@ -312,7 +327,7 @@ pub(crate) struct Reins {
 }
 
 /// Why a restart ended that was called off.
-const CALLED_OFF: &str = "the server was told to stop";
+const CALLED_OFF: &str = "the server was told to stop or to drain";
 
 impl Reins {
     /// Ends it as soon as it can still be ended.
@@ -401,12 +416,18 @@ impl Heir {
     pub(crate) fn end(&mut self) -> bool {
         self.child.kill().ok(); // it may have ended
         self.child.wait().ok();
-        // Its end of the channel is closed now, so the ear has heard all there was.
+        self.hear_out();
+        let heard = self.line.heard.lock();
+        heard.news.iter().any(|news| matches!(news, FromNew::Serving { .. }))
+    }
+
+    /// Hears everything that it has said, where it has ended. Its end is left to be seen by whoever is
+    /// its parent when this process has ended, too: that may be a keeper.
+    pub(crate) fn hear_out(&mut self) {
+        // Its end of the channel is closed, so the ear comes to the end of all there was.
         if let Some(ear) = self.ear.take() {
             ear.join().ok(); // a panic there is a bug that its own message told
         }
-        let heard = self.line.heard.lock();
-        heard.news.iter().any(|news| matches!(news, FromNew::Serving { .. }))
     }
 
     /// Tells it to stop, as this process was told.

@@ -176,8 +176,8 @@ impl Kept {
                     kill_process(self.serving, passed).ok();
                 }
                 _ = ends.recv() => {
-                    self.reap()?;
-                    if let Some(ended) = self.end().await {
+                    let last = self.reap()?;
+                    if let Some(ended) = self.end().await.or(last) {
                         return Ok(ended);
                     }
                 }
@@ -185,8 +185,10 @@ impl Kept {
         }
     }
 
-    /// Takes note of every process that has ended.
-    fn reap(&mut self) -> io::Result<()> {
+    /// Takes note of every process that has ended. The last one's end, where none is left: then it is
+    /// that of the server, whoever was said to serve.
+    fn reap(&mut self) -> io::Result<Option<Ended>> {
+        let mut last = None;
         let now = Instant::now();
         // What is older says nothing of a process that has the same number today.
         self.ended.retain(|_, (_, at)| now.duration_since(*at) < NEWS_LAG);
@@ -196,9 +198,12 @@ impl Kept {
                     if self.ended.len() == ENDED_MAX {
                         self.ended.clear();
                     }
-                    self.ended.insert(pid, (Ended { status: status_of(status) }, now));
+                    let ended = Ended { status: status_of(status) };
+                    self.ended.insert(pid, (ended, now));
+                    last = Some(ended);
                 }
-                Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(()),
+                Ok(None) => return Ok(None),
+                Err(rustix::io::Errno::CHILD) => return Ok(last),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -23,6 +23,9 @@ pub(crate) enum FromNew {
     /// Everything is loaded and checked, and this process serves from now on: the one message
     /// after which the other never serves again.
     Serving { connections: u64 },
+    /// After the commit: whatever becomes of this process, the other must not come back, because this
+    /// one ends as it was told to, or hands over to a third.
+    Settled,
     /// The answer to a call of the API; its body in a sealed file.
     Reply { id: u64, status: u16 },
 }

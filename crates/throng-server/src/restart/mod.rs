@@ -1,7 +1,7 @@
 //! Handing a running server over to a new process, from the outside: who starts whom, what they
 //! tell each other, and who serves when something fails in between.
 
-pub(crate) mod channel;
+pub mod channel;
 pub(crate) mod fault;
 pub(crate) mod give;
 pub(crate) mod heir;

@@ -47,6 +47,9 @@ pub struct Outcome {
     pub to: Option<Process>,
     /// Connections that stayed, or would.
     pub connections: u64,
+    /// Requests of HTTP that were being answered then, which the old process answers.
+    #[serde(default)]
+    pub requests: u32,
     /// How long clients waited, in microseconds; 0 for a rehearsal.
     pub frozen_us: u64,
     /// Bytes of history that went ahead.
@@ -70,6 +73,7 @@ impl Outcome {
             from,
             to: None,
             connections: 0,
+            requests: 0,
             frozen_us: 0,
             history_bytes: 0,
         }
@@ -79,6 +83,6 @@ impl Outcome {
 impl Process {
     /// This one.
     pub(crate) fn own() -> Self {
-        Self { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned() }
+        Self { pid: std::process::id(), version: crate::version().to_owned() }
     }
 }

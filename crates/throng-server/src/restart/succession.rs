@@ -13,6 +13,7 @@ use super::heir::{Heir, Program, Reins};
 use super::keeper;
 use super::manager::{Manager, notify};
 use super::outcome::{Outcome, Process, Step, Wish};
+use super::take::Predecessor;
 use super::touched::Touched;
 use crate::front::Front;
 use crate::handoff::{Freezer, Parachute};
@@ -35,6 +36,8 @@ pub(crate) struct Succession {
     pub(crate) watched_by: Manager,
     /// The way to the keeper.
     pub(crate) keeper: Option<Arc<OwnedFd>>,
+    /// The process before this one, if there was one.
+    pub(crate) predecessor: Option<Predecessor>,
     pub(crate) log: Log,
     running: Option<Running>,
 }
@@ -56,13 +59,13 @@ pub(crate) enum Left {
 
 impl Succession {
     pub(crate) fn new(program: Option<Program>, watched_by: Manager, log: Log) -> Self {
-        Self { program, watched_by, keeper: None, log, running: None }
+        Self { program, watched_by, keeper: None, predecessor: None, log, running: None }
     }
 
     /// Begins a restart, unless there is a reason not to.
     pub(crate) fn begin(&mut self, front: &Arc<Front>, wish: Wish, asker: Option<Asker>) {
         let (steps, asker) = asker.unzip();
-        if let Err(why) = self.may_begin() {
+        if let Err(why) = self.may_begin(front) {
             line!(self.log, Warn, "restart", "no restart: {}", why);
             let refused = refused(&wish, why);
             asker.map(|asker| asker.send(refused)); // who asked may be gone
@@ -73,8 +76,10 @@ impl Succession {
         let reins = Arc::<Reins>::default();
         let giving = Giving {
             freezer: Freezer::new(Arc::clone(front)),
+            gate: Arc::clone(&front.gate),
             program,
             wish,
+            predecessor: self.predecessor.clone(),
             keeper: self.keeper.clone(),
             tell: teller(self.log.clone(), steps),
             reins: Arc::clone(&reins),
@@ -91,9 +96,22 @@ impl Succession {
         }
     }
 
-    fn may_begin(&self) -> Result<(), String> {
+    /// A drain begins, which the new process would know nothing of: a restart that is under way ends, if
+    /// it can still be ended.
+    pub(crate) fn make_way(&self) {
+        if let Some(running) = &self.running {
+            running.reins.call_off();
+        }
+    }
+
+    fn may_begin(&self, front: &Front) -> Result<(), String> {
         if self.running.is_some() {
             return Err("a restart is under way already".to_owned());
+        }
+        if front.is_draining() {
+            return Err("this server is drained, and the new process would let clients in again; \
+                        stop it and start it"
+                .to_owned());
         }
         if self.program.is_none() {
             return Err("this server was not started as a program of its own".to_owned());
@@ -151,8 +169,11 @@ impl Succession {
         }
     }
 
-    /// Ends a restart that is under way, if it can still be ended.
+    /// This process was told to stop: ends a restart that is under way, if it can still be ended.
     pub(crate) async fn call_off(&mut self, terminate: &mut Terminate) -> Left {
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.settle();
+        }
         let Some(running) = self.running.take() else { return Left::CameBack };
         running.reins.call_off();
         // It ends within its own deadlines; most often at once.
@@ -186,7 +207,14 @@ impl Succession {
                     return Left::ForGood;
                 }
             }
-            if heir.has_ended_in(Duration::ZERO) {
+            let has_ended = heir.has_ended_in(Duration::ZERO);
+            if has_ended {
+                heir.hear_out();
+            }
+            if heir.line.is_settled() {
+                break;
+            }
+            if has_ended {
                 heir.end();
                 self.take_back(front, parachute, &touched);
                 return Left::CameBack;
@@ -197,7 +225,11 @@ impl Succession {
         if self.watched_by == Manager::Notified {
             self.tell_managers(heir.pid());
         }
-        while front.gate.busy() > 0 && begun.elapsed() < REQUESTS {
+        // Where the other has ended, there is nobody who could answer.
+        while front.gate.busy() > 0
+            && begun.elapsed() < REQUESTS
+            && !heir.has_ended_in(Duration::ZERO)
+        {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
                 () = terminate.next() => {

@@ -150,7 +150,10 @@ impl Taking {
                     self.say(&FromNew::Got(1))?;
                 }
                 FromOld::Ahead if fault::is_set(Fault::ExitBeforeReady) => std::process::abort(),
-                FromOld::Ahead => self.say(&FromNew::Ready { sockets: self.sockets })?,
+                FromOld::Ahead => {
+                    self.say(&FromNew::Ready { sockets: self.sockets })?;
+                    fault::strike(Fault::ExitAfterReady);
+                }
                 FromOld::Enough => return Ok(Taken::Rehearsed),
                 FromOld::Cargo { shards } => {
                     self.touched = with.into_iter().next().map(Touched::of);
@@ -235,12 +238,13 @@ impl Taking {
         self.say(&FromNew::Serving { connections })
     }
 
-    /// Takes what the old process finds left, until it ends.
+    /// Takes what the old process finds left, until it ends. Returns the way to it.
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub(crate) fn hear(self, late: Late) -> io::Result<()> {
+    pub(crate) fn hear(self, late: Late) -> io::Result<Predecessor> {
         let channel = Arc::new(self.channel);
+        let predecessor = Predecessor(Arc::clone(&channel));
         let hear = move || {
             loop {
                 match channel.receive(Deadline::after(LISTEN)) {
@@ -251,7 +255,20 @@ impl Taking {
                 }
             }
         };
-        std::thread::Builder::new().name("restart-ear".to_owned()).spawn(hear).map(drop)
+        std::thread::Builder::new().name("restart-ear".to_owned()).spawn(hear)?;
+        Ok(predecessor)
+    }
+}
+
+/// The process before this one, which holds a parachute, and may be gone by now.
+#[derive(Debug, Clone)]
+pub(crate) struct Predecessor(Arc<Channel>);
+
+impl Predecessor {
+    /// Tells it not to come back, whatever becomes of this process.
+    pub(crate) fn settle(&self) {
+        // If it is gone, it does not come back.
+        self.0.send(&FromNew::Settled, &[], Deadline::after(ANSWER)).ok();
     }
 }
 

@@ -11,7 +11,7 @@ use throng_wire::dialect::{
 
 use super::say::{self, Outcome};
 use super::subscribe::{Plan, Right, Shown, Wish};
-use super::{Awaited, Cx, Extra, Kind, Session, Stage, VERSION, backend, wake};
+use super::{Awaited, Cx, Extra, Kind, Session, Stage, backend, wake};
 use crate::codes::{Disconnect, ErrorCode};
 use crate::config::{BackendId, Settings};
 use crate::shard::{NEVER, Taken};
@@ -380,7 +380,7 @@ impl Session {
         let interval = ping_seconds(settings.ping_interval);
         let result = ConnectResult {
             client: &client,
-            version: VERSION,
+            version: crate::version::said(),
             expires: connect.ttl.is_some(),
             ttl: connect.ttl.unwrap_or(0),
             data: connect.data.as_deref(),

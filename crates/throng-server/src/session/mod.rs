@@ -45,9 +45,6 @@ pub(crate) use order::{Order, Target};
 pub(crate) use say::encode_item;
 pub(crate) use subscribe::retention;
 
-/// What the version field of connect replies says.
-pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " throng");
-
 /// One client.
 #[derive(Debug)]
 pub(crate) struct Session {

@@ -4,7 +4,7 @@ use throng_hub::publication::ChannelName;
 use throng_wire::dialect::{RefreshResult, Reply};
 
 use super::subscribe::Shown;
-use super::{Cx, Session, VERSION, wake};
+use super::{Cx, Session, wake};
 use crate::codes::{Disconnect, ErrorCode};
 use crate::token::TokenError;
 
@@ -52,7 +52,7 @@ impl Session {
         let client = self.client.to_string();
         let result = RefreshResult {
             client: &client,
-            version: VERSION,
+            version: crate::version::said(),
             expires: ttl.is_some(),
             ttl: ttl.unwrap_or(0),
         };

@@ -63,7 +63,7 @@ impl<O, M> Mailbox<O, M> {
     }
 
     /// Whether nothing waits in it.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.queue.lock().is_empty()
     }
 

@@ -6,6 +6,7 @@ mod api;
 mod backend;
 mod bad_input;
 mod client;
+mod conformance;
 mod limits;
 mod order;
 mod protobuf;

@@ -5,13 +5,15 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 use throng_load::client::{Client, Manner};
+
+mod surroundings;
 
 use crate::{Dir, Ran, command};
 
@@ -24,6 +26,8 @@ const BINARY: &str = env!("CARGO_BIN_EXE_throng");
 /// A server of the real binary, whichever process it is at the time.
 struct Server {
     dir: Dir,
+    /// Where its control socket is.
+    runtime: PathBuf,
     child: Child,
     port: u16,
 }
@@ -48,17 +52,27 @@ impl Server {
         Self::of(Command::new(BINARY), arguments, change)
     }
 
-    fn of(mut command: Command, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
+    fn of(command: Command, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
         let dir = Dir::new();
+        let runtime = dir.0.clone();
+        Self::at((dir, runtime), command, arguments, change)
+    }
+
+    fn at(
+        (dir, runtime): (Dir, PathBuf),
+        mut command: Command,
+        arguments: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> Self {
         let port = free_port();
         dir.write("throng.toml", &config(port));
         let log = fs::File::create(dir.0.join("log")).unwrap();
         command.args(["serve", "-c", "throng.toml"]).args(arguments).current_dir(&dir.0);
-        command.env_clear().env("XDG_RUNTIME_DIR", &dir.0).stdin(Stdio::null());
+        command.env_clear().env("XDG_RUNTIME_DIR", &runtime).stdin(Stdio::null());
         command.stdout(Stdio::null()).stderr(log);
         change(&mut command);
         let child = command.spawn().unwrap();
-        let server = Self { dir, child, port };
+        let server = Self { dir, runtime, child, port };
         server.logs("listening on", 1);
         until("no control socket", || (server.pids().len() == 1).then_some(()));
         server
@@ -66,14 +80,14 @@ impl Server {
 
     /// Processes that have a control socket: one, but for a moment.
     fn pids(&self) -> Vec<u32> {
-        let Ok(files) = fs::read_dir(self.dir.0.join("throng")) else { return Vec::new() };
+        let Ok(files) = fs::read_dir(self.runtime.join("throng")) else { return Vec::new() };
         let names = files.map_while(Result::ok).map(|file| file.file_name());
         names.filter_map(|name| name.to_str()?.strip_suffix(".sock")?.parse().ok()).collect()
     }
 
     /// Every process that was started here, by its environment.
     fn processes(&self) -> Vec<Pid> {
-        let own = format!("XDG_RUNTIME_DIR={}\0", self.dir.0.display());
+        let own = format!("XDG_RUNTIME_DIR={}\0", self.runtime.display());
         let pids = fs::read_dir("/proc").unwrap().map_while(Result::ok);
         let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let ours = |pid: &u32| {
@@ -112,7 +126,7 @@ impl Server {
     fn command(&self, arguments: &[&str]) -> Command {
         let pid = self.pid().to_string();
         let mut command = command(&self.dir.0, arguments);
-        command.args(["--pid", &pid]).env("XDG_RUNTIME_DIR", &self.dir.0);
+        command.args(["--pid", &pid]).env("XDG_RUNTIME_DIR", &self.runtime);
         command
     }
 
@@ -342,7 +356,11 @@ fn a_rehearsal_proves_everything_and_changes_nothing() {
     for step in ["checked", "started", "listening", "copied      1 connection", "ready"] {
         assert!(ran.err.contains(&format!("✓ {step}")), "{step} in {}", ran.err);
     }
-    assert!(ran.out.starts_with("rehearsed: 1 connections would stay"), "{}", ran.out);
+    assert!(
+        ran.out.starts_with("rehearsed: 1 connection would stay, none would be closed"),
+        "{}",
+        ran.out
+    );
     assert_eq!(server.pid(), before);
     server.reaches([&mut client], "after");
     // And a real one after it.
@@ -357,7 +375,7 @@ fn a_person_is_shown_every_step_and_a_script_one_document() {
     let ran = server.ask(&["restart"]);
     assert_eq!(ran.status, 0, "{}", ran.err);
     assert!(ran.err.contains("✓ committed   the new process serves 1 connection"), "{}", ran.err);
-    assert!(ran.out.starts_with("restarted: 1 connections stayed, none was closed"), "{}", ran.out);
+    assert!(ran.out.starts_with("restarted: 1 connection stayed, none was closed"), "{}", ran.out);
     let ran = server.ask(&["restart", "--json"]);
     assert_eq!((ran.status, ran.err.as_str()), (0, ""));
     let said: Value = serde_json::from_str(&ran.out).unwrap();
@@ -443,6 +461,24 @@ fn a_server_that_is_told_to_stop_in_the_middle_of_a_restart_stops() {
 }
 
 #[test]
+fn a_drain_ends_a_restart_that_is_under_way() {
+    let server = Server::start();
+    let slow = server.wrapper(
+        "slow",
+        "case \"$*\" in *--prove*) exec $T \"$@\";; esac\n\
+         : > \"$(dirname \"$0\")/begun\"; exec sleep 100",
+    );
+    let mut restart = server.command(&["restart", "--binary", &slow]);
+    let restart = restart.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    until("it does not begin", || server.dir.0.join("begun").exists().then_some(()));
+    let ran = server.ask(&["drain", "--over", "1s"]);
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    let ran = Ran::new(&restart.wait_with_output().unwrap());
+    assert_eq!(ran.status, 1, "{}", ran.out);
+    assert!(ran.err.contains("told to stop or to drain"), "{}", ran.err);
+}
+
+#[test]
 fn a_changed_port_is_listened_on_and_who_came_by_the_old_one_stays() {
     let mut server = Server::start();
     let mut old = server.connect();
@@ -497,6 +533,7 @@ fn a_new_process_that_fails_before_it_serves_changes_nothing() {
     for (fault, words) in [
         ("unknown-version", "cannot take over from"),
         ("exit-before-ready", "ended without a word"),
+        ("exit-after-ready", "ended without a word"),
         ("corrupt", "do not add up"),
         ("truncated", "do not add up"),
         ("exit-before-ack", "ended without a word"),
@@ -690,6 +727,61 @@ fn a_signal_to_the_process_that_has_just_handed_over_reaches_the_new_one() {
 }
 
 #[test]
+fn who_stops_the_new_process_at_once_has_stopped_the_server() {
+    let mut server = Server::start();
+    let mut client = server.connect();
+    let outcome = server.restart(&[]);
+    send(u32::try_from(outcome["to"]["pid"].as_u64().unwrap()).unwrap(), Signal::TERM);
+    assert_eq!(client.client.next_line(PATIENCE).unwrap_err().code, Some(3001));
+    drop(client);
+    assert_eq!(status(&mut server.child), 0, "{}", server.log());
+    assert!(!server.log().contains("this one serves again"), "{}", server.log());
+}
+
+#[test]
+fn behind_a_keeper_too_a_stop_right_after_a_restart_is_a_stop() {
+    let mut server = Server::with(&["--keeper", "always"], |_| {});
+    server.restart(&[]);
+    send(server.child.id(), Signal::TERM);
+    assert_eq!(status(&mut server.child), 0, "{}", server.log());
+    assert!(!server.log().contains("this one serves again"), "{}", server.log());
+}
+
+#[test]
+fn a_signal_to_keeper_and_server_is_one_and_closes_at_the_pace() {
+    let mut server = Server::with(&["--keeper", "always"], |_| {});
+    let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    let serving = server.pid();
+    // As the kernel does with Ctrl-C, and supervisord with stopasgroup.
+    send(server.child.id(), Signal::TERM);
+    send(serving, Signal::TERM);
+    for client in &mut clients {
+        assert_eq!(client.client.next_line(PATIENCE).unwrap_err().code, Some(3001));
+    }
+    drop(clients);
+    assert_eq!(status(&mut server.child), 0, "{}", server.log());
+    assert!(!server.log().contains("a second signal: everybody"), "{}", server.log());
+}
+
+#[test]
+fn of_three_processes_the_first_does_not_come_back_when_the_second_dies() {
+    let server = Server::with(&[], |command| {
+        command.env("THRONG_RESTART_FAULT", "patient");
+    });
+    let mut clients = [server.connect(), server.connect()];
+    let first = server.pid();
+    let second = server.restart(&[])["to"]["pid"].as_u64().unwrap();
+    server.restart(&[]);
+    send(u32::try_from(second).unwrap(), Signal::KILL);
+    // It has nothing to wait for any more, and ends long before its parachute would.
+    ends(first);
+    server.reaches(&mut clients, "after");
+    assert!(!server.log().contains("this one serves again"), "{}", server.log());
+    server.restart(&[]);
+    server.reaches(&mut clients, "again");
+}
+
+#[test]
 fn a_drain_closes_everybody_at_a_pace_and_lets_nobody_in() {
     let server = Server::start();
     let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
@@ -709,6 +801,11 @@ fn a_drain_closes_everybody_at_a_pace_and_lets_nobody_in() {
     assert_eq!(refused.code, Some(503), "{refused}");
     // What is published is still taken.
     server.publish("nobody hears it");
+    // A new process would let clients in.
+    let ran = server.ask(&["restart"]);
+    assert_eq!(ran.status, 1);
+    assert!(ran.err.contains("this server is drained"), "{}", ran.err);
+    assert!(server.api().ask(health).0.starts_with("http/1.1 503"));
     let ran = server.ask(&["drain", "--over", "soon"]);
     assert!(ran.err.contains("--over soon: must be a duration"), "{}", ran.err);
 }

@@ -44,6 +44,36 @@ crate::record!("a newer thing", Newer {
     1 number, 3 since_s as Since, 4 end_ms as UntilMs, 40 added, 41 more as Within,
 });
 
+#[derive(Debug, PartialEq)]
+struct Shelf {
+    label: Option<Box<str>>,
+    things: Vec<Inner>,
+}
+crate::record!("a shelf", Shelf { 1 label, 2 things as Within });
+
+#[cfg(debug_assertions)]
+#[test]
+fn what_a_later_version_adds_to_every_record_is_passed_over() {
+    let shelf = || Shelf {
+        label: Some("top".into()),
+        things: vec![
+            Inner { name: "a".into(), size: Some(1) },
+            Inner { name: "b".into(), size: None },
+        ],
+    };
+    let mut out = sealed::begin(Piece::Common, NOW, 64);
+    shelf().put_fields(&mut out);
+    let piece = sealed::seal(out);
+    let grown = sealed::grown(&piece).unwrap();
+    assert_eq!(grown[6..8], (Version::HERE.minor + 1).to_le_bytes());
+    let added = grown.windows(5).filter(|five| five == b"later").count();
+    assert_eq!(added, 3, "to the shelf and to both things");
+    let read = sealed::open(&grown, Piece::Common, LATER, Shelf::take_fields);
+    assert_eq!(read.unwrap(), shelf());
+    sealed::grown(&piece[..7]).unwrap_err();
+    sealed::grown(&piece[..piece.len() - 9]).unwrap_err();
+}
+
 fn outer() -> Outer {
     let inner = |name: &str, size| Inner { name: name.into(), size };
     Outer {

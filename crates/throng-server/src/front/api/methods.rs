@@ -27,7 +27,7 @@ use crate::codes::{Disconnect as Why, ErrorCode};
 use crate::config::{ChannelError, ChannelOptions, DataFormat};
 use crate::desk::Part;
 use crate::front::Front;
-use crate::session::{Order, Target, VERSION, error_code, retention};
+use crate::session::{Order, Target, error_code, retention};
 use crate::sessions::Mail;
 use crate::shard::Post;
 use crate::token::Grant;
@@ -527,7 +527,7 @@ async fn info(front: &Front) -> Result {
     let node = json!({
         "uid": front.common.uid(),
         "name": node_name(front),
-        "version": VERSION,
+        "version": crate::version::said(),
         "num_clients": front.common.clients.load(Ordering::Relaxed),
         "num_users": users(front, None).await?,
         "num_subs": counts.subscriptions,

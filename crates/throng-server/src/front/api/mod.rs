@@ -84,19 +84,16 @@ pub(crate) async fn call_api(front: &Front, method: &str, body: &[u8], asks: Ask
     }
 }
 
-/// The answer of the process that serves now; the next request is to go there by itself.
+/// The answer of the process that serves now.
 pub(super) fn passed_on(reply: Option<(u16, Vec<u8>)>) -> Answer {
-    let mut answer = match reply {
+    match reply {
         Some((status, body)) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
             json(status, body)
         }
         // It may have been done, and may not.
         None => text(StatusCode::BAD_GATEWAY, "the server that this was passed to is gone\n"),
-    };
-    let close = header::HeaderValue::from_static("close");
-    answer.headers_mut().insert(header::CONNECTION, close);
-    answer
+    }
 }
 
 /// What a request wants of its answer beside the result.

@@ -492,7 +492,7 @@ impl Bench {
     }
 
     fn named(&self, text: &str) -> String {
-        let mut text = text.replace(super::super::VERSION, "V");
+        let mut text = text.replace(crate::version::said(), "V");
         for (index, client) in self.clients.iter().enumerate() {
             text = text.replace(&client.name, &format!("C{index}"));
         }
