@@ -1,10 +1,12 @@
 // Tokens that an identity provider signs: its keys are fetched, change, and are not to be had.
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { generateKeyPairSync, sign } from 'node:crypto';
 import { once } from 'node:events';
-import { writeFile } from 'node:fs/promises';
+import { readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
 import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as wait } from 'node:timers/promises';
@@ -12,7 +14,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { Centrifuge } from 'centrifuge';
 import WebSocket from 'ws';
 
-import { Throng, configuration, freePort, inSeconds, nextEvent, run } from './throng.js';
+import { Throng, configuration, emptyDirectory, freePort, inSeconds, nextEvent, run } from './throng.js';
 
 const TEST = { timeout: 60_000 };
 
@@ -102,9 +104,9 @@ async function tried(throng, token) {
   return end;
 }
 
-function start(port, token, more = {}) {
+function start(port, token, more = {}, env = {}) {
   const base = configuration(port);
-  return Throng.start({ port, config: { ...base, client: { token: { audience: 'app', ...token }, ...more } } });
+  return Throng.start({ port, env, config: { ...base, client: { token: { audience: 'app', ...token }, ...more } } });
 }
 
 describe('keys of an identity provider', () => {
@@ -142,7 +144,9 @@ describe('keys of an identity provider', () => {
     const line = await throng.line('made with another key');
     assert.match(line, /3500/);
     const ran = await run(['who', '--json', '--pid', String(throng.process.pid)]);
-    assert.ok(!ran.stdout.includes(claims));
+    assert.match(ran.stdout, /made with another key, or changed/);
+    assert.match(ran.stdout, /aud \(another\) is not what client.token.audience asks for/);
+    for (const text of [ran.stdout, throng.lines.join()]) assert.ok(!text.includes(claims));
   });
 
   it('that change are found, and a flood of unknown ones asks once in ten seconds', TEST, async () => {
@@ -199,6 +203,56 @@ describe('keys of an identity provider', () => {
     const { tokens } = JSON.parse(ran.stdout);
     assert.ok(tokens.genuine >= 100 && tokens.forged >= 1 && tokens.fetches_failed >= 1, JSON.stringify(tokens));
     assert.equal(tokens.fetches, provider.asked);
+  });
+});
+
+describe('keys behind TLS', () => {
+  const key = new Signer('EdDSA', 'key');
+  let directory;
+  let server;
+  before(async () => {
+    directory = await emptyDirectory();
+    const made = spawnSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes',
+      '-keyout', 'key.pem', '-out', 'certificate.pem', '-subj', '/CN=keys', '-days', '2',
+      '-addext', 'subjectAltName=IP:127.0.0.1', '-addext', 'basicConstraints=critical,CA:FALSE'], { cwd: directory });
+    assert.equal(made.status, 0, String(made.stderr));
+    const read = (name) => readFile(path.join(directory, name));
+    const answer = JSON.stringify({ keys: [key.jwk] });
+    server = createSecureServer({ key: await read('key.pem'), cert: await read('certificate.pem') },
+      (request, response) => response.writeHead(request.url === '/one/keys' ? 200 : 404).end(answer)).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+  });
+  after(async () => {
+    server?.close();
+    await rm(directory, { recursive: true, force: true });
+  });
+
+  const place = () => ({
+    jwks_public_endpoint: `https://127.0.0.1:${server.address().port}/{{tenant}}/keys`,
+    issuer_regex: '^https://login/(?P<tenant>one|two)$',
+  });
+
+  it('are had where the authority is known, at the address that the issuer chooses', TEST, async () => {
+    const port = await freePort();
+    const throng = await start(port, place(), {}, { SSL_CERT_FILE: path.join(directory, 'certificate.pem') });
+    try {
+      assert.equal(await tried(throng, key.token({ sub: 'ann', iss: 'https://login/one' })), 'connected');
+      assert.equal(await tried(throng, key.token({ sub: 'ann', iss: 'https://login/two' })), 100);
+      assert.equal(await tried(throng, key.token({ sub: 'ann', iss: 'https://login/three' })), 3500);
+      await throng.line('/two/keys answered 404');
+    } finally {
+      await throng.stop();
+    }
+  });
+
+  it('are not had where it is not', TEST, async () => {
+    const throng = await start(await freePort(), place());
+    try {
+      assert.equal(await tried(throng, key.token({ sub: 'ann', iss: 'https://login/one' })), 100);
+      await throng.line('is not trusted: invalid peer certificate');
+    } finally {
+      await throng.stop();
+    }
   });
 });
 

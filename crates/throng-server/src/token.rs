@@ -265,8 +265,7 @@ impl Token {
     /// When there is no key to sign with.
     pub fn issue_subscription(
         &self,
-        user: &str,
-        channel: &str,
+        (user, channel): (&str, &str),
         ttl: Option<Duration>,
         now_unix_s: i64,
         signer: Signer<'_>,
@@ -285,8 +284,7 @@ impl Token {
     ) -> Result<(Claims, String), TokenError> {
         let parts = Parts::split(raw)?;
         let json = decode_part(parts.claims, "claims")?;
-        let claims: Claims = serde_json::from_slice(&json)
-            .map_err(|e| TokenError::Invalid(format!("the token's claims cannot be read: {e}")))?;
+        let claims: Claims = serde_json::from_slice(&json).map_err(|e| unreadable("claims", &e))?;
         if signature == Signature::Verify {
             self.verify(&parts, now)?;
         }
@@ -377,8 +375,7 @@ impl Token {
             return endpoint.url(&|_| None).map_err(TokenError::Invalid);
         }
         let json = decode_part(parts.claims, "claims")?;
-        let claims: Claims = serde_json::from_slice(&json)
-            .map_err(|e| TokenError::Invalid(format!("the token's claims cannot be read: {e}")))?;
+        let claims: Claims = serde_json::from_slice(&json).map_err(|e| unreadable("claims", &e))?;
         self.meant_for_us(&claims)?;
         let issuer = self.issuer_regex.as_ref().and_then(|regex| regex.captures(&claims.iss));
         let audience = self.audience_regex.as_ref();
@@ -558,6 +555,17 @@ fn unfit(mismatch: Mismatch, algorithm: Algorithm, served: &str) -> TokenError {
     })
 }
 
+/// What is quoted is left out: a stranger wrote it, as long as he liked.
+fn unreadable(part: &str, error: &serde_json::Error) -> TokenError {
+    let text = error.to_string();
+    let text = match (text.find('"'), text.rfind('"')) {
+        (Some(from), Some(to)) => format!("{}…{}", &text[..from], &text[to + 1..]),
+        _ => text,
+    };
+    let text: String = text.chars().take(120).collect();
+    TokenError::Invalid(format!("the token's {part} cannot be read: {text}"))
+}
+
 /// What a token says, bounded and without control characters: a stranger may have written it.
 fn shown(texts: Vec<&str>) -> String {
     if texts.iter().all(|text| text.is_empty()) {
@@ -597,8 +605,7 @@ impl<'a> Parts<'a> {
 
     fn header(&self) -> Result<Signed, TokenError> {
         let json = decode_part(self.header, "header")?;
-        let header: Header = serde_json::from_slice(&json)
-            .map_err(|e| TokenError::Invalid(format!("the token's header cannot be read: {e}")))?;
+        let header: Header = serde_json::from_slice(&json).map_err(|e| unreadable("header", &e))?;
         // RFC 7515 4.1.11: what is critical and not understood makes the token invalid.
         if header.crit.is_some() {
             return invalid("the token's header demands an extension (crit) that is not known");
@@ -717,8 +724,8 @@ pub(crate) fn one_line(json: &RawValue) -> Bytes {
 }
 
 fn claim_text(json: &[u8], name: &str) -> Result<String, TokenError> {
-    let claims: BTreeMap<String, &RawValue> = serde_json::from_slice(json)
-        .map_err(|e| TokenError::Invalid(format!("the token's claims cannot be read: {e}")))?;
+    let claims: BTreeMap<String, &RawValue> =
+        serde_json::from_slice(json).map_err(|e| unreadable("claims", &e))?;
     let Some(claim) = claims.get(name) else {
         return Err(TokenError::Invalid(format!("the token has no {name}, the user's id here")));
     };

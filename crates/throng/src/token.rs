@@ -81,7 +81,7 @@ fn sign(
         None => keys.issue_connection(user, ttl, now, signer),
         Some(channel) => {
             let keys = settings.client.subscription_token.as_ref().unwrap_or(keys);
-            keys.issue_subscription(user, channel, ttl, now, signer)
+            keys.issue_subscription((user, channel), ttl, now, signer)
         }
     };
     made.map_err(|error| error.to_string())

@@ -237,6 +237,19 @@ mod tests {
         assert!(url(template, &[("tenant", &"a".repeat(254))]).is_err());
     }
 
+    proptest::proptest! {
+        /// Whatever stands in a token, the parts of the address around it stay what they are.
+        #[test]
+        fn a_value_changes_its_own_part_only(value in "[a-z0-9./:@?#%\\\\ _~-]{1,12}|.{0,8}") {
+            let endpoint = JwksEndpoint::read("https://a.{{t}}.example:8443/x/{{t}}/keys").unwrap();
+            if let Ok(url) = endpoint.url(&|_| Some(value.clone())) {
+                proptest::prop_assert_eq!(url.host, format!("a.{value}.example"));
+                proptest::prop_assert_eq!(url.path, format!("/x/{value}/keys"));
+                proptest::prop_assert_eq!((url.https, url.port), (true, 8443));
+            }
+        }
+    }
+
     #[test]
     fn what_is_no_url_is_refused() {
         for text in [

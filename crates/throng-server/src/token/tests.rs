@@ -243,8 +243,29 @@ fn what_is_issued_is_accepted() {
     let raw = keys.issue_connection("42", hour, NOW, Signer::Secret).unwrap();
     let claims = connect(&keys, &raw).unwrap();
     assert_eq!((claims.user.as_str(), claims.expire_at), ("42", Some(NOW + 3600)));
-    let raw = keys.issue_subscription("42", "$room", None, NOW, Signer::Secret).unwrap();
+    let raw = keys.issue_subscription(("42", "$room"), None, NOW, Signer::Secret).unwrap();
     let claims = keys.subscription(&raw, NOW, Signature::Verify).unwrap();
     assert_eq!((claims.channel.as_str(), claims.expire_at), ("$room", None));
     assert!(Token::default().issue_connection("42", hour, NOW, Signer::Secret).is_err());
+}
+
+#[test]
+fn a_reason_is_one_bounded_line_whatever_a_token_says() {
+    let long = "\n\"x\u{1b}".repeat(9000);
+    let claims = [
+        json!({"exp": long}),
+        json!({"channels": long}),
+        json!({"subs": {"a": long}}),
+        json!({"aud": long, "iss": long}),
+        json!([long]),
+    ];
+    let mut keys = keys();
+    keys.audience = "web".to_owned();
+    let mut tokens: Vec<String> = claims.iter().map(signed).collect();
+    tokens.push(token(&json!({"alg": long}), &json!({}), KEY));
+    tokens.push(token(&json!({"alg": [long]}), &json!({}), KEY));
+    for raw in tokens {
+        let why = why(connect(&keys, &raw));
+        assert!(why.chars().count() < 200 && !why.contains(char::is_control), "{why}");
+    }
 }

@@ -28,7 +28,7 @@ fn a_token_whose_key_has_not_come_is_looked_at_by_the_next_process() {
     let key = PrivateKey::from_pem(PRIVATE).unwrap();
     let keys = Token::default();
     let of_ann = keys.issue_connection("ann", None, 0, signer(&key)).unwrap();
-    let of_room = keys.issue_subscription("", "room", None, 0, signer(&key)).unwrap();
+    let of_room = keys.issue_subscription(("", "room"), None, 0, signer(&key)).unwrap();
     let forged = format!("{}AAAAAAAA", &of_room[..of_room.len() - 8]);
     let runtime = runtime();
     let mut world = World::new(&waiting, 2, &runtime);

@@ -26,7 +26,7 @@ fn token(bench: &Bench, user: &str, channel: Option<&str>, seconds: u64) -> Stri
     let now = bench.now().unix_ms / 1000;
     match channel {
         None => keys.issue_connection(user, ttl, now, signer),
-        Some(channel) => keys.issue_subscription(user, channel, ttl, now, signer),
+        Some(channel) => keys.issue_subscription((user, channel), ttl, now, signer),
     }
     .unwrap()
 }

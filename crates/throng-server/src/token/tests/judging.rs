@@ -56,7 +56,7 @@ fn every_refusal_has_its_code_and_reason() {
     );
     let key = private("p256");
     let signer = Signer::Key { key: &key, algorithm: None, kid: None };
-    let raw = keys().issue_subscription("u", "news", None, NOW, signer).unwrap();
+    let raw = keys().issue_subscription(("u", "news"), None, NOW, signer).unwrap();
     let judged = judge(&settings(|_| {}), &raw, NOW);
     assert_eq!(judged.verdict.unwrap_err().code, 103);
     assert!(judged.remarks[0].contains("never expires"));
