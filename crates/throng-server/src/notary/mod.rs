@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 
 use crate::clock::Clock;
 use crate::config::{KeysUrl, Settings, Token};
-use crate::handoff::pause::Pause;
+use crate::handoff::pause::{Pass, Pause};
 use crate::log::{Level, Line, Log};
 use crate::sessions::{Mail, ShardMailbox};
 use crate::shard::Post;
@@ -33,6 +33,8 @@ use self::sets::{Fetch, Found, Refusal, Sets};
 
 /// Tokens that may wait; each belongs to a client that waits for it, or has just gone.
 const WAITING_MAX: usize = 65_536;
+/// How often a thread looks whether the process to which everything has moved has died.
+const MOVED_LOOK: Duration = Duration::from_millis(50);
 /// Descriptors of one fetch by hand: resolving and one connection, with room.
 const ALONE: u64 = 64;
 /// How much the threads yield to others, as `nice` counts: a tenth of a core where all are wanted.
@@ -247,7 +249,26 @@ impl Office {
                 }
             };
             drop(desk);
+            // While everything is frozen nothing is looked at, and nobody is told.
+            let Some(_pass) = self.pass() else { return };
             self.attend(work);
+        }
+    }
+
+    /// The right to use the shards; none: the notary is gone.
+    fn pass(&self) -> Option<Pass<'_>> {
+        loop {
+            match self.pause.try_enter() {
+                Some(Ok(pass)) => return Some(pass),
+                None => match self.runtime.block_on(self.pause.enter()) {
+                    Ok(pass) => return Some(pass),
+                    Err(_moved) => {}
+                },
+                // Everything has moved to another process, which looks for itself. Should it die, the
+                // sessions here still wait for what is on the desk.
+                Some(Err(_moved)) if self.desk.lock().is_closed => return None,
+                Some(Err(_moved)) => std::thread::sleep(MOVED_LOOK),
+            }
         }
     }
 
@@ -260,9 +281,9 @@ impl Office {
             Work::Keyed(case, algorithm, key) => {
                 let Some(check) = case.check.upgrade() else { return self.pass_over() };
                 let verified = Token::verify_with(&check.token, algorithm, &key);
-                self.answer(&case, proof(verified));
+                self.tell(&case, proof(verified));
             }
-            Work::Hopeless(case, proof) => self.answer(&case, proof),
+            Work::Hopeless(case, proof) => self.tell(&case, proof),
         }
     }
 
@@ -270,17 +291,17 @@ impl Office {
         let keys = check.purpose.keys(&self.settings);
         let (algorithm, url, kid) = match keys.way(&check.token) {
             Ok(Way::Set { algorithm, url, kid }) => (algorithm, url, kid),
-            Ok(Way::Secret(_) | Way::Key(..)) => return self.answer(&case, self.shared(check)),
-            Err(error) => return self.answer(&case, proof(Err(error))),
+            Ok(Way::Secret(_) | Way::Key(..)) => return self.tell(&case, self.shared(check)),
+            Err(error) => return self.tell(&case, proof(Err(error))),
         };
         let now_ms = self.clock.now().mono_ms;
         let (found, fetch) = self.sets.lock().find(url, &kid, case, now_ms);
         match found {
             Found::Key(key, case) => {
-                self.answer(&case, proof(Token::verify_with(&check.token, algorithm, &key)));
+                self.tell(&case, proof(Token::verify_with(&check.token, algorithm, &key)));
             }
             Found::Waits => {}
-            Found::Refused(refusal, case) => self.answer(&case, self.refused(check, &refusal)),
+            Found::Refused(refusal, case) => self.tell(&case, self.refused(check, &refusal)),
         }
         if let Some(fetch) = fetch {
             self.fetch(fetch, keys.option);
@@ -319,15 +340,6 @@ impl Office {
     fn pass_over(&self) {
         self.counts.waiting.fetch_sub(1, Ordering::Relaxed);
         self.counts.gone.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn answer(&self, case: &Case, proof: Proof) {
-        let passed = self.pause.try_enter();
-        match passed.unwrap_or_else(|| self.runtime.block_on(self.pause.enter())) {
-            Ok(_pass) => self.tell(case, proof),
-            // Everything has moved to another process, which looks for itself.
-            Err(_moved) => self.pass_over(),
-        }
     }
 
     fn tell(&self, case: &Case, proof: Proof) {

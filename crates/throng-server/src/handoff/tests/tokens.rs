@@ -1,10 +1,12 @@
 //! Tokens whose signatures are being looked at while everything moves.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::property::settings_of;
 use super::world::{World, runtime};
 use crate::config::Token;
+use crate::handoff::Outlet;
 use crate::session::Kind;
 use crate::token::{PrivateKey, Signer};
 
@@ -81,4 +83,46 @@ fn a_token_whose_key_has_not_come_is_looked_at_by_the_next_process() {
     assert!(next.clients[2].told().contains(r#"{"id":2,"error":{"code":103"#));
     let counted = next.front.common.notary.counted();
     assert_eq!((counted.genuine, counted.forged, counted.waiting), (2, 1, 0));
+}
+
+/// A process that has died.
+struct Dead;
+
+impl Outlet for Dead {
+    fn arrival(&self, _: Vec<u8>, _: std::os::fd::OwnedFd) {}
+    fn backend_answer(&self, _: Vec<u8>) {}
+    fn call(
+        &self,
+        _: &str,
+        _: crate::front::Asks,
+        _: &[u8],
+    ) -> tokio::sync::oneshot::Receiver<(u16, Vec<u8>)> {
+        tokio::sync::oneshot::channel().1
+    }
+}
+
+#[test]
+fn a_token_waits_while_everything_stands_still_and_is_not_lost_if_it_comes_back() {
+    let settings = settings_of(&format!("client.token.ecdsa_public_key = \"\"\"{PUBLIC}\"\"\""));
+    let key = PrivateKey::from_pem(PRIVATE).unwrap();
+    let token = Token::default().issue_connection("ann", None, 0, signer(&key)).unwrap();
+    let runtime = runtime();
+    let mut world = World::new(&settings, 1, &runtime);
+    let pause = Arc::clone(&world.front.common.pause);
+    assert!(pause.close(Duration::ZERO));
+    world.join(Kind::Bidirectional);
+    world.say(0, &format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#), None);
+    world.settle();
+    assert_eq!(world.front.common.notary.counted().waiting, 1);
+    pause.moved(Arc::new(Dead));
+    world.settle();
+    assert_eq!(world.front.common.notary.counted().genuine, 0);
+    pause.open();
+    let until = Instant::now() + Duration::from_secs(20);
+    while !world.clients[0].told().contains("connect") {
+        assert!(Instant::now() < until, "{}", world.facts());
+        world.settle();
+        std::thread::yield_now();
+    }
+    assert_eq!(world.front.common.notary.counted().genuine, 1);
 }
