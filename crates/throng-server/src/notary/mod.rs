@@ -11,6 +11,7 @@ mod sets;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -251,7 +252,20 @@ impl Office {
             drop(desk);
             // While everything is frozen nothing is looked at, and nobody is told.
             let Some(_pass) = self.pass() else { return };
-            self.attend(work);
+            // Invariant ALIVE: what one token sets off ends neither the process nor this thread.
+            let (Work::New(case) | Work::Keyed(case, ..) | Work::Hopeless(case, _)) = &work;
+            let again = Case { check: Weak::clone(&case.check), to: case.to };
+            if catch_unwind(AssertUnwindSafe(|| self.attend(work))).is_err() {
+                self.log.line(&Line {
+                    level: Level::Error,
+                    key: "token.panic",
+                    message: format_args!(
+                        "a bug: a panic while a token was checked; it is refused"
+                    ),
+                    fields: &[],
+                });
+                self.tell(&again, Proof::Forged("a bug: a panic while it was checked".into()));
+            }
         }
     }
 
