@@ -280,8 +280,13 @@ impl Office {
                 },
                 // Everything has moved to another process, which looks for itself. Should it die, the
                 // sessions here still wait for what is on the desk.
-                Some(Err(_moved)) if self.desk.lock().is_closed => return None,
-                Some(Err(_moved)) => std::thread::sleep(MOVED_LOOK),
+                Some(Err(_moved)) => {
+                    let mut desk = self.desk.lock();
+                    if desk.is_closed {
+                        return None;
+                    }
+                    self.bell.wait_for(&mut desk, MOVED_LOOK);
+                }
             }
         }
     }
