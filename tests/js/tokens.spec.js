@@ -206,6 +206,48 @@ describe('keys of an identity provider', () => {
   });
 });
 
+describe('a restart while keys are fetched', () => {
+  it('lets in who waits for them', { timeout: 120_000 }, async () => {
+    const key = new Signer('ES256', 'key');
+    const provider = await Provider.start();
+    provider.keys = [key];
+    const runtime = await emptyDirectory();
+    const env = { XDG_RUNTIME_DIR: runtime };
+    const throng = await start(await freePort(), { jwks_public_endpoint: provider.url }, {}, env);
+    const pids = [throng.process.pid];
+    try {
+      const release = provider.hold();
+      const client = newClient(throng, { token: key.token({ sub: 'ann' }) });
+      const events = [];
+      client.on('disconnected', ({ code }) => events.push(code));
+      const connected = nextEvent(client, 'connected');
+      client.connect();
+      while (provider.asked === 0) await wait(10);
+      const ran = await run(['restart', '--json', '--pid', String(pids[0])], { env });
+      assert.equal(ran.code, 0, `${ran.stdout}${ran.stderr}`);
+      pids.push(JSON.parse(ran.stdout).outcome.to.pid);
+      release();
+      await connected;
+      assert.deepEqual(events, []);
+      // The new process has asked, and looked at the signature, itself.
+      assert.ok(provider.asked >= 2, `${provider.asked}`);
+      const status = await run(['status', '--json', '--pid', String(pids[1])], { env });
+      const { tokens, pid } = JSON.parse(status.stdout);
+      assert.deepEqual([pid, tokens.genuine, tokens.waiting], [pids[1], 1, 0]);
+      client.disconnect();
+    } finally {
+      for (const pid of pids) {
+        try {
+          process.kill(pid, 'SIGKILL');
+        } catch { /* it has ended */ }
+      }
+      await throng.stop();
+      provider.stop();
+      await rm(runtime, { recursive: true, force: true });
+    }
+  });
+});
+
 describe('keys behind TLS', () => {
   const key = new Signer('EdDSA', 'key');
   let directory;
