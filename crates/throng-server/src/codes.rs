@@ -201,7 +201,8 @@ errors! {
     INTERNAL = 100 "internal server error", temporary;
     "Something failed inside the server while it handled one command. The log has a line about it \
      with the same time. It is safe to send the command again; if it keeps failing, that log line \
-     is what to report."
+     is what to report. A token whose key cannot be fetched (`client.token.jwks_public_endpoint`) is \
+     answered so, too, and may be shown again."
     UNAUTHORIZED = 101 "unauthorized";
     "The request needs a signed-in user. Connect with a token: `throng token --user ID` makes one \
      for a try."
@@ -298,10 +299,11 @@ disconnects! {
     "The server discarded what it knew about this client's subscriptions; it reconnects and loads \
      the state afresh."
     INVALID_TOKEN = 3500 "invalid token";
-    "The connection's token was not accepted: signed with another key than \
-     `client.token.hmac_secret_key`, signed with an algorithm that is not set up, wrong `aud` or \
-     `iss`, damaged, or a subscription token where a connection token belongs. The log says which. \
-     Compare with `throng token --user ID`, which signs with the key of your configuration."
+    "The connection's token was not accepted: signed with another key than the configuration has, \
+     signed with an algorithm that is not set up, wrong `aud` or `iss`, damaged, or a subscription \
+     token where a connection token belongs. The log says which, and so does `throng token --check \
+     TOKEN -c FILE`. A token that is accepted is made by `throng token --user ID`, which signs with \
+     the secret of your configuration."
     BAD_REQUEST = 3501 "bad request";
     "The client broke the protocol, or showed neither a token nor any other right to connect. The \
      most frequent cause is a missing token: set `token` or `getToken` in the client, or, if \

@@ -28,6 +28,7 @@ use crate::handoff::pause::Pause;
 use crate::handoff::{Loading, Serving};
 use crate::listeners::Listeners;
 use crate::log::{Log, line};
+use crate::notary::Notary;
 use crate::restart::channel::Channel;
 use crate::restart::fault::{self, Fault};
 use crate::restart::heir::Program;
@@ -419,8 +420,17 @@ fn common(
         budget,
         ((*log).clone(), *clock),
     );
+    let notary = Notary::start(
+        settings,
+        (shards.clone(), Arc::clone(&pause)),
+        runtime.clone(),
+        budget,
+        ((*log).clone(), *clock),
+    )
+    .map_err(|error| ServeError::Start { what: "a thread for tokens", error })?;
     let common = Arc::new(Common {
         switchboard,
+        notary,
         node: Arc::new(Node::new(setup)),
         memory,
         pause,

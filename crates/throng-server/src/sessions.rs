@@ -29,6 +29,7 @@ use crate::desk::{Desk, Part};
 use crate::handoff::pause::{Moved, Pause};
 use crate::handoff::put_answer;
 use crate::log::Log;
+use crate::notary::{Notary, Proof};
 use crate::ring::{Close, Ring};
 use crate::rng::{Rng, system_seed};
 use crate::session::{
@@ -48,6 +49,8 @@ pub(crate) enum Mail {
     Hub(Event),
     /// A backend has answered a session.
     Backend { to: ReplyTo, answer: Answered },
+    /// The signature of a session's token was looked at.
+    Proof { to: ReplyTo, proof: Proof },
     /// For the sessions of a user; the desk is told when it is carried out.
     Order { target: Arc<Target>, order: Arc<Order>, ask: u64 },
     /// Who is here, or in one channel.
@@ -144,6 +147,7 @@ pub(crate) struct Common {
     pub allowance: Arc<Allowance>,
     pub desk: Arc<Desk>,
     pub switchboard: Arc<Switchboard>,
+    pub notary: Arc<Notary>,
     pub log: Log,
     pub user_counts: UserCounts,
     pub newest: Newest,
@@ -269,6 +273,9 @@ impl Sessions {
         for (call, to) in effects.calls {
             common.switchboard.call(call, to);
         }
+        for (check, to) in effects.checks {
+            common.notary.check(&check, to);
+        }
         for (request, to) in self.requests.drain(..) {
             if matches!(request, Request::Publish(_)) {
                 common.published.fetch_add(1, Ordering::Relaxed);
@@ -344,6 +351,17 @@ impl Sessions {
         let conn = ConnRef { slot: to.slot, number: to.number };
         let resumes = crowd.with(conn, |session, out| {
             self.attend(out, session, |session, cx| session.backend_answer(cx, to.ticket, answer))
+        });
+        if resumes == Some(true) {
+            crowd.resume(to.slot);
+        }
+    }
+
+    /// One for a connection that is gone is dropped.
+    fn proof(&mut self, crowd: &mut Crowd<Session>, to: ReplyTo, proof: Proof) {
+        let conn = ConnRef { slot: to.slot, number: to.number };
+        let resumes = crowd.with(conn, |session, out| {
+            self.attend(out, session, |session, cx| session.proof(cx, to.ticket, proof))
         });
         if resumes == Some(true) {
             crowd.resume(to.slot);
@@ -469,6 +487,7 @@ impl Handler for Sessions {
         match mail {
             Mail::Hub(event) => self.hub_event(crowd, event),
             Mail::Backend { to, answer } => self.backend_answer(crowd, to, answer),
+            Mail::Proof { to, proof } => self.proof(crowd, to, proof),
             Mail::Order { target, order, ask } => {
                 self.order(crowd, &target, &order);
                 self.common.desk.part(ask, Part::Done);

@@ -463,14 +463,26 @@ pub(crate) struct DisconnectArgs {
 #[derive(Debug, Args)]
 pub(crate) struct TokenArgs {
     /// The user's id in your application
-    #[arg(short, long)]
-    pub(crate) user: String,
+    #[arg(short, long, required_unless_present = "check")]
+    pub(crate) user: Option<String>,
     /// A subscription token for this channel, instead of a connection token
     #[arg(long, value_name = "CHANNEL")]
     pub(crate) channel: Option<String>,
     /// How long it is valid, such as 1h or 30m; 0: for ever
     #[arg(short, long, default_value = "1h")]
     pub(crate) ttl: String,
+    /// Sign with this private key (PEM) instead of the configuration's secret
+    #[arg(long, value_name = "FILE")]
+    pub(crate) private_key: Option<PathBuf>,
+    /// The algorithm of an RSA key: RS256, RS384 or RS512; others have but one
+    #[arg(long, value_name = "ALG", requires = "private_key")]
+    pub(crate) alg: Option<String>,
+    /// Names the key, where the server fetches keys (jwks_public_endpoint)
+    #[arg(long, value_name = "ID", requires = "private_key")]
+    pub(crate) kid: Option<String>,
+    /// Say whether the server would accept this token, and if not, why; - reads it from the input
+    #[arg(long, value_name = "TOKEN", conflicts_with_all = ["user", "channel", "private_key"])]
+    pub(crate) check: Option<String>,
     /// The server's configuration, for its key
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

@@ -4,7 +4,9 @@ use std::io::Write;
 
 use throng_limits::facts::listener::listening_ports;
 use throng_limits::room::nginx::Nginx;
-use throng_server::control::{self, AskError, Backend, Cache, Clients, Question, Slow, Status};
+use throng_server::control::{
+    self, AskError, Backend, Cache, Clients, Question, Slow, Status, Tokens,
+};
 
 use crate::args::StatusArgs;
 use crate::failure::Failure;
@@ -53,6 +55,9 @@ fn shown(status: &Status, ahead: Option<&Nginx>) -> String {
     }
     if let Some(cache) = &status.cache {
         text.push_str(&format!("{:<11} {}\n", "cache", self::cache(cache)));
+    }
+    if let Some(tokens) = &status.tokens {
+        text.push_str(&format!("{:<11} {}\n", "tokens", self::tokens(tokens)));
     }
     let closed = status.closed.iter().map(|one| {
         let name = format!("{} {}", one.code, one.name);
@@ -161,6 +166,25 @@ fn cache(cache: &Cache) -> String {
     format!("{hits} clients answered from it, {asked} asked about; {kept} kept ({size})")
 }
 
+fn tokens(tokens: &Tokens) -> String {
+    let Tokens { genuine, forged, unknown, gone: _, waiting, fetches, fetches_failed } = *tokens;
+    let mut text = format!("{} checked", thousands(genuine + forged));
+    for (count, what) in
+        [(forged, "refused"), (unknown, "without a key to check them"), (waiting, "waiting")]
+    {
+        if count > 0 {
+            text.push_str(&format!(", {} {what}", thousands(count)));
+        }
+    }
+    if fetches > 0 {
+        text.push_str(&format!("; keys fetched {} times", thousands(fetches)));
+    }
+    if fetches_failed > 0 {
+        text.push_str(&format!(", {} of them in vain", thousands(fetches_failed)));
+    }
+    text
+}
+
 fn log(dropped: u64) -> String {
     if dropped == 0 {
         return "no line dropped".to_owned();
@@ -205,6 +229,7 @@ mod tests {
             log_lines_dropped: 0,
             backends: vec![],
             cache: None,
+            tokens: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The connections to one backend: kept alive, bounded, and each used by one call at a time.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use throng_limits::{Budget, Lane, Permit};
-use tokio::net::TcpStream;
+use throng_limits::{Budget, Lane};
 use tokio::sync::Semaphore;
 
 use super::answer::{self, Answer};
+use super::dial;
 use super::meter::{Meter, Metered};
 use super::{Ask, Call};
 use crate::config::Backend;
@@ -30,11 +30,6 @@ const IDLE_MAX: usize = 16;
 const IDLE_TIME: Duration = Duration::from_secs(4);
 /// Calls that wait for a place, per place: at more than that the last would time out anyway.
 const WAITING_PER_PLACE: usize = 8;
-
-/// How long resolving waits until its descriptors are to be had.
-const RESOLVE_PATIENCE: Duration = Duration::from_secs(1);
-/// How often it looks.
-const RESOLVE_LOOK: Duration = Duration::from_millis(10);
 
 /// What is known of one backend's calls.
 #[derive(Debug)]
@@ -234,7 +229,8 @@ impl Line {
              raise the limit of this process"
                 .to_owned()
         })?;
-        let socket = self.dial().await?;
+        let endpoint = &self.backend.endpoint;
+        let socket = dial(&endpoint.host, endpoint.port, &self.budget).await?;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
             .handshake(TokioIo::new(socket))
@@ -246,52 +242,6 @@ impl Line {
             drop(permit);
         });
         Ok(sender)
-    }
-
-    /// Resolving opens files and sockets of its own, on a thread of which there are few.
-    async fn pay_for_resolving(&self) -> Result<[Permit; 2], String> {
-        let pay = async {
-            loop {
-                let take = || self.budget.try_take(Lane::Files);
-                if let (Some(first), Some(second)) = (take(), take()) {
-                    return [first, second];
-                }
-                tokio::time::sleep(RESOLVE_LOOK).await;
-            }
-        };
-        tokio::time::timeout(RESOLVE_PATIENCE, pay).await.map_err(|_| {
-            "has a name, and no descriptor is left to resolve it; raise the limit of this process, \
-             or write the address instead of the name"
-                .to_owned()
-        })
-    }
-
-    /// The one place where a descriptor for a backend is opened.
-    async fn dial(&self) -> Result<TcpStream, String> {
-        let (host, port) = (&self.backend.endpoint.host, self.backend.endpoint.port);
-        let addresses: Vec<SocketAddr> = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-            Ok(address) => vec![SocketAddr::new(address, port)],
-            Err(_) => {
-                let paid = self.pay_for_resolving().await?;
-                let addresses = tokio::net::lookup_host((host.as_str(), port)).await;
-                drop(paid);
-                addresses
-                    .map_err(|error| format!("has a name that cannot be resolved: {error}"))?
-                    .collect()
-            }
-        };
-        let mut last = "has a name without an address".to_owned();
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(socket) => {
-                    // Without it an answer may come 40 ms later; with it nothing is lost.
-                    socket.set_nodelay(true).ok();
-                    return Ok(socket);
-                }
-                Err(error) => last = format!("cannot be connected to at {address}: {error}"),
-            }
-        }
-        Err(last)
     }
 }
 

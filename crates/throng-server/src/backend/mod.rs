@@ -7,6 +7,7 @@
 
 mod answer;
 mod cache;
+mod dial;
 mod line;
 mod meter;
 mod switchboard;
@@ -26,6 +27,7 @@ use crate::config::{Backend, BackendId};
 use crate::token::BASE64;
 
 pub(crate) use answer::{Answer, Said, SaidSub};
+pub(crate) use dial::dial;
 pub(crate) use meter::Metered;
 pub(crate) use switchboard::Switchboard;
 pub use trial::{Came, NoTrial, Sent, Tried, Trying, attempt};

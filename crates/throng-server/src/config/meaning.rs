@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backends::{Backends, backends, of_channel};
+use super::jwks::{JwksEndpoint, has_group, lists_its_values};
 use super::machine;
 use super::network::Network;
 use super::options;
@@ -18,6 +19,7 @@ use super::settings::{
 };
 use super::tree::Value;
 use super::written::{NAMESPACES, Written};
+use crate::token::{Family, PublicKey};
 
 /// A single client may have as much waiting.
 const BUFFER_BYTES_MIN: usize = 1 << 20;
@@ -219,17 +221,122 @@ fn client(r: &mut Reader<'_>) -> Client {
     }
 }
 
-fn token(r: &mut Reader<'_>, at: &str) -> Token {
-    let at = |name: &str| format!("{at}.{name}");
-    Token {
+fn token(r: &mut Reader<'_>, option: &'static str) -> Token {
+    let at = |name: &str| format!("{option}.{name}");
+    let token = Token {
+        option,
         hmac_secret_key: r.text(&at("hmac_secret_key")),
         hmac_previous_secret_key: r.text(&at("hmac_previous_secret_key")),
         hmac_previous_secret_key_valid_until: r.int(&at("hmac_previous_secret_key_valid_until")),
+        rsa_public_key: public_key(r, &at("rsa_public_key"), Family::Rsa),
+        ecdsa_public_key: public_key(r, &at("ecdsa_public_key"), Family::Ecdsa),
+        jwks_public_endpoint: match r.text(&at("jwks_public_endpoint")).as_str() {
+            "" => None,
+            text => match JwksEndpoint::read(text) {
+                Ok(endpoint) => Some(endpoint),
+                Err(what) => r.wrong(&at("jwks_public_endpoint"), &what),
+            },
+        },
         audience: r.text(&at("audience")),
         audience_regex: r.regex(&at("audience_regex")),
         issuer: r.text(&at("issuer")),
         issuer_regex: r.regex(&at("issuer_regex")),
         user_id_claim: r.text(&at("user_id_claim")),
+    };
+    check_token(r, &at, &token);
+    token
+}
+
+fn public_key(r: &mut Reader<'_>, path: &str, family: Family) -> Option<Arc<PublicKey>> {
+    let text = r.text(path);
+    if text.is_empty() {
+        return None;
+    }
+    match PublicKey::from_pem(&text) {
+        Ok(key) if key.family() == family => Some(Arc::new(key)),
+        Ok(key) => {
+            let sort = key.sort();
+            let place = match key.family() {
+                Family::Rsa => "it belongs in rsa_public_key",
+                Family::Ecdsa => "it belongs in ecdsa_public_key",
+                Family::EdDsa | Family::Hmac => "such keys are read from jwks_public_endpoint only",
+            };
+            r.wrong(path, &format!("an {sort} key; {place}"))
+        }
+        Err(what) => r.wrong(path, &what),
+    }
+}
+
+fn check_token(r: &mut Reader<'_>, at: &dyn Fn(&str) -> String, token: &Token) {
+    for (one, regex) in [
+        (&token.audience, ("audience", "audience_regex", &token.audience_regex)),
+        (&token.issuer, ("issuer", "issuer_regex", &token.issuer_regex)),
+    ] {
+        let (name, regex_name, regex) = regex;
+        if !one.is_empty() && regex.is_some() {
+            let what = format!("both this and {name} are set; remove one");
+            let _: () = r.wrong(&at(regex_name), &what);
+        }
+    }
+    let skips = r.bool(&at("insecure_skip_jwks_endpoint_safety_check"));
+    let Some(endpoint) = &token.jwks_public_endpoint else { return };
+    check_endpoint(r, at, (token, endpoint), skips);
+    let others = ["hmac_secret_key", "rsa_public_key", "ecdsa_public_key"];
+    for name in others {
+        if r.text(&at(name)).is_empty() {
+            continue;
+        }
+        let what = "does nothing beside jwks_public_endpoint, whose keys alone count then; remove \
+                    one of them";
+        r.doubt(&at(name), what);
+    }
+    if token.audience.is_empty() && token.audience_regex.is_none() {
+        let what = "an identity provider signs tokens for all its applications with the same keys, \
+                    and any of them is let in here; name yours in audience";
+        r.doubt(&at("jwks_public_endpoint"), what);
+    }
+}
+
+/// What a token chooses of the URL must be listed: it is not proven yet when that is looked at.
+fn check_endpoint(
+    r: &mut Reader<'_>,
+    at: &dyn Fn(&str) -> String,
+    (token, endpoint): (&Token, &JwksEndpoint),
+    is_skipped: bool,
+) {
+    let path = at("jwks_public_endpoint");
+    let skip = at("insecure_skip_jwks_endpoint_safety_check");
+    if is_skipped && endpoint.names().next().is_some() {
+        let what = "whoever writes a token chooses where its key is fetched from, and may name a \
+                    server of its own; list the values in issuer_regex or audience_regex and remove \
+                    this";
+        r.doubt(&skip, what);
+    }
+    for name in endpoint.names() {
+        let regexes =
+            [("issuer_regex", &token.issuer_regex), ("audience_regex", &token.audience_regex)];
+        let mut with_group = regexes
+            .into_iter()
+            .filter_map(|(option, regex)| Some((option, regex.as_ref()?)))
+            .filter(|(_, regex)| has_group(regex, name))
+            .peekable();
+        if with_group.peek().is_none() {
+            let what = format!(
+                "{{{{{name}}}}} is no group of issuer_regex or audience_regex; write one, such as \
+                 (?P<{name}>one|two)"
+            );
+            let _: () = r.wrong(&path, &what);
+        }
+        for (option, regex) in with_group.filter(|_| !is_skipped) {
+            if !lists_its_values(regex.as_str(), name) {
+                let what = format!(
+                    "the group {name} is part of jwks_public_endpoint, so it must list what it may \
+                     be, such as (?P<{name}>one|two): else whoever writes a token chooses where its \
+                     key is fetched from"
+                );
+                let _: () = r.wrong(&at(option), &what);
+            }
+        }
     }
 }
 

@@ -259,11 +259,12 @@ pub(super) fn as_texts(value: &Value) -> Option<Vec<String>> {
     }
 }
 
-/// Whether a message must not show the option's value.
+/// Whether a message must not show the option's value: who mistakes a private key for the public one
+/// does not find it in a log.
 pub(super) fn is_secret(path: &str) -> bool {
     let name = path.rsplit('.').next().unwrap_or(path);
     name == "key"
-        || ["secret", "password", "_pem", "dsn", "credentials", "static_headers"]
+        || ["secret", "password", "_pem", "dsn", "credentials", "static_headers", "public_key"]
             .iter()
             .any(|s| name.contains(s))
 }

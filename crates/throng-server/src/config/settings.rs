@@ -11,8 +11,10 @@ use std::time::Duration;
 use regex_lite::Regex;
 
 use super::backends::{BackendId, Backends};
+use super::jwks::JwksEndpoint;
 use super::network::Network;
 use crate::log::Redacted;
+use crate::token::PublicKey;
 
 /// Everything the server needs to know.
 #[derive(Debug, Clone)]
@@ -55,6 +57,12 @@ impl Settings {
     /// Whether there is a transport whose clients speak elsewhere than they are spoken to.
     pub fn emulates(&self) -> bool {
         self.sse.enabled || self.http_stream.enabled
+    }
+
+    /// Whether some token may be signed with a private key.
+    pub(crate) fn checks_signatures(&self) -> bool {
+        let subscription = self.client.subscription_token.as_ref();
+        self.client.token.has_public_key() || subscription.is_some_and(Token::has_public_key)
     }
 }
 
@@ -139,10 +147,16 @@ pub struct PersonalChannel {
 
 #[derive(Clone, Default)]
 pub struct Token {
+    /// Where these options stand, such as `client.token`; for who reads a message about them.
+    pub option: &'static str,
     pub hmac_secret_key: String,
     pub hmac_previous_secret_key: String,
     /// Unix seconds; 0: for ever.
     pub hmac_previous_secret_key_valid_until: i64,
+    pub rsa_public_key: Option<Arc<PublicKey>>,
+    pub ecdsa_public_key: Option<Arc<PublicKey>>,
+    /// Where the keys are; then the others do not count.
+    pub jwks_public_endpoint: Option<JwksEndpoint>,
     pub audience: String,
     pub audience_regex: Option<Regex>,
     pub issuer: String,
@@ -393,6 +407,9 @@ impl fmt::Debug for Token {
             .field("hmac_secret_key", &Redacted(&self.hmac_secret_key))
             .field("hmac_previous_secret_key", &Redacted(&self.hmac_previous_secret_key))
             .field("valid_until", &self.hmac_previous_secret_key_valid_until)
+            .field("rsa_public_key", &self.rsa_public_key)
+            .field("ecdsa_public_key", &self.ecdsa_public_key)
+            .field("jwks_public_endpoint", &self.jwks_public_endpoint)
             .field("audience", &self.audience)
             .field("audience_regex", &self.audience_regex)
             .field("issuer", &self.issuer)

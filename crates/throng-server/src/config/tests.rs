@@ -575,3 +575,64 @@ fn proxy_options_that_cannot_work_are_told() {
     let loaded = load_text("a.toml", "trusted_proxies = [\"0.0.0.0/0\"]", &[]);
     assert!(shown(&loaded.warnings)[0].contains("trusts everybody"));
 }
+
+/// What is wrong with these options of `client.token`, and what is doubtful.
+fn token_problems(options: &str) -> (Vec<String>, Vec<String>) {
+    let loaded = load_text("a.toml", &format!("[client.token]\n{options}"), &[]);
+    (shown(&loaded.problems), shown(&loaded.warnings))
+}
+
+#[test]
+fn public_keys_are_checked_where_they_stand_and_are_not_shown() {
+    let key = |name: &str| {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/token/tests");
+        std::fs::read_to_string(format!("{folder}/{name}.pem")).unwrap()
+    };
+    let (rsa, p256, certificate) = (key("rsa.public"), key("p256.public"), key("rsa.certificate"));
+    for good in [("rsa", &rsa), ("rsa", &certificate), ("ecdsa", &p256)] {
+        let text = format!("{}_public_key = \"\"\"{}\"\"\"", good.0, good.1);
+        assert_eq!(token_problems(&text), (vec![], vec![]), "{}", good.0);
+    }
+    for (option, key, said) in [
+        ("rsa", &p256, "an ECDSA P-256 key; it belongs in ecdsa_public_key"),
+        ("ecdsa", &rsa, "an RSA key; it belongs in rsa_public_key"),
+        ("rsa", &key("rsa1024.public"), "1024 bits"),
+        ("ecdsa", &key("ed25519.public"), "jwks_public_endpoint only"),
+        ("rsa", &key("rsa.private"), "a private key, which belongs to who makes the tokens"),
+    ] {
+        let (problems, _) = token_problems(&format!("{option}_public_key = \"\"\"{key}\"\"\""));
+        assert!(problems.len() == 1 && problems[0].contains(said), "{problems:?}");
+        assert!(!problems[0].contains("BEGIN"), "{problems:?}");
+    }
+}
+
+#[test]
+fn what_a_token_chooses_of_an_address_must_be_listed() {
+    let endpoint = "jwks_public_endpoint = 'https://a.example/{{realm}}/certs'\naudience = 'us'\n";
+    let with = |regex: &str| token_problems(&format!("{endpoint}issuer_regex = '{regex}'"));
+    assert_eq!(with("^https://a/(?P<realm>one|two)$"), (vec![], vec![]));
+    for (regex, said) in [
+        ("^https://a/(?P<realm>.+)$", "must list what it may be"),
+        ("^https://a/(?P<other>one)$", "{{realm}} is no group of issuer_regex or audience_regex"),
+    ] {
+        let (problems, _) = with(regex);
+        assert!(problems.len() == 1 && problems[0].contains(said), "{problems:?}");
+    }
+    let skipped = format!(
+        "{endpoint}issuer_regex = '(?P<realm>.+)'\ninsecure_skip_jwks_endpoint_safety_check = true"
+    );
+    let (problems, warnings) = token_problems(&skipped);
+    assert!(problems.is_empty() && warnings[0].contains("chooses where its key"), "{warnings:?}");
+    for (options, said) in [
+        ("jwks_public_endpoint = 'keys'", "not a URL"),
+        ("audience = 'a'\naudience_regex = 'b'", "both this and audience are set"),
+    ] {
+        let (problems, _) = token_problems(options);
+        assert!(problems.len() == 1 && problems[0].contains(said), "{problems:?}");
+    }
+    let (_, warnings) =
+        token_problems("jwks_public_endpoint = 'https://a/k'\nhmac_secret_key = 'x'");
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings.iter().any(|text| text.contains("does nothing beside jwks_public_endpoint")));
+    assert!(warnings.iter().any(|text| text.contains("name yours in audience")));
+}

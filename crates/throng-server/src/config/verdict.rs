@@ -77,13 +77,6 @@ const VERDICTS: &[(&str, Verdict)] = &[
         ),
     ),
     (
-        "public_key",
-        Stops(
-            "not supported yet; tokens signed with such a key could not be checked and every \
-             client would be refused. Use client.token.hmac_secret_key",
-        ),
-    ),
-    (
         "consumers",
         Stops(
             "not supported yet; what waits in that queue would not be published. \

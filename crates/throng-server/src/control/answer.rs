@@ -69,6 +69,24 @@ pub struct Status {
     pub backends: Vec<Backend>,
     /// Of connect answers, where `cache_ttl` is set.
     pub cache: Option<Cache>,
+    /// Of tokens signed with a private key, where they are accepted.
+    #[serde(default)]
+    pub tokens: Option<Tokens>,
+}
+
+/// What became of the tokens whose signatures were looked at beside the shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tokens {
+    pub genuine: u64,
+    pub forged: u64,
+    /// Could not be looked at: their key was not to be had, or too many waited.
+    pub unknown: u64,
+    /// Passed over, because their client had gone.
+    pub gone: u64,
+    pub waiting: u64,
+    /// Sets of keys that were asked for, and those of them that did not come.
+    pub fetches: u64,
+    pub fetches_failed: u64,
 }
 
 /// How the calls of one backend go.

@@ -10,7 +10,7 @@ mod serve;
 
 pub use answer::{
     Backend, BackendFailure, Cache, Client, Clients, Closed, Closes, DrainStep, Drained, Left,
-    Published, Question, Search, Shard, Slow, Status, Transport, Turned, TurnedAway, Who,
+    Published, Question, Search, Shard, Slow, Status, Tokens, Transport, Turned, TurnedAway, Who,
 };
 pub use ask::{AskError, ask, find, follow};
 pub use place::Found;

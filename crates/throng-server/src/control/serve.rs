@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 use super::answer::{
     Backend, BackendFailure, Cache, Clients, Closed, Closes, Left, Published, Question, Search,
-    Shard, Slow, Status, Turned, TurnedAway, Who,
+    Shard, Slow, Status, Tokens, Turned, TurnedAway, Who,
 };
 use super::place;
 use crate::backend::Metered;
@@ -29,6 +29,7 @@ use crate::codes;
 use crate::desk::Part;
 use crate::front::{Front, health};
 use crate::log::line;
+use crate::notary::Counted;
 use crate::restart::Wish as RestartWish;
 use crate::restart::orders::{Order, Orders, STEPS_MAX};
 use crate::ring::{Close, Refused};
@@ -278,6 +279,7 @@ async fn status(front: &Front, rate: &Rate) -> Status {
         shards: shards.collect(),
         log_lines_dropped: common.log.dropped(),
         backends: metered.into_iter().map(backend).collect(),
+        tokens: front.settings().checks_signatures().then(|| tokens(common.notary.counted())),
         cache: common.switchboard.cached().map(|cached| Cache {
             hits: cached.hits,
             misses: cached.misses,
@@ -285,6 +287,11 @@ async fn status(front: &Front, rate: &Rate) -> Status {
             bytes: cached.bytes as u64,
         }),
     }
+}
+
+fn tokens(counted: Counted) -> Tokens {
+    let Counted { genuine, forged, unknown, gone, waiting, fetches, fetches_failed } = counted;
+    Tokens { genuine, forged, unknown, gone, waiting: waiting as u64, fetches, fetches_failed }
 }
 
 fn backend(metered: Metered) -> Backend {

@@ -66,6 +66,7 @@ pub(super) fn put(front: &Front, now: Now) -> Vec<u8> {
         allowance: _,
         desk: _,
         switchboard: _,
+        notary: _,
         log: _,
         shards: _,
         pause: _,

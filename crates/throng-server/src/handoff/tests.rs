@@ -6,4 +6,5 @@ mod golden;
 mod property;
 mod speed;
 mod threads;
+mod tokens;
 mod world;

@@ -9,13 +9,14 @@ use throng_wire::dialect::{
     self, ConnectRequest, ConnectResult, Push, Reply, SubscribeRequest, SubscribeResult,
 };
 
+use super::proof::{Claimed, temporary};
 use super::say::{self, Outcome};
 use super::subscribe::{Plan, Right, Shown, Wish};
 use super::{Awaited, Cx, Extra, Kind, Session, Stage, backend, wake};
 use crate::codes::{Disconnect, ErrorCode};
 use crate::config::{BackendId, Settings};
 use crate::shard::{NEVER, Taken};
-use crate::token::{ConnectionClaims, Grant, Signature, TokenError};
+use crate::token::{ConnectionClaims, Grant, TokenError};
 
 /// A connect reply that waits for its subscriptions.
 #[derive(Debug)]
@@ -54,15 +55,6 @@ struct Given {
     wish: Wish,
 }
 
-/// Whether tokens' signatures are looked at.
-pub(super) fn signature(settings: &Settings) -> Signature {
-    if settings.client.insecure_skip_token_signature_verify {
-        Signature::Skip
-    } else {
-        Signature::Verify
-    }
-}
-
 impl Session {
     pub(super) fn connect(&mut self, cx: &mut Cx<'_, '_>, id: u32, request: &ConnectRequest<'_>) {
         let wanted: Vec<(ChannelName, Wish)> = request
@@ -74,16 +66,22 @@ impl Session {
             let emulated = backend::emulated(&cx.settings.backends.emulated_headers, request);
             self.extra.get_or_insert_default().emulated = emulated;
         }
-        let claims = match self.credentials(cx, request) {
+        if !request.token.is_empty() {
+            return match self.connection_claims(cx, &request.token) {
+                Ok(None) => {
+                    self.stage = Stage::Connecting;
+                    self.ask_notary(cx, &request.token, Claimed::Connect { id, wanted });
+                }
+                Ok(Some(claims)) => self.connect_by_token(cx, id, Ok(claims), &wanted),
+                Err(error) => self.connect_by_token(cx, id, Err(error), &wanted),
+            };
+        }
+        let claims = match self.credentials(cx) {
             Ok(Known::Claims(claims)) => claims,
             Ok(Known::Ask(backend)) => {
                 return self.ask_connect(cx, (id, backend), request, wanted);
             }
-            Err(Refused::Error(error, because)) => {
-                self.stage = Stage::Failed;
-                return self.connect_error(cx, id, error, because);
-            }
-            Err(Refused::Close(why, because)) => return self.refuse(cx, why, &because),
+            Err((why, because)) => return self.refuse(cx, why, &because),
         };
         self.admit(cx, id, Credentials { claims, ..Credentials::default() }, &wanted);
     }
@@ -153,41 +151,46 @@ impl Session {
         });
     }
 
-    /// Who the client is, by its token or without one.
-    fn credentials(&self, cx: &Cx<'_, '_>, request: &ConnectRequest<'_>) -> Result<Known, Refused> {
+    /// Lets a client in whose token was read, or does not.
+    pub(super) fn connect_by_token(
+        &mut self,
+        cx: &mut Cx<'_, '_>,
+        id: u32,
+        read: Result<ConnectionClaims, TokenError>,
+        wanted: &[(ChannelName, Wish)],
+    ) {
         let client = &cx.settings.client;
-        if !request.token.is_empty() {
-            let now_s = cx.out.now.unix_ms / 1000;
-            let mut claims = client
-                .token
-                .connection(&request.token, now_s, signature(cx.settings))
-                .map_err(|error| match error {
-                    TokenError::Expired => {
-                        Refused::Error(ErrorCode::TOKEN_EXPIRED, "the token is expired")
-                    }
-                    TokenError::Invalid(reason) => Refused::Close(
-                        Disconnect::INVALID_TOKEN,
-                        format!("the connection token is invalid: {reason}"),
-                    ),
-                })?;
-            if claims.user.is_empty() && client.disallow_anonymous_connection_tokens {
-                return Err(Refused::Close(
-                    Disconnect::PERMISSION_DENIED,
-                    "the token names no user, and client.disallow_anonymous_connection_tokens is on"
-                        .to_owned(),
-                ));
+        let mut claims = match read {
+            Ok(claims) => claims,
+            Err(TokenError::Invalid(reason)) => {
+                let what = "the connection token is invalid";
+                return self.refuse_token(cx, Disconnect::INVALID_TOKEN, what, &reason);
             }
-            if client.insecure {
-                claims.expire_at = None;
+            Err(error) => {
+                self.stage = Stage::Failed;
+                let (error, because) = temporary(error, "the connection token");
+                return self.connect_error(cx, id, error, &because);
             }
-            if wake::is_over(cx, claims.expire_at) {
-                return Err(Refused::Error(
-                    ErrorCode::EXPIRED,
-                    "the token's expire_at is in the past",
-                ));
-            }
-            return Ok(Known::Claims(claims));
+        };
+        if claims.user.is_empty() && client.disallow_anonymous_connection_tokens {
+            let because = "the token names no user, and \
+                           client.disallow_anonymous_connection_tokens is on";
+            return self.refuse(cx, Disconnect::PERMISSION_DENIED, because);
         }
+        if client.insecure {
+            claims.expire_at = None;
+        }
+        if wake::is_over(cx, claims.expire_at) {
+            self.stage = Stage::Failed;
+            let because = "the token's expire_at is in the past";
+            return self.connect_error(cx, id, ErrorCode::EXPIRED, because);
+        }
+        self.admit(cx, id, Credentials { claims, ..Credentials::default() }, wanted);
+    }
+
+    /// Who the client is that brought no token.
+    fn credentials(&self, cx: &Cx<'_, '_>) -> Result<Known, (Disconnect, String)> {
+        let client = &cx.settings.client;
         if let Some(backend) = cx.settings.backends.connect {
             return Ok(Known::Ask(backend));
         }
@@ -199,7 +202,7 @@ impl Session {
         if client.insecure || client.allow_anonymous_connect_without_token {
             return Ok(Known::Claims(ConnectionClaims::default()));
         }
-        Err(Refused::Close(
+        Err((
             Disconnect::BAD_REQUEST,
             "the client brought no token, and client.allow_anonymous_connect_without_token is off \
              (a token is made with client.token.hmac_secret_key)"
@@ -448,12 +451,6 @@ impl Session {
         }
         if cx.out.is_closing() { Taken::All } else { self.standing() }
     }
-}
-
-/// Why a client is not let in.
-enum Refused {
-    Error(ErrorCode, &'static str),
-    Close(Disconnect, String),
 }
 
 fn wish_of(request: &SubscribeRequest<'_>) -> Wish {

@@ -12,6 +12,7 @@ mod connect;
 mod cookie;
 mod moving;
 mod order;
+mod proof;
 mod publish;
 mod refresh;
 mod say;
@@ -36,6 +37,7 @@ use crate::codes::Disconnect;
 use crate::config::Settings;
 use crate::front::address::ClientAddress;
 use crate::log::Log;
+use crate::notary::Check;
 use crate::notes::Who;
 use crate::shard::{ConnRef, Message, Out, Taken};
 
@@ -176,6 +178,8 @@ enum Awaited {
     },
     /// A backend's answer.
     Backend(Box<backend::Asked>),
+    /// Whether the signature of its token counts.
+    Proof(Box<proof::Unproven>),
 }
 
 impl Awaited {
@@ -236,6 +240,8 @@ pub(crate) struct Effects {
     pub starved: Option<usize>,
     /// Questions to backends.
     pub calls: Vec<(Call, ReplyTo)>,
+    /// Tokens whose signatures are to be looked at.
+    pub checks: Vec<(Arc<Check>, ReplyTo)>,
 }
 
 /// What became of one command.

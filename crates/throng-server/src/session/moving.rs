@@ -9,12 +9,14 @@ use throng_hub::state::{
 };
 
 use super::backend::Asked;
+use super::proof::Unproven;
 use super::subscribe::Wish;
 use super::{Awaited, Backlog, Extra, Kind, Open, Pending, Session, Stage};
 use crate::allowance::Allowance;
 use crate::config::DataFormat;
 use crate::front::address::ClientAddress;
 use crate::handoff::parts::{HeaderList, Named, Pair, WithinUnlessEmpty};
+use crate::notary::Check;
 use crate::shard::Address;
 
 throng_hub::record!("a session", Session {
@@ -100,7 +102,7 @@ throng_hub::numbered!(Kind {
 });
 
 // The node has answered all questions when everything is frozen: what is awaited then are answers
-// of backends alone.
+// of backends, and signatures.
 impl Record for Pending {
     const WHAT: &'static str = "what a session waits for";
 
@@ -109,29 +111,36 @@ impl Record for Pending {
         debug_assert!(connect.is_none(), "the node has answered");
         last_ticket.put(1, out);
         for (ticket, awaited) in list {
-            let Awaited::Backend(asked) = awaited else {
-                debug_assert!(false, "the node has answered");
-                continue;
-            };
-            out.record(2, |out| {
-                ticket.put(1, out);
-                out.record(2, |out| asked.put_fields(out));
-            });
+            match awaited {
+                Awaited::Backend(asked) => out.record(2, |out| {
+                    ticket.put(1, out);
+                    out.record(2, |out| asked.put_fields(out));
+                }),
+                Awaited::Proof(unproven) => out.record(3, |out| {
+                    ticket.put(1, out);
+                    out.record(2, |out| unproven.put_fields(out));
+                }),
+                _ => debug_assert!(false, "the node has answered"),
+            }
         }
     }
 
     fn take_fields(mut fields: Fields<'_>) -> Result<Self, Corrupt> {
         let mut pending = Self::default();
         let mut list: Vec<(u32, Asked)> = Vec::new();
+        let mut unproven: Vec<(u32, Unproven)> = Vec::new();
         while let Some(field) = fields.field()? {
             match field.tag {
                 1 => pending.last_ticket = Part::take(None, &field)?,
                 2 => list = Named::take(Some(list), &field)?,
+                3 => unproven = Named::take(Some(unproven), &field)?,
                 _ => field.pass()?,
             }
         }
         let awaited = |(ticket, asked)| (ticket, Awaited::Backend(Box::new(asked)));
-        pending.list = list.into_iter().map(awaited).collect();
+        let proof = |(ticket, unproven)| (ticket, Awaited::Proof(Box::new(unproven)));
+        let awaited = list.into_iter().map(awaited);
+        pending.list = awaited.chain(unproven.into_iter().map(proof)).collect();
         Ok(pending)
     }
 }
@@ -279,11 +288,25 @@ impl Session {
             {
                 publish.draw = Some(Arc::new(allowance.hold(publish.data.len())));
             }
+            if let Awaited::Proof(unproven) = awaited {
+                unproven.draw(allowance);
+            }
         }
     }
 
-    /// The tickets of the answers that it waits for.
+    /// The tickets of the answers of backends that it waits for.
     pub(crate) fn tickets(&self) -> impl Iterator<Item = u32> + '_ {
-        self.pending.iter().flat_map(|pending| pending.list.iter().map(|(ticket, _)| *ticket))
+        let list = self.pending.iter().flat_map(|pending| &pending.list);
+        list.filter(|(_, awaited)| matches!(awaited, Awaited::Backend(_)))
+            .map(|(ticket, _)| *ticket)
+    }
+
+    /// The tokens whose signatures are still to be looked at.
+    pub(crate) fn unproven(&self) -> impl Iterator<Item = (u32, &Arc<Check>)> + '_ {
+        let list = self.pending.iter().flat_map(|pending| &pending.list);
+        list.filter_map(|(ticket, awaited)| match awaited {
+            Awaited::Proof(unproven) => Some((*ticket, &unproven.check)),
+            _ => None,
+        })
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::backend::Asked;
+use super::proof::Claimed;
 use super::subscribe::Wish;
 use super::{Awaited, Cx, Session};
 use crate::codes::{Disconnect, Unsubscribe};
@@ -119,6 +120,12 @@ impl Session {
             {
                 plan.cancelled = true;
             }
+            if let Awaited::Proof(unproven) = awaited
+                && let Claimed::Subscribe { channel: asked, cancelled, .. } = &mut unproven.claimed
+                && (channel.is_empty() || **asked == *channel)
+            {
+                *cancelled = true;
+            }
             if let Awaited::Backend(asked) = awaited
                 && let Asked::Subscribe { channel: asked, cancelled, .. } = &mut **asked
                 && (channel.is_empty() || **asked == *channel)
@@ -136,6 +143,10 @@ impl Session {
                 | Awaited::OrderedSubscribe { plan } => &*plan.channel == channel,
                 Awaited::Backend(asked) => {
                     matches!(&**asked, Asked::Subscribe { channel: asked, .. } if **asked == *channel)
+                }
+                Awaited::Proof(unproven) => {
+                    matches!(&unproven.claimed, Claimed::Subscribe { channel: asked, .. }
+                        if **asked == *channel)
                 }
                 _ => false,
             })

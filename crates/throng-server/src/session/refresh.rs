@@ -3,10 +3,11 @@
 use throng_hub::publication::ChannelName;
 use throng_wire::dialect::{RefreshResult, Reply};
 
+use super::proof::{Claimed, temporary};
 use super::subscribe::Shown;
 use super::{Cx, Session, wake};
 use crate::codes::{Disconnect, ErrorCode};
-use crate::token::TokenError;
+use crate::token::{ConnectionClaims, SubscriptionClaims, TokenError};
 
 impl Session {
     pub(super) fn refresh(&mut self, cx: &mut Cx<'_, '_>, id: u32, token: &str) {
@@ -18,17 +19,33 @@ impl Session {
                            asked instead";
             return self.refuse(cx, Disconnect::BAD_REQUEST, because);
         }
-        let now_s = cx.out.now.unix_ms / 1000;
-        let signature = super::connect::signature(cx.settings);
-        let claims = match cx.settings.client.token.connection(token, now_s, signature) {
+        match self.connection_claims(cx, token) {
+            Ok(None) => self.ask_notary(cx, token, Claimed::Refresh { id }),
+            Ok(Some(claims)) => self.refresh_by_token(cx, id, Ok(claims)),
+            Err(error) => self.refresh_by_token(cx, id, Err(error)),
+        }
+    }
+
+    /// Renews the right of a client whose token was read, or does not.
+    pub(super) fn refresh_by_token(
+        &mut self,
+        cx: &mut Cx<'_, '_>,
+        id: u32,
+        read: Result<ConnectionClaims, TokenError>,
+    ) {
+        let claims = match read {
             Ok(claims) => claims,
             Err(TokenError::Expired) => {
                 let because = "the token that came to refresh is expired itself";
                 return self.refuse(cx, Disconnect::CONNECTION_EXPIRED, because);
             }
             Err(TokenError::Invalid(reason)) => {
-                let because = format!("the token that came to refresh is invalid: {reason}");
-                return self.refuse(cx, Disconnect::INVALID_TOKEN, &because);
+                let what = "the token that came to refresh is invalid";
+                return self.refuse_token(cx, Disconnect::INVALID_TOKEN, what, &reason);
+            }
+            Err(error) => {
+                let (error, because) = temporary(error, "the token that came to refresh");
+                return self.deny(cx, id, error, &because);
             }
         };
         if wake::is_over(cx, claims.expire_at) {
@@ -90,16 +107,40 @@ impl Session {
                            asked instead";
             return self.refuse(cx, Disconnect::BAD_REQUEST, because);
         }
-        let claims = match self.subscription_claims(cx, token) {
-            Ok(claims) => claims,
-            Err(TokenError::Expired) => {
-                let because =
-                    format!("{}: the token that came to refresh is expired", Shown(channel));
-                return self.deny(cx, id, ErrorCode::TOKEN_EXPIRED, &because);
+        match self.subscription_claims(cx, token) {
+            Ok(None) => {
+                let channel = ChannelName::from(channel);
+                self.ask_notary(cx, token, Claimed::SubRefresh { id, channel });
             }
+            Ok(Some(claims)) => self.sub_refresh_by_token(cx, id, channel, Ok(claims)),
+            Err(error) => self.sub_refresh_by_token(cx, id, channel, Err(error)),
+        }
+    }
+
+    /// Renews a subscription whose token was read, or does not.
+    pub(super) fn sub_refresh_by_token(
+        &mut self,
+        cx: &mut Cx<'_, '_>,
+        id: u32,
+        channel: &str,
+        read: Result<SubscriptionClaims, TokenError>,
+    ) {
+        let slot = cx.out.conn.slot;
+        // It may have ended while its token was looked at.
+        if cx.registry.find(slot, channel).is_none() {
+            let because = format!("{}: the subscription has ended meanwhile", Shown(channel));
+            return self.deny(cx, id, ErrorCode::PERMISSION_DENIED, &because);
+        }
+        let claims = match read {
+            Ok(claims) => claims,
             Err(TokenError::Invalid(reason)) => {
-                let because = format!("{}: the token is invalid: {reason}", Shown(channel));
-                return self.refuse(cx, Disconnect::INVALID_TOKEN, &because);
+                let what = format!("{}: the token is invalid", Shown(channel));
+                return self.refuse_token(cx, Disconnect::INVALID_TOKEN, &what, &reason);
+            }
+            Err(error) => {
+                let what = format!("{}: the token that came to refresh", Shown(channel));
+                let (error, because) = temporary(error, &what);
+                return self.deny(cx, id, error, &because);
             }
         };
         let fits = claims.channel == channel

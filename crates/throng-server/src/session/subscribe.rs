@@ -12,6 +12,7 @@ use throng_wire::dialect::{Push, Reply, SubscribeRequest};
 use uuid::Uuid;
 
 use super::access::{self, Asker};
+use super::proof::{Claimed, temporary};
 use super::{Awaited, Cx, Session};
 use crate::codes::{Disconnect, ErrorCode, Unsubscribe};
 use crate::config::{BackendId, ChannelError, ChannelOptions, Resolved, Settings};
@@ -120,7 +121,7 @@ impl Session {
                 return self.deny(cx, id, error, &format!("{}: {because}", Shown(channel)));
             }
         };
-        let mut wish = Wish {
+        let wish = Wish {
             positioned: request.positioned,
             recoverable: request.recoverable,
             join_leave: request.join_leave,
@@ -140,21 +141,17 @@ impl Session {
                 }
             }
         } else {
-            match self.right_by_token(cx, channel, &request.token) {
-                Ok(claims) if super::wake::is_over(cx, claims.expire_at) => {
-                    let because = format!(
-                        "{}: the subscription token's expire_at is in the past",
-                        Shown(channel)
-                    );
-                    return self.deny(cx, id, ErrorCode::EXPIRED, &because);
+            return match self.subscription_claims(cx, &request.token) {
+                Ok(None) => {
+                    let (channel, wish) = (ChannelName::from(channel), Box::new(wish));
+                    let claimed = Claimed::Subscribe { id, channel, wish, cancelled: false };
+                    self.ask_notary(cx, &request.token, claimed);
                 }
-                Ok(claims) => {
-                    wish.expire_at = claims.expire_at;
-                    wish.grant = claims.grant;
+                Ok(Some(claims)) => {
+                    self.subscribe_by_token(cx, id, (channel, wish, false), Ok(claims));
                 }
-                Err(Denied::Error(error, because)) => return self.deny(cx, id, error, &because),
-                Err(Denied::Close(why, because)) => return self.refuse(cx, why, &because),
-            }
+                Err(error) => self.subscribe_by_token(cx, id, (channel, wish, false), Err(error)),
+            };
         }
         let (plan, request) = self.plan(cx, channel, resolved.options, wish);
         self.ask_node(cx, request, Awaited::Subscribe { id, plan: Box::new(plan) });
@@ -243,22 +240,54 @@ impl Session {
         }
     }
 
+    /// Subscribes a client whose token was read, or does not.
+    pub(super) fn subscribe_by_token(
+        &mut self,
+        cx: &mut Cx<'_, '_>,
+        id: u32,
+        (channel, mut wish, cancelled): (&str, Wish, bool),
+        read: Result<SubscriptionClaims, TokenError>,
+    ) {
+        let claims = match self.right_by_token(channel, read) {
+            Ok(claims) => claims,
+            Err(Denied::Error(error, because)) => return self.deny(cx, id, error, &because),
+            Err(Denied::Close(why, because)) => {
+                return self.refuse_token(cx, why, &Shown(channel).to_string(), &because);
+            }
+        };
+        if super::wake::is_over(cx, claims.expire_at) {
+            let channel = Shown(channel);
+            let because = format!("{channel}: the subscription token's expire_at is in the past");
+            return self.deny(cx, id, ErrorCode::EXPIRED, &because);
+        }
+        let settings = cx.settings;
+        // It was there when the client asked, but the settings may be a newer process's.
+        let Ok(resolved) = settings.channel.resolve(channel) else {
+            let because = format!("{}: its namespace is no more", Shown(channel));
+            return self.deny(cx, id, ErrorCode::UNKNOWN_CHANNEL, &because);
+        };
+        wish.expire_at = claims.expire_at;
+        wish.grant = claims.grant;
+        let (mut plan, request) = self.plan(cx, channel, resolved.options, wish);
+        plan.cancelled = cancelled;
+        self.ask_node(cx, request, Awaited::Subscribe { id, plan: Box::new(plan) });
+    }
+
     fn right_by_token(
         &self,
-        cx: &Cx<'_, '_>,
         channel: &str,
-        token: &str,
+        read: Result<SubscriptionClaims, TokenError>,
     ) -> Result<SubscriptionClaims, Denied> {
-        let shown = Shown(channel);
-        let claims = self.subscription_claims(cx, token).map_err(|error| match error {
-            TokenError::Expired => Denied::Error(
-                ErrorCode::TOKEN_EXPIRED,
-                format!("{shown}: the subscription token is expired"),
-            ),
+        let claims = read.map_err(|error| match error {
             TokenError::Invalid(reason) => Denied::Error(
                 ErrorCode::PERMISSION_DENIED,
-                format!("{shown}: the subscription token is invalid: {reason}"),
+                format!("{}: the subscription token is invalid: {reason}", Shown(channel)),
             ),
+            error => {
+                let what = format!("{}: the subscription token", Shown(channel));
+                let (error, because) = temporary(error, &what);
+                Denied::Error(error, because)
+            }
         })?;
         let because = if claims.channel != channel {
             "channel"
@@ -269,24 +298,8 @@ impl Session {
         } else {
             return Ok(claims);
         };
-        Err(Denied::Close(
-            Disconnect::INVALID_TOKEN,
-            format!("{shown}: the subscription token was made for another {because}"),
-        ))
-    }
-
-    /// Reads a subscription token with the keys that are meant for it.
-    pub(super) fn subscription_claims(
-        &self,
-        cx: &Cx<'_, '_>,
-        token: &str,
-    ) -> Result<SubscriptionClaims, TokenError> {
-        let client = &cx.settings.client;
-        client.subscription_token.as_ref().unwrap_or(&client.token).subscription(
-            token,
-            cx.out.now.unix_ms / 1000,
-            super::connect::signature(cx.settings),
-        )
+        let because = format!("the subscription token was made for another {because}");
+        Err(Denied::Close(Disconnect::INVALID_TOKEN, because))
     }
 
     /// What the subscription will be, and what the node must be asked for it.

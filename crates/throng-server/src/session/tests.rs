@@ -6,4 +6,5 @@ mod commands;
 mod connecting;
 mod orders;
 mod recovery;
+mod tokens;
 mod waiting;

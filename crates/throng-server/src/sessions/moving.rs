@@ -115,6 +115,12 @@ impl Sessions {
             let to = ReplyTo { mailbox: self.shard, slot, number, ticket };
             self.common.awaited.lock().insert((number, ticket), to);
         }
+        // Looked at anew: what the other process finds stays there.
+        for (ticket, check) in session.unproven() {
+            let ConnRef { slot, number } = conn;
+            let to = ReplyTo { mailbox: self.shard, slot, number, ticket };
+            self.common.notary.check(check, to);
+        }
         if let Some(bytes) = self.coming.starved.remove(&conn.number) {
             self.starved.push((conn, bytes));
         }

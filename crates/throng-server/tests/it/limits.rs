@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use throng_server::config::Token;
+use throng_server::token::Signer;
 
 use crate::client::{Client, SOCKET, http, request};
 use crate::server::Server;
@@ -10,7 +11,8 @@ use crate::server::Server;
 /// A token for this user, as the application would make it.
 pub(crate) fn token(user: &str) -> String {
     let key = Token { hmac_secret_key: "test-secret".to_owned(), ..Token::default() };
-    key.issue_connection(user, Some(Duration::from_secs(600)), unix_s()).unwrap()
+    let ttl = Some(Duration::from_secs(600));
+    key.issue_connection(user, ttl, unix_s(), Signer::Secret).unwrap()
 }
 
 fn unix_s() -> i64 {

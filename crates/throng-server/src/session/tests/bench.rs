@@ -3,14 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use jsonwebtoken::{Algorithm, EncodingKey};
 use parking_lot::Mutex;
 use throng_hub::event::{Event, Mailbox};
 use throng_hub::memory::Memory;
@@ -26,6 +25,7 @@ use crate::codes::Disconnect;
 use crate::config::{Settings, Sources, load};
 use crate::front::address::{ClientAddress, ToldBy};
 use crate::log::{Format, Level, Log};
+use crate::notary::{Check, Proof};
 use crate::rng::Rng;
 use crate::shard::{ConnRef, Message, NEVER, Out, Taken};
 
@@ -86,6 +86,8 @@ pub(super) struct Bench {
     pub(super) starved: Vec<usize>,
     /// Questions to backends that nobody has answered yet.
     pub(super) calls: VecDeque<(Call, ReplyTo)>,
+    /// Tokens whose signatures nobody has looked at yet.
+    pub(super) checks: VecDeque<(Weak<Check>, ReplyTo)>,
 }
 
 /// Who asks as the server API does, and does not listen.
@@ -126,9 +128,9 @@ pub(super) fn settings(toml: &str) -> Settings {
 pub(super) fn token(claims: &serde_json::Value) -> String {
     let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let signed = format!("{}.{}", part(br#"{"alg":"HS256"}"#), part(claims.to_string().as_bytes()));
-    let key = EncodingKey::from_secret(b"bench");
-    let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), &key, Algorithm::HS256).unwrap();
-    format!("{signed}.{signature}")
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"bench");
+    let signature = aws_lc_rs::hmac::sign(&key, signed.as_bytes());
+    format!("{signed}.{}", part(signature.as_ref()))
 }
 
 impl Bench {
@@ -160,6 +162,7 @@ impl Bench {
             displaced: 0,
             starved: Vec::new(),
             calls: VecDeque::new(),
+            checks: VecDeque::new(),
         }
     }
 
@@ -310,6 +313,8 @@ impl Bench {
         self.displaced += usize::from(effects.displace.is_some());
         self.starved.extend(effects.starved);
         self.calls.extend(effects.calls);
+        let checks = effects.checks.into_iter();
+        self.checks.extend(checks.map(|(check, to)| (Arc::downgrade(&check), to)));
         for (request, to) in requests {
             self.node.call(request, to, now);
         }
@@ -399,6 +404,20 @@ impl Bench {
         }
         self.pump();
         call
+    }
+
+    /// Says of the oldest token whose signature is to be looked at what was found. Returns what
+    /// was looked at; none: its client has gone.
+    pub(super) fn notary_says(&mut self, proof: Proof) -> Option<Arc<Check>> {
+        let (check, to) = self.checks.pop_front().unwrap();
+        let check = check.upgrade();
+        let at = to.slot as usize;
+        let resumes = self.with(at, |session, cx| session.proof(cx, to.ticket, proof));
+        if resumes == Some(true) && self.clients[at].waiting {
+            self.resume(at);
+        }
+        self.pump();
+        check
     }
 
     pub(super) fn resume(&mut self, at: usize) {
