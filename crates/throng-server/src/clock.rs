@@ -62,6 +62,15 @@ impl Clock {
         }
     }
 
+    /// Microseconds since this process's clock began; to be compared with one another only.
+    pub(crate) fn us(&self) -> u64 {
+        #[cfg(test)]
+        if let Some(hand) = self.hand {
+            return hand.load(std::sync::atomic::Ordering::Relaxed) * 1000;
+        }
+        u64::try_from(self.zero.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// The time now.
     pub fn now(&self) -> Now {
         self.at(Instant::now())

@@ -47,14 +47,18 @@ fn name(text: &str) -> ChannelName {
 
 fn said(text: &str) -> Item {
     let data = Bytes::copy_from_slice(text.as_bytes());
-    Item::Publication(Flight { publication: Arc::new(Publication::new(data, None, 0)), draw: None })
+    Item::Publication(Flight {
+        publication: Arc::new(Publication::new(data, None, 0)),
+        draw: None,
+        came_us: 0,
+    })
 }
 
 fn placed(offset: u64, epoch: Epoch) -> Item {
     let mut publication = Publication::new(format!("{offset}").into(), None, 0);
     publication.offset = offset;
     publication.epoch = Some(epoch);
-    Item::Publication(Flight { publication: Arc::new(publication), draw: None })
+    Item::Publication(Flight { publication: Arc::new(publication), draw: None, came_us: 0 })
 }
 
 fn joined(user: &str) -> Item {

@@ -34,8 +34,10 @@ use crate::allowance::{Allowance, Drawn};
 use crate::backend::{Call, Headers};
 use crate::codes::Disconnect;
 use crate::config::Settings;
+use crate::control::Transport;
 use crate::front::address::ClientAddress;
 use crate::log::Log;
+use crate::metrics::{Frame, METHODS, Meter, Pings};
 use crate::notes::Who;
 use crate::shard::{ConnRef, Message, Out, Taken};
 
@@ -148,6 +150,18 @@ struct Pending {
     list: Vec<(u32, Awaited)>,
     /// A connect reply that waits for its subscriptions.
     connect: Option<connect::InProgress>,
+    /// The command that waits.
+    command: Underway,
+}
+
+/// The command at hand, for those who count.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Underway {
+    pub method: Frame,
+    /// When it was read, by the process's own clock; 0: by another process's.
+    pub began_us: u64,
+    /// The library that a connecting client says it is.
+    pub library: u8,
 }
 
 /// What an answer is for.
@@ -226,6 +240,13 @@ pub(crate) struct Cx<'a, 'o> {
     pub user_connections: &'a (dyn Fn(&str) -> usize + 'a),
     /// What the handler does with the session after this.
     pub effects: &'a mut Effects,
+    /// Where what happens is counted.
+    pub meter: &'a Meter,
+    /// When this began, in microseconds of the process's own clock.
+    pub at_us: u64,
+    /// When pings went out.
+    pub pings: &'a Pings,
+    pub command: Underway,
 }
 
 /// What a session wants done that is neither bytes nor the node's.
@@ -239,6 +260,21 @@ pub(crate) struct Effects {
     pub starved: Option<usize>,
     /// Questions to backends.
     pub calls: Vec<(Call, ReplyTo)>,
+    /// By method: commands that were read and answered in one go.
+    pub handled: [u8; METHODS],
+    /// A command that waited is answered.
+    pub answered: Option<Underway>,
+    /// With [`Effects::identified`]: what the client says it is.
+    pub library: u8,
+}
+
+impl Cx<'_, '_> {
+    /// A command was answered as soon as it was read.
+    fn handled(&mut self, method: Frame) {
+        if let Some(count) = self.effects.handled.get_mut(method as usize) {
+            *count = count.saturating_add(1);
+        }
+    }
 }
 
 /// What became of one command.
@@ -343,6 +379,7 @@ impl Session {
                 // RFC 6455 5.5.3 allows pongs that nobody asked for; they answer no ping of the
                 // protocol.
                 if self.native_ping {
+                    self.count_pong(cx);
                     self.take_native_pong();
                 }
                 return Taken::All;
@@ -370,6 +407,7 @@ impl Session {
         }
         // By far the most frequent message of a quiet crowd.
         if frame == b"{}" && cx.out.framing.encoding() == Encoding::Json {
+            cx.meter.received(self.transport(cx), Frame::ClientPong, frame.len());
             self.take_pong(cx);
             return Taken::All;
         }
@@ -408,6 +446,7 @@ impl Session {
             let step = match command {
                 Ok(command) => self.command(cx, command),
                 Err(malformed) => {
+                    cx.command = Underway::default();
                     self.refuse(
                         cx,
                         Disconnect::BAD_REQUEST,
@@ -416,8 +455,10 @@ impl Session {
                     Step::Done
                 }
             };
+            let method = cx.command.method;
             if step == Step::Done {
-                done = commands.consumed();
+                let before = std::mem::replace(&mut done, commands.consumed());
+                cx.meter.received(self.transport(cx), method, done - before);
             }
             if cx.out.is_closing() {
                 return (frame.len(), Taken::All);
@@ -425,6 +466,7 @@ impl Session {
             if step == Step::Retry || self.is_waiting() {
                 return (done, Taken::Waiting);
             }
+            cx.handled(method);
             cx.out.share = cx.out.share.saturating_sub(1);
             if cx.out.share == 0 {
                 return (done, Taken::More);
@@ -434,6 +476,8 @@ impl Session {
 
     fn command(&mut self, cx: &mut Cx<'_, '_>, command: Command<'_>) -> Step {
         let id = command.id;
+        let method = Frame::of_request(&command.request);
+        cx.command = Underway { method, began_us: cx.at_us, library: 0 };
         if self.stage != Stage::Ready {
             match command.request {
                 Asked::Connect(request) if self.stage == Stage::Fresh && id > 0 => {
@@ -497,9 +541,17 @@ impl Session {
         let pending = self.pending.get_or_insert_default();
         pending.last_ticket = pending.last_ticket.wrapping_add(1);
         let ticket = pending.last_ticket;
+        if awaited.is_command() {
+            pending.command = cx.command;
+        }
         pending.list.push((ticket, awaited));
         let to = reply_to(cx, ticket);
         cx.requests.push((request, to));
+    }
+
+    /// What it speaks.
+    fn transport(&self, cx: &Cx<'_, '_>) -> Transport {
+        self.kind.over(cx.out.framing)
     }
 
     /// Says in one line of the log what became of this client, counted by code.

@@ -12,6 +12,7 @@ use throng_wire::framing::Framing;
 use super::{Cx, Kind, Session};
 use crate::codes::ErrorCode;
 use crate::control::Transport;
+use crate::metrics::{Frame, Of};
 
 /// The forms of publications: as replies in each framing, and as bare pushes in those of
 /// unidirectional transports. Their numbers are in what a restart hands over, so that new ones come
@@ -48,6 +49,12 @@ impl Session {
     pub(super) fn reply(&self, cx: &mut Cx<'_, '_>, id: u32, reply: &Reply<'_>) {
         let mut payload = Vec::with_capacity(128);
         dialect::put_reply(cx.out.framing.encoding(), id, reply, &mut payload);
+        let method = cx.command.method;
+        if let Reply::Error { code, .. } = reply {
+            cx.meter.rare.count(Of::ReplyError, method as u8, *code);
+        }
+        let frame = Frame::of_reply(reply).unwrap_or(method);
+        cx.meter.sent(self.transport(cx), frame, payload.len());
         cx.out.message(&payload);
     }
 
@@ -62,6 +69,7 @@ impl Session {
         let mut payload = Vec::with_capacity(128);
         let encoding = cx.out.framing.encoding();
         dialect::put_push(encoding, self.envelope(), push, &mut payload);
+        cx.meter.sent(self.transport(cx), Frame::of_push(push), payload.len());
         cx.out.message(&payload);
     }
 

@@ -26,6 +26,7 @@ use crate::codes::Disconnect;
 use crate::config::{Settings, Sources, load};
 use crate::front::address::{ClientAddress, ToldBy};
 use crate::log::{Format, Level, Log};
+use crate::metrics::{Meter, Pings};
 use crate::rng::Rng;
 use crate::shard::{ConnRef, Message, NEVER, Out, Taken};
 
@@ -84,6 +85,8 @@ pub(super) struct Bench {
     pub(super) identified: usize,
     pub(super) displaced: usize,
     pub(super) starved: Vec<usize>,
+    pub(super) meter: Meter,
+    pub(super) pings: Pings,
     /// Questions to backends that nobody has answered yet.
     pub(super) calls: VecDeque<(Call, ReplyTo)>,
 }
@@ -154,6 +157,8 @@ impl Bench {
             now_ms: 1_000_000,
             clients: Vec::new(),
             users: HashMap::new(),
+            meter: Meter::default(),
+            pings: Pings::default(),
             by_hand: false,
             orphans: HashMap::new(),
             identified: 0,
@@ -292,6 +297,10 @@ impl Bench {
                     requests: &mut requests,
                     user_connections: &user_connections,
                     effects: effects_mut,
+                    meter: &self.meter,
+                    at_us: now.mono_ms * 1000,
+                    pings: &self.pings,
+                    command: super::super::Underway::default(),
                 })
             });
         let client = &mut self.clients[at];
