@@ -18,8 +18,8 @@ use throng_server::clock::Clock;
 use throng_server::codes::Disconnect;
 use throng_server::log::Log;
 use throng_server::shard::{
-    Adopt, Bounds, ConnRef, Crowd, Gone, Handler, Mailbox, Message, NEVER, Out, Post, Shard, ShardSetup,
-    Taken, WakeAt, event_loop,
+    Adopt, Bounds, ConnRef, Crowd, Gone, Handler, Mailbox, Message, NEVER, Out, Post, Shard,
+    ShardSetup, Taken, WakeAt, event_loop,
 };
 use throng_wire::framing::Framing;
 use throng_wire::websocket::{Limits, Opcode, accept_key};

@@ -29,7 +29,7 @@ use crate::desk::{Desk, Part};
 use crate::handoff::pause::{Moved, Pause};
 use crate::handoff::put_answer;
 use crate::log::Log;
-use crate::metrics::{Frame, METHODS, Meter, Meters, Of, Pings};
+use crate::metrics::{Frame, Meter, Meters, Of, Pings};
 use crate::ring::{Close, Ring};
 use crate::rng::{Rng, system_seed};
 use crate::session::{
@@ -276,7 +276,7 @@ impl Sessions {
                 out.close(Disconnect::CONNECTION_LIMIT);
             }
         }
-        self.count_handled(began_us, &effects);
+        effects.count_handled(&self.meter, began_us, || common.meters.clock.us());
         if let Some(bytes) = effects.starved {
             self.starved.push((conn, bytes));
         }
@@ -300,23 +300,6 @@ impl Sessions {
             common.node.call(request, to, out.now);
         }
         result
-    }
-
-    /// How long commands took that are answered now.
-    fn count_handled(&self, began_us: u64, effects: &Effects) {
-        let answered = effects.answered.filter(|command| command.began_us > 0);
-        if effects.handled == [0; METHODS] && answered.is_none() {
-            return;
-        }
-        let now_us = self.common.meters.clock.us();
-        for (method, count) in Frame::ALL.into_iter().zip(effects.handled) {
-            for _ in 0..count {
-                self.meter.handled(method, now_us.saturating_sub(began_us));
-            }
-        }
-        if let Some(Underway { method, began_us, .. }) = answered {
-            self.meter.handled(method, now_us.saturating_sub(began_us));
-        }
     }
 
     /// Counts a connected client that has come from another process, as [`Sessions::attend`] counts

@@ -66,6 +66,7 @@ pub(super) fn remember(front: &Front, ip: IpAddr, answer: &Answer) {
         StatusCode::BAD_REQUEST => "the handshake is wrong",
         _ => "refused",
     });
+    debug_assert!(crate::metrics::is_known_reason(reason), "{reason} has no label");
     front.common.ring.refused(Refused {
         at_s: Clock::second_of(front.clock.now()),
         address: Some(ip),

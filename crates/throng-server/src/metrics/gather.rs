@@ -240,16 +240,15 @@ fn put_node(front: &Front, seen: &Seen, rare: &BTreeMap<Key, u64>, page: &mut Pa
     page.spread(&[("type", "publication")], &fan_out, Unit::Micros);
     page.single(&f::CONNECTION_LIMIT, front.gate.refused.load(Ordering::Relaxed));
     page.family(&f::HTTP_REQUESTS);
-    for (key, count) in of(rare, Of::Request) {
+    put_rare(page, ["path", "method", "status"], (rare, Of::Request), |key| {
         let (method, status) = (key.code / 1000, key.code % 1000);
-        let labels = if key.code == OTHER {
-            [("path", "other"), ("method", "other"), ("status", "other")]
+        let path = http_path(front.settings(), key.label);
+        if key.code == OTHER {
+            ["other", "other", "other"].map(str::to_owned)
         } else {
-            let path = http_path(front.settings(), key.label);
-            [("path", path), ("method", http_method(method)), ("status", &status.to_string())]
-        };
-        page.whole(&labels, count);
-    }
+            [path.to_owned(), http_method(method).to_owned(), status.to_string()]
+        }
+    });
 }
 
 fn put_clients(common: &Common, rare: &BTreeMap<Key, u64>, page: &mut Page) {
@@ -279,17 +278,15 @@ fn put_clients(common: &Common, rare: &BTreeMap<Key, u64>, page: &mut Page) {
         }
     }
     page.family(&f::REPLY_ERRORS);
-    for (key, count) in of(rare, Of::ReplyError) {
+    put_rare(page, ["method", "code"], (rare, Of::ReplyError), |key| {
         let method = Frame::ALL.get(usize::from(key.label)).copied().unwrap_or_default();
-        page.whole(&[("method", method.name()), ("code", &code(key.code))], count);
-    }
+        [method.name().to_owned(), code(key.code)]
+    });
     for (family, of_what) in
         [(&f::SERVER_DISCONNECTS, Of::Disconnect), (&f::SERVER_UNSUBSCRIBES, Of::Unsubscribe)]
     {
         page.family(family);
-        for (key, count) in of(rare, of_what) {
-            page.whole(&[("code", &code(key.code))], count);
-        }
+        put_rare(page, ["code"], (rare, of_what), |key| [code(key.code)]);
     }
     page.family(&f::RECOVER);
     for (is_recovered, by_publications) in ["no", "yes"].into_iter().enumerate() {
@@ -334,11 +331,10 @@ fn put_transports(common: &Common, rare: &BTreeMap<Key, u64>, page: &mut Page) {
         }
     }
     page.family(&f::OUTGOING_CLOSE);
-    for (key, count) in of(rare, Of::Close) {
-        let transport =
-            ALL_TRANSPORTS.get(usize::from(key.label)).map_or("other", |one| one.name());
-        page.whole(&[("transport", transport), ("code", &code(key.code))], count);
-    }
+    put_rare(page, ["transport", "code"], (rare, Of::Close), |key| {
+        let transport = ALL_TRANSPORTS.get(usize::from(key.label));
+        [transport.map_or("other", |one| one.name()).to_owned(), code(key.code)]
+    });
 }
 
 fn put_calls(common: &Common, rare: &BTreeMap<Key, u64>, page: &mut Page) {
@@ -352,35 +348,38 @@ fn put_calls(common: &Common, rare: &BTreeMap<Key, u64>, page: &mut Page) {
         }
     }
     page.family(&f::API_ERRORS);
-    for (key, count) in of(rare, Of::ApiError) {
-        let method = api_method(usize::from(key.label));
-        let labels = [("protocol", "http"), ("method", method), ("error", &code(key.code))];
-        page.whole(&labels, count);
-    }
+    put_rare(page, ["protocol", "method", "error"], (rare, Of::ApiError), |key| {
+        ["http".to_owned(), api_method(usize::from(key.label)).to_owned(), code(key.code)]
+    });
     // A backend that was not asked for anything of a kind has no numbers of it.
-    let asked: Vec<_> = common
-        .switchboard
-        .calls()
-        .map(|(option, kind, calls)| {
-            let mut times = Sum::default();
-            calls.times.add_to(&mut times);
-            let name = option.strip_prefix("proxies.").unwrap_or("default");
-            let labels = [("protocol", "http"), ("type", kind.name()), ("name", name)];
-            (labels, times, calls.failed.get(), calls.under_way.get())
-        })
-        .filter(|(_, times, failed, under_way)| times.count() + failed + under_way > 0)
-        .collect();
+    let mut asked: BTreeMap<[&str; 2], (Sum, u64, u64)> = BTreeMap::new();
+    for (option, kind, calls) in common.switchboard.calls() {
+        let mut times = Sum::default();
+        calls.times.add_to(&mut times);
+        let (failed, under_way) = (calls.failed.get(), calls.under_way.get());
+        if times.count() + under_way == 0 {
+            continue;
+        }
+        let name = option.strip_prefix("proxies.").unwrap_or("default");
+        let all = asked.entry([kind.name(), name]).or_default();
+        calls.times.add_to(&mut all.0);
+        all.1 += failed;
+        all.2 += under_way;
+    }
+    fn labels<'a>([kind, name]: [&'a str; 2]) -> [(&'static str, &'a str); 3] {
+        [("protocol", "http"), ("type", kind), ("name", name)]
+    }
     page.family(&f::PROXY_DURATION);
-    for (labels, times, ..) in &asked {
-        page.spread(labels, times, Unit::Micros);
+    for (of, (times, ..)) in &asked {
+        page.spread(&labels(*of), times, Unit::Micros);
     }
     page.family(&f::PROXY_ERRORS);
-    for (labels, _, failed, _) in &asked {
-        page.whole(labels, *failed);
+    for (of, (_, failed, _)) in &asked {
+        page.whole(&labels(*of), *failed);
     }
     page.family(&f::PROXY_INFLIGHT);
-    for (labels, _, _, under_way) in &asked {
-        page.whole(labels, *under_way);
+    for (of, (_, _, under_way)) in &asked {
+        page.whole(&labels(*of), *under_way);
     }
 }
 
@@ -504,8 +503,26 @@ fn sum(common: &Common, of: impl Fn(&Meter) -> u64) -> u64 {
     common.meters.all().map(of).sum()
 }
 
-fn of(rare: &BTreeMap<Key, u64>, of: Of) -> impl Iterator<Item = (&Key, u64)> {
-    rare.iter().filter(move |(key, _)| key.of == of).map(|(key, count)| (key, *count))
+/// Counts of what happened seldom, together where they have the same labels here: another version
+/// may have told them apart.
+fn put_rare<const N: usize>(
+    page: &mut Page,
+    labels: [&'static str; N],
+    (rare, of): (&BTreeMap<Key, u64>, Of),
+    values: impl Fn(&Key) -> [String; N],
+) {
+    let mut counts: BTreeMap<[String; N], u64> = BTreeMap::new();
+    for (key, count) in rare.iter().filter(|(key, _)| key.of == of) {
+        *counts.entry(values(key)).or_default() += count;
+    }
+    for (values, count) in counts {
+        let mut at = 0;
+        let pairs = labels.map(|label| {
+            at += 1;
+            (label, values[at - 1].as_str())
+        });
+        page.whole(&pairs, count);
+    }
 }
 
 fn code(code: u32) -> String {

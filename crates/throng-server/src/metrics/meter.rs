@@ -35,7 +35,7 @@ pub(crate) struct Meter {
     pub(super) recovered: Spread,
     pub(super) accepted: [[Cell; LIBRARIES.len()]; TRANSPORTS],
     pub(super) left: Cell,
-    pub(super) subscribed: Cell,
+    pub(crate) subscribed: Cell,
     pub(crate) rare: Rare,
     /// Connected clients; they are counted again where they come from another process.
     pub(super) clients: [Cell; TRANSPORTS],
@@ -279,5 +279,47 @@ impl Meters {
         let looks: Vec<Sample> = self.looks.lock().iter().copied().collect();
         let full_in_ms = throng_limits::growth::trend(&looks, free)?.full_in_ms?;
         Some(std::time::Duration::from_millis(full_in_ms).as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+impl Meter {
+    pub(crate) fn rare_counts(&self) -> std::collections::BTreeMap<super::rare::Key, u64> {
+        let mut counts = std::collections::BTreeMap::new();
+        self.rare.add_to(&mut counts);
+        counts
+    }
+
+    pub(crate) fn sent_messages(&self, transport: Transport, frame: Frame) -> u64 {
+        self.sent[transport as usize][frame as usize].messages.get()
+    }
+
+    pub(crate) fn received_messages(&self, transport: Transport, frame: Frame) -> u64 {
+        self.received[transport as usize][frame as usize].messages.get()
+    }
+
+    fn sum_of(spread: &Spread) -> super::cells::Sum {
+        let mut sum = super::cells::Sum::default();
+        spread.add_to(&mut sum);
+        sum
+    }
+
+    pub(crate) fn handled_commands(&self, method: Frame) -> u64 {
+        Self::sum_of(&self.commands[method as usize]).count()
+    }
+
+    /// Those that took a second.
+    pub(crate) fn slow_commands(&self, method: Frame) -> u64 {
+        Self::sum_of(&self.commands[method as usize]).sum / 1_000_000
+    }
+
+    /// How many there were, and the microseconds of all.
+    pub(crate) fn pongs(&self, transport: Transport) -> (u64, u64) {
+        let sum = Self::sum_of(&self.pings[transport as usize]);
+        (sum.count(), sum.sum)
+    }
+
+    pub(crate) fn recovery_counts(&self) -> [[u64; 2]; 2] {
+        [0, 1].map(|at| [0, 1].map(|some| self.recoveries[at][some].get()))
     }
 }

@@ -26,3 +26,4 @@ pub(crate) use meter::{Meter, Meters};
 pub(crate) use moving::{put, take};
 pub(crate) use pings::Pings;
 pub(crate) use rare::Of;
+pub(crate) use reason::is_known as is_known_reason;

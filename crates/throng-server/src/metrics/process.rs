@@ -26,9 +26,8 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Invariant PAY-FIRST: one descriptor is open at a time, and `paid` is for it.
-    pub(super) fn read(paid: &Permit, doors: &Doors, unix_ms: i64) -> Self {
-        let _ = paid;
+    /// Invariant PAY-FIRST: one descriptor is open at a time, and that is paid for.
+    pub(super) fn read(_paid: &Permit, doors: &Doors, unix_ms: i64) -> Self {
         let tree = Tree::live();
         let stat = tree.read_proc("self/stat").unwrap_or_default();
         let uptime = tree.read_proc("uptime").unwrap_or_default();

@@ -14,6 +14,8 @@ const REASONS: &[(&str, &str)] = &[
     ("the request's head is too large", "head_too_large"),
     ("the request's head did not come in time", "head_late"),
     ("what came is not a request of HTTP", "not_http"),
+    ("the system has no randomness", OTHER),
+    ("refused", OTHER),
 ];
 
 /// Everything else.
@@ -24,7 +26,12 @@ pub(super) fn label(reason: &str) -> &'static str {
     REASONS.iter().find(|(words, _)| *words == reason).map_or(OTHER, |(_, label)| label)
 }
 
+/// Whether somebody thought of a label for it.
+pub(crate) fn is_known(reason: &str) -> bool {
+    REASONS.iter().any(|(words, _)| *words == reason)
+}
+
 /// Every label.
 pub(super) fn labels() -> impl Iterator<Item = &'static str> {
-    REASONS.iter().map(|(_, label)| *label).chain([OTHER])
+    REASONS.iter().map(|(_, label)| *label)
 }

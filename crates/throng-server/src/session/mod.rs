@@ -268,6 +268,26 @@ pub(crate) struct Effects {
     pub library: u8,
 }
 
+impl Effects {
+    /// Counts how long commands took that are answered now; those that were read just now were read
+    /// at `began_us`.
+    pub(crate) fn count_handled(&self, meter: &Meter, began_us: u64, now_us: impl Fn() -> u64) {
+        let answered = self.answered.filter(|command| command.began_us > 0);
+        if self.handled == [0; METHODS] && answered.is_none() {
+            return;
+        }
+        let now_us = now_us();
+        for (method, count) in Frame::ALL.into_iter().zip(self.handled) {
+            for _ in 0..count {
+                meter.handled(method, now_us.saturating_sub(began_us));
+            }
+        }
+        if let Some(Underway { method, began_us, .. }) = answered {
+            meter.handled(method, now_us.saturating_sub(began_us));
+        }
+    }
+}
+
 impl Cx<'_, '_> {
     /// A command was answered as soon as it was read.
     fn handled(&mut self, method: Frame) {

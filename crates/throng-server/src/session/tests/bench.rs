@@ -303,6 +303,8 @@ impl Bench {
                     command: super::super::Underway::default(),
                 })
             });
+        let now_us = now.mono_ms * 1000;
+        effects.count_handled(&self.meter, now_us, || now_us);
         let client = &mut self.clients[at];
         client.form = said.form.unwrap_or(client.form);
         client.wake_s = said.wake.unwrap_or(client.wake_s);
@@ -470,6 +472,7 @@ impl Bench {
         for _ in 0..seconds {
             self.now_ms += 1000;
             let second = u32::try_from(self.now_ms / 1000).unwrap();
+            self.pings.begin(second, self.now_ms * 1000);
             for at in 0..self.clients.len() {
                 if self.clients[at].wake_s <= second
                     && let Some(wake) = self.with(at, Session::wake)
