@@ -76,6 +76,13 @@ pub struct Tally {
     pub leaves: Amount,
 }
 
+/// The same, where it is most often but one publication, whose bytes are all there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contents<'a> {
+    Publication,
+    Several(&'a Tally),
+}
+
 impl Amount {
     fn add(&mut self, bytes: usize) {
         self.messages += 1;
@@ -118,13 +125,12 @@ impl Batch {
         form: usize,
         audience: Audience,
         encode: &mut Encode<'_>,
-    ) -> (&Bytes, Tally) {
+    ) -> (&Bytes, Contents<'_>) {
         let from = audience.from.min(self.items.len());
         let items = &self.items[from..];
         if let [item @ Item::Publication(flight)] = items {
             let bytes = once(&self.channel, (item, flight), form, encode);
-            let publications = Amount { messages: 1, bytes: bytes.len() };
-            return (bytes, Tally { publications, ..Tally::default() });
+            return (bytes, Contents::Publication);
         }
         let announced = self.announces && audience.flags.contains(SubFlags::JOIN_LEAVE);
         let made = &mut self.made[form][usize::from(announced)];
@@ -137,7 +143,7 @@ impl Batch {
             Made { from, bytes, tally }
         };
         let made = made.get_or_insert_with(make);
-        (&made.bytes, made.tally)
+        (&made.bytes, Contents::Several(&made.tally))
     }
 
     fn push(&mut self, item: Item) {

@@ -17,7 +17,7 @@ use crate::subscription::Subscriptions;
 
 pub(crate) use self::moving::further;
 pub use self::moving::{Ours, Theirs};
-pub use crate::fanout::{Amount, Audience, Batch, Encode, Sink, Tally};
+pub use crate::fanout::{Amount, Audience, Batch, Contents, Encode, Sink, Tally};
 pub use crate::subscription::{Member, SubFlags, Subscription};
 
 /// Places of its list that a channel goes over before the next channel's turn, so that one with a

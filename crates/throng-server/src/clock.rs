@@ -68,7 +68,8 @@ impl Clock {
         if let Some(hand) = self.hand {
             return hand.load(std::sync::atomic::Ordering::Relaxed) * 1000;
         }
-        u64::try_from(self.zero.elapsed().as_micros()).unwrap_or(u64::MAX)
+        let since = self.zero.elapsed();
+        since.as_secs() * 1_000_000 + u64::from(since.subsec_micros())
     }
 
     /// The time now.

@@ -715,8 +715,8 @@ impl Sink for Delivery<'_> {
         let encode = &mut |channel: &ChannelName, item: &Item, out: &mut Vec<u8>| {
             encode_item(form, channel, item, out);
         };
-        let (frames, tally) = batch.counted(usize::from(form), audience, encode);
-        self.meter.delivered(form, &tally);
+        let (frames, contents) = batch.counted(usize::from(form), audience, encode);
+        self.meter.delivered(form, frames.len(), contents);
         self.crowd.deliver(member, frames);
     }
 

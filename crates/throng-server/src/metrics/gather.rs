@@ -15,7 +15,7 @@ use super::frame::{Frame, LIBRARIES, METHODS};
 use super::meter::{Meter, TRANSPORTS};
 use super::process::Kernel;
 use super::rare::{Key, OTHER, Of};
-use super::text::{CONTENT_TYPE, Page, Unit};
+use super::text::{CONTENT_TYPE, Label, Page, Unit};
 use super::{moving, reason};
 use crate::clock::Clock;
 use crate::config::Names;
@@ -366,7 +366,7 @@ fn put_calls(common: &Common, rare: &BTreeMap<Key, u64>, page: &mut Page) {
         all.1 += failed;
         all.2 += under_way;
     }
-    fn labels<'a>([kind, name]: [&'a str; 2]) -> [(&'static str, &'a str); 3] {
+    fn labels([kind, name]: [&str; 2]) -> [Label<'_>; 3] {
         [("protocol", "http"), ("type", kind), ("name", name)]
     }
     page.family(&f::PROXY_DURATION);
@@ -441,7 +441,8 @@ fn put_room(front: &Front, kernel: &Kernel, page: &mut Page) {
 }
 
 fn put_waiting(common: &Common, seen: &Seen, page: &mut Page) {
-    let numbers: [(&f::Family, fn(Slow) -> u64); 3] = [
+    type Read = fn(Slow) -> u64;
+    let numbers: [(&f::Family, Read); 3] = [
         (&f::OUTBOXES, |slow| slow.clients),
         (&f::OUTBOX_BYTES, |slow| slow.bytes),
         (&f::OUTBOX_LARGEST, |slow| slow.largest),

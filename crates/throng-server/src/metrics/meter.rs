@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use throng_hub::done::Done;
-use throng_hub::registry::Tally;
+use throng_hub::registry::{Contents, Tally};
 use throng_limits::growth::Sample;
 
 use super::cells::{COMMANDS, Cell, FAN_OUT, Flow, RECOVERED, REQUESTS, Spread};
@@ -75,9 +75,12 @@ impl Meter {
 
     /// What a fan-out says to one of the clients that want it in this form, which is the number of a
     /// transport.
-    pub(crate) fn delivered(&self, form: u8, tally: &Tally) {
+    pub(crate) fn delivered(&self, form: u8, bytes: usize, contents: Contents<'_>) {
         let Some(sent) = self.sent.get(usize::from(form)) else { return };
-        let Tally { publications, joins, leaves } = tally;
+        let Tally { publications, joins, leaves } = match contents {
+            Contents::Publication => return sent[Frame::PushPublication as usize].add(1, bytes),
+            Contents::Several(tally) => tally,
+        };
         let counted = [
             (Frame::PushPublication, publications),
             (Frame::PushJoin, joins),

@@ -1,6 +1,7 @@
 //! What the kernel says of this process and of its listeners. It is read from files and asked over a
 //! socket, so it blocks for a moment.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use throng_limits::facts::limits::own_descriptors;
@@ -30,7 +31,6 @@ impl Kernel {
     pub(super) fn read(_paid: &Permit, doors: &Doors, unix_ms: i64) -> Self {
         let tree = Tree::live();
         let stat = tree.read_proc("self/stat").unwrap_or_default();
-        let uptime = tree.read_proc("uptime").unwrap_or_default();
         let queues = doors.iter().filter_map(|(door, listener)| {
             let name = if *door == Door::Internal { "internal" } else { "public" };
             let queue = accept_queue(&**listener, listener.local_addr().ok()?).ok()?;
@@ -42,23 +42,30 @@ impl Kernel {
             // That of the directory that is read is one of them for the moment.
             open: own_descriptors().ok(),
             max: Some(OpenFiles::own().soft),
-            started_s: started(&stat, &uptime, unix_ms),
+            started_s: *STARTED.get_or_init(|| started(&stat, &tree, unix_ms)),
             overflows: tcp_losses(&tree, std::process::id()).ok().map(|lost| lost.listen_overflows),
             queues: queues.collect(),
         }
     }
 }
 
+/// It is worked out once, so that it is the same number at every look.
+static STARTED: OnceLock<Option<f64>> = OnceLock::new();
+
+fn started(stat: &str, tree: &Tree, unix_ms: i64) -> Option<f64> {
+    started_by(stat, &tree.read_proc("uptime").ok()?, unix_ms)
+}
+
 /// When a process was started, in seconds since 1970, from the texts of `/proc/self/stat` and
 /// `/proc/uptime`.
-fn started(stat: &str, uptime: &str, unix_ms: i64) -> Option<f64> {
+fn started_by(stat: &str, uptime: &str, unix_ms: i64) -> Option<f64> {
     let up_s: f64 = uptime.split_whitespace().next()?.parse().ok()?;
     // proc(5): starttime is field 22, in ticks of a hundredth since the machine's start; the name in
     // parentheses may hold spaces.
     let ticks: u32 = stat[stat.rfind(')')? + 1..].split_whitespace().nth(19)?.parse().ok()?;
     let now_s = Duration::from_millis(u64::try_from(unix_ms).ok()?).as_secs_f64();
-    // To the hundredth: it is the same number at every look.
-    Some(((now_s - up_s + f64::from(ticks) / 100.0) * 10.0).round() / 10.0)
+    // The kernel counts in hundredths.
+    Some(((now_s - up_s + f64::from(ticks) / 100.0) * 100.0).round() / 100.0)
 }
 
 #[cfg(test)]
@@ -70,8 +77,8 @@ mod tests {
         let mut fields = vec!["S"; 19];
         fields.push("25000");
         let stat = format!("7 (a name) of) {} 0 0", fields.join(" "));
-        assert_eq!(started(&stat, "1000.50 3.2\n", 1_700_000_000_500), Some(1_699_999_250.0));
-        assert_eq!(started("7 (x) S", "1 1", 0), None);
-        assert_eq!(started(&stat, "", 0), None);
+        assert_eq!(started_by(&stat, "1000.50 3.2\n", 1_700_000_000_500), Some(1_699_999_250.0));
+        assert_eq!(started_by("7 (x) S", "1 1", 0), None);
+        assert_eq!(started_by(&stat, "", 0), None);
     }
 }
