@@ -34,6 +34,7 @@ use crate::ring::{Close, Ring};
 use crate::rng::{Rng, system_seed};
 use crate::session::{
     Cx, Effects, Ending, Kind, Open, Order, Orphan, Session, Target, Underway, encode_item,
+    transport_of,
 };
 use crate::shard::{
     ConnRef, Crowd, Farewell, Gone, Handler, Mailbox, Message, Out, Post, Taken, WakeAt,
@@ -716,7 +717,9 @@ impl Sink for Delivery<'_> {
             encode_item(form, channel, item, out);
         };
         let (frames, contents) = batch.counted(usize::from(form), audience, encode);
-        self.meter.delivered(form, frames.len(), contents);
+        if let Some(transport) = transport_of(form) {
+            self.meter.delivered(transport, frames.len(), contents);
+        }
         self.crowd.deliver(member, frames);
     }
 

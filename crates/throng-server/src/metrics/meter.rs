@@ -73,10 +73,9 @@ impl Meter {
         self.sent[transport as usize][frame as usize].add(1, bytes);
     }
 
-    /// What a fan-out says to one of the clients that want it in this form, which is the number of a
-    /// transport.
-    pub(crate) fn delivered(&self, form: u8, bytes: usize, contents: Contents<'_>) {
-        let Some(sent) = self.sent.get(usize::from(form)) else { return };
+    /// What a fan-out says to one client.
+    pub(crate) fn delivered(&self, transport: Transport, bytes: usize, contents: Contents<'_>) {
+        let sent = &self.sent[transport as usize];
         let Tally { publications, joins, leaves } = match contents {
             Contents::Publication => return sent[Frame::PushPublication as usize].add(1, bytes),
             Contents::Several(tally) => tally,

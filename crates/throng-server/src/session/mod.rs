@@ -44,7 +44,7 @@ use crate::shard::{ConnRef, Message, Out, Taken};
 pub(crate) use answer::error_code;
 pub(crate) use cookie::NoCookie;
 pub(crate) use order::{Order, Target};
-pub(crate) use say::encode_item;
+pub(crate) use say::{encode_item, transport_of};
 pub(crate) use subscribe::retention;
 
 /// What the version field of connect replies says.

@@ -28,6 +28,22 @@ const FORMS: [(Framing, Envelope); 8] = [
     (Framing::Lengths, Envelope::Reply),
 ];
 const _: () = assert!(FORMS.len() <= FORMS_MAX);
+/// The transports whose clients want each form.
+const SPOKEN: [Transport; FORMS.len()] = [
+    Transport::Websocket,
+    Transport::UniWebsocket,
+    Transport::Sse,
+    Transport::UniSse,
+    Transport::HttpStream,
+    Transport::UniHttpStream,
+    Transport::Websocket,
+    Transport::HttpStream,
+];
+
+/// The transport whose clients want this form.
+pub(crate) fn transport_of(form: u8) -> Option<Transport> {
+    SPOKEN.get(usize::from(form)).copied()
+}
 
 /// The form of publications that a connection of this framing wants. No unidirectional transport
 /// speaks Protobuf.
@@ -198,6 +214,9 @@ mod tests {
     fn every_framing_and_envelope_has_a_form_of_its_own() {
         for (at, (framing, envelope)) in FORMS.into_iter().enumerate() {
             assert_eq!(usize::from(form_of(framing, envelope)), at);
+            let kinds = [Kind::Bidirectional, Kind::Unidirectional];
+            let kind = kinds.into_iter().find(|kind| kind.envelope() == envelope).unwrap();
+            assert_eq!(SPOKEN[at], kind.over(framing));
         }
     }
 }
