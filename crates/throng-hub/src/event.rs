@@ -39,4 +39,6 @@ pub enum Item {
 pub struct Flight {
     pub publication: Arc<Publication>,
     pub draw: Option<Draw>,
+    /// When it came into a mailbox, by the mailbox's own clock; 0 until then.
+    pub came_us: u64,
 }

@@ -22,6 +22,9 @@ pub trait Sink {
     /// Hands `member` what `audience` says of `batch`.
     fn deliver(&mut self, member: Member, batch: &mut Batch, audience: Audience);
 
+    /// A pass is through: everybody has had what this batch says.
+    fn passed(&mut self, _batch: &Batch) {}
+
     /// These members come next, in this order; some may be gone. A sink that reads a record for
     /// each does well to touch them here: then the cache misses of a few deliveries overlap,
     /// instead of each being waited for between two writes.
@@ -55,6 +58,36 @@ pub struct Batch {
 struct Made {
     from: usize,
     bytes: Bytes,
+    tally: Tally,
+}
+
+/// Messages of one kind, and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Amount {
+    pub messages: u32,
+    pub bytes: usize,
+}
+
+/// What is in the bytes that an audience gets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub publications: Amount,
+    pub joins: Amount,
+    pub leaves: Amount,
+}
+
+/// The same, where it is most often but one publication, whose bytes are all there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contents<'a> {
+    Publication,
+    Several(&'a Tally),
+}
+
+impl Amount {
+    fn add(&mut self, bytes: usize) {
+        self.messages += 1;
+        self.bytes += bytes;
+    }
 }
 
 /// Encodes one item of a channel at the end of the bytes given.
@@ -83,10 +116,21 @@ impl Batch {
     /// other, without joins and leaves for who did not ask. Made once per batch and form; those
     /// of a publication once per node (invariant ENCODE-ONCE). Empty: nothing to send.
     pub fn bytes(&mut self, form: usize, audience: Audience, encode: &mut Encode<'_>) -> &Bytes {
+        self.counted(form, audience, encode).0
+    }
+
+    /// The same, and what is in them.
+    pub fn counted(
+        &mut self,
+        form: usize,
+        audience: Audience,
+        encode: &mut Encode<'_>,
+    ) -> (&Bytes, Contents<'_>) {
         let from = audience.from.min(self.items.len());
         let items = &self.items[from..];
         if let [item @ Item::Publication(flight)] = items {
-            return once(&self.channel, (item, flight), form, encode);
+            let bytes = once(&self.channel, (item, flight), form, encode);
+            return (bytes, Contents::Publication);
         }
         let announced = self.announces && audience.flags.contains(SubFlags::JOIN_LEAVE);
         let made = &mut self.made[form][usize::from(announced)];
@@ -94,8 +138,12 @@ impl Batch {
             *made = None;
         }
         let channel = &self.channel;
-        let make = || Made { from, bytes: concat(channel, (items, announced), form, encode) };
-        &made.get_or_insert_with(make).bytes
+        let make = || {
+            let (bytes, tally) = concat(channel, (items, announced), form, encode);
+            Made { from, bytes, tally }
+        };
+        let made = made.get_or_insert_with(make);
+        (&made.bytes, Contents::Several(&made.tally))
     }
 
     fn push(&mut self, item: Item) {
@@ -134,18 +182,28 @@ fn concat(
     (items, announced): (&[Item], bool),
     form: usize,
     encode: &mut Encode<'_>,
-) -> Bytes {
-    let mut bytes = Vec::new();
+) -> (Bytes, Tally) {
+    let (mut bytes, mut tally) = (Vec::new(), Tally::default());
     for item in items {
-        match item {
+        let before = bytes.len();
+        let of = match item {
             Item::Publication(flight) => {
                 bytes.extend_from_slice(once(channel, (item, flight), form, encode));
+                &mut tally.publications
             }
-            Item::Join(_) | Item::Leave(_) if announced => encode(channel, item, &mut bytes),
-            Item::Join(_) | Item::Leave(_) => {}
-        }
+            Item::Join(_) | Item::Leave(_) if !announced => continue,
+            Item::Join(_) => {
+                encode(channel, item, &mut bytes);
+                &mut tally.joins
+            }
+            Item::Leave(_) => {
+                encode(channel, item, &mut bytes);
+                &mut tally.leaves
+            }
+        };
+        of.add(bytes.len() - before);
     }
-    Bytes::from(bytes)
+    (Bytes::from(bytes), tally)
 }
 
 /// What the payload of an item counts for.
@@ -271,10 +329,11 @@ impl Work {
     }
 
     /// Ends the pass if it is through; returns the payload bytes handed out with it.
-    pub(crate) fn end_pass(&mut self) -> usize {
+    pub(crate) fn end_pass(&mut self, sink: &mut dyn Sink) -> usize {
         if self.ends.last().is_none_or(|&end| self.cursor < end) {
             return 0;
         }
+        sink.passed(&self.batch);
         self.end_batch()
     }
 

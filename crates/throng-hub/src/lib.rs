@@ -21,6 +21,7 @@
 pub mod broker;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod done;
 pub mod event;
 pub mod fanout;
 mod history;

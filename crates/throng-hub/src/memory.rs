@@ -211,7 +211,7 @@ impl Partition {
             Arc::new(publication)
         };
         let published = Published { position: position_of(&publication) };
-        Released { published, flight: Some(Flight { publication, draw }) }
+        Released { published, flight: Some(Flight { publication, draw, came_us: 0 }) }
     }
 
     fn position(&mut self, publish: &Publish, now: Now) -> Option<Position> {

@@ -7,6 +7,7 @@ use foldhash::fast::FixedState;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::broker::{Broker, BrokerEvent, Op, Open, Outcome, Read, Step};
+use crate::done::Done;
 use crate::event::{Event, Item, Mailbox};
 use crate::joining::{Met, meet};
 use crate::nearness::Nearest;
@@ -97,7 +98,7 @@ impl Node {
                 self.spread(&mut self.lock(&channel), &channel, item);
             }
             BrokerEvent::Lost { channel } => self.lose(&mut self.lock(&channel), &channel),
-            BrokerEvent::Done { op, outcome } => self.done(op, outcome, now),
+            BrokerEvent::Done { op, outcome } => self.answered(op, outcome, now),
         }
     }
 
@@ -122,6 +123,15 @@ impl Node {
             counts.subscriptions += partition.subscription_count();
         }
         counts
+    }
+
+    /// How often what was done.
+    pub fn done(&self) -> Done {
+        let mut done = Done::default();
+        for partition in &self.partitions {
+            done.add(&partition.lock().done);
+        }
+        done
     }
 
     /// Whether a question waits for the broker. Its answer could not find its way to another
@@ -157,6 +167,7 @@ impl Node {
 
     fn publish(&self, publish: Publish, to: ReplyTo, now: Now) {
         let mut partition = self.lock(&publish.channel);
+        partition.done.sent.publications += 1;
         let Some(op) = partition.op() else {
             return self.answer(to, Answer::Published(Err(HubError::Overloaded)));
         };
@@ -177,6 +188,8 @@ impl Node {
 
     fn subscribe(&self, mut subscribe: Subscribe, to: ReplyTo, now: Now) {
         let mut partition = self.lock(&subscribe.channel);
+        partition.done.subscribed += 1;
+        partition.done.recoveries += u64::from(subscribe.recover.is_some());
         partition.take_refused(&subscribe.channel, subscribe.client, to.mailbox);
         let Some(op) = partition.op() else {
             let joiner = Joiner { subscribe, tries: 0 };
@@ -266,6 +279,7 @@ impl Node {
         }
         let info = subscribe.info;
         if let Some(info) = info.as_ref().filter(|_| subscribe.presence) {
+            partition.done.presence_added += 1;
             self.broker.enter(&channel, info, now);
         }
         let answered = ChannelName::clone(&channel);
@@ -293,7 +307,9 @@ impl Node {
         if self.leave_seat(&mut partition, channel, to.mailbox, now) == Given::NoSeat {
             return;
         }
+        partition.done.unsubscribed += 1;
         if unsubscribe.presence {
+            partition.done.presence_removed += 1;
             self.broker.leave(channel, unsubscribe.client, now);
         }
         if let Some(info) = unsubscribe.info.as_ref().filter(|_| unsubscribe.announce) {
@@ -308,6 +324,7 @@ impl Node {
         now: Now,
     ) {
         let mut partition = self.lock(channel);
+        partition.done.history += 1;
         let step = match partition.op() {
             Some(op) => match self.broker.history(op, Read { channel, query, retention }, now) {
                 Step::Done(result) => result,
@@ -320,6 +337,7 @@ impl Node {
 
     fn remove_history(&self, channel: &ChannelName, to: ReplyTo, now: Now) {
         let mut partition = self.lock(channel);
+        partition.done.history_removed += 1;
         let result = match partition.op() {
             Some(op) => match self.broker.remove_history(op, channel, now) {
                 Step::Done(result) => result,
@@ -334,6 +352,7 @@ impl Node {
 
     fn presence(&self, channel: &ChannelName, to: ReplyTo, now: Now) {
         let mut partition = self.lock(channel);
+        partition.done.presence += 1;
         let result = match partition.op() {
             Some(op) => match self.broker.presence(op, channel, now) {
                 Step::Done(result) => result,
@@ -346,6 +365,7 @@ impl Node {
 
     fn presence_stats(&self, channel: &ChannelName, to: ReplyTo, now: Now) {
         let mut partition = self.lock(channel);
+        partition.done.presence_stats += 1;
         let result = match partition.op() {
             Some(op) => match self.broker.presence_stats(op, channel, now) {
                 Step::Done(result) => result,
@@ -388,7 +408,7 @@ impl Node {
         Audience { subscribers, near: nearest.found() }
     }
 
-    fn done(&self, op: Op, outcome: Outcome, now: Now) {
+    fn answered(&self, op: Op, outcome: Outcome, now: Now) {
         let index = usize::try_from(op.0 % self.partitions.len() as u64).unwrap_or_default();
         let mut partition = self.partitions[index].lock();
         // Too late, or the asker is gone: nobody waits.
@@ -451,6 +471,7 @@ impl Node {
     }
 
     fn announce(&self, partition: &mut Partition, channel: &ChannelName, item: Item) {
+        partition.done.sent.count(&item);
         if let Some(item) = self.broker.announce(channel, item) {
             self.spread(partition, channel, item);
         }
@@ -458,6 +479,7 @@ impl Node {
 
     /// Puts an item into the mailboxes of all who have subscribers.
     fn spread(&self, partition: &mut Partition, channel: &str, item: Item) {
+        partition.done.received.count(&item);
         // Before what follows: who joins may need one that all others had.
         if let Item::Publication(flight) = &item
             && let Some(joining) = partition.joining(channel)

@@ -8,6 +8,7 @@ use hashbrown::hash_map::Entry;
 use uuid::Uuid;
 
 use crate::broker::Op;
+use crate::done::Done;
 use crate::event::Item;
 use crate::joining::Joining;
 use crate::publication::{ChannelName, Position};
@@ -39,6 +40,7 @@ pub(crate) struct Partition {
     next_op: u64,
     op_step: u64,
     subscriptions: usize,
+    pub(crate) done: Done,
 }
 
 /// A channel with subscribers.
@@ -104,6 +106,7 @@ impl Partition {
             next_op: index as u64,
             op_step: count as u64,
             subscriptions: 0,
+            done: Done::default(),
         }
     }
 
@@ -129,6 +132,8 @@ impl Partition {
             next_op: _,
             op_step: _,
             subscriptions: _,
+            // Whoever counts on reads it from `Node::done`.
+            done: _,
         } = self;
         !waiting.is_empty() || !joining.is_empty()
     }

@@ -17,7 +17,7 @@ use crate::subscription::Subscriptions;
 
 pub(crate) use self::moving::further;
 pub use self::moving::{Ours, Theirs};
-pub use crate::fanout::{Audience, Batch, Encode, Sink};
+pub use crate::fanout::{Amount, Audience, Batch, Contents, Encode, Sink, Tally};
 pub use crate::subscription::{Member, SubFlags, Subscription};
 
 /// Places of its list that a channel goes over before the next channel's turn, so that one with a
@@ -322,7 +322,7 @@ impl Registry {
             let roster = entry.roster.as_slice();
             went =
                 work.advance(&Crowd { channel: at, roster, members: &self.members }, sink, places);
-            self.queued_bytes -= work.end_pass();
+            self.queued_bytes -= work.end_pass(sink);
         }
         if work.is_done() {
             self.settle(at);

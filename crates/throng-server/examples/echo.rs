@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use throng_hub::request::Now;
 use throng_hub::state::{Corrupt, Fields};
 use throng_limits::Budget;
 use throng_server::allowance::Allowance;
@@ -28,8 +27,8 @@ use throng_server::clock::Clock;
 use throng_server::codes::Disconnect;
 use throng_server::log::Log;
 use throng_server::shard::{
-    Adopt, Bounds, ConnRef, Crowd, Handler, Mailbox, Message, NEVER, Out, Post, Shard, ShardSetup,
-    Taken, WakeAt, event_loop,
+    Adopt, Bounds, ConnRef, Crowd, Gone, Handler, Mailbox, Message, NEVER, Out, Post, Shard,
+    ShardSetup, Taken, WakeAt, event_loop,
 };
 use throng_wire::framing::Framing;
 use throng_wire::websocket::{Limits, Opcode, accept_key};
@@ -72,11 +71,11 @@ impl Handler for Echo {
 
     fn work(&mut self, _: &mut Crowd<()>, _: usize) {}
 
-    fn closed(&mut self, _: ConnRef, (): (), _: &Disconnect, _: Now) {}
+    fn closed(&mut self, _: Gone, (): (), _: &Disconnect) {}
 
     fn tick(&mut self, _: &mut Crowd<()>) {}
 
-    fn take_session(&mut self, _: ConnRef, _: Fields<'_>) -> Result<(), Corrupt> {
+    fn take_session(&mut self, _: (ConnRef, Framing), _: Fields<'_>) -> Result<(), Corrupt> {
         // A session is nothing, here and in the process before.
         Ok(())
     }

@@ -62,6 +62,16 @@ impl Clock {
         }
     }
 
+    /// Microseconds since this process's clock began; to be compared with one another only.
+    pub(crate) fn us(&self) -> u64 {
+        #[cfg(test)]
+        if let Some(hand) = self.hand {
+            return hand.load(std::sync::atomic::Ordering::Relaxed) * 1000;
+        }
+        let since = self.zero.elapsed();
+        since.as_secs() * 1_000_000 + u64::from(since.subsec_micros())
+    }
+
     /// The time now.
     pub fn now(&self) -> Now {
         self.at(Instant::now())

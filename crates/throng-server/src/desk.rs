@@ -12,6 +12,7 @@ use throng_hub::event::{Event, Mailbox};
 use throng_hub::request::{Answer, ReplyTo};
 use tokio::sync::oneshot;
 
+use crate::metrics::Slow;
 use crate::sessions::Seen;
 
 /// A shard's share of an answer.
@@ -23,6 +24,8 @@ pub(crate) enum Part {
     Users(Vec<Arc<str>>),
     /// Who is there, of those looked for.
     Seen(Seen),
+    /// How many do not keep up.
+    Weighed(Slow),
 }
 
 /// Questions of the front that are not answered yet. Bounded by the requests in progress, each of

@@ -13,6 +13,7 @@ mod front;
 mod handoff;
 mod listeners;
 pub mod log;
+mod metrics;
 mod notary;
 mod notes;
 mod origin;

@@ -122,6 +122,7 @@ impl Log {
             ended: Condvar::new(),
             level: AtomicU8::new(level as u8),
             dropped: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -150,7 +151,7 @@ impl Log {
         let mut state = self.shared.state.lock();
         if state.lines.len() >= QUEUE_LINES_MAX || state.closing {
             drop(state);
-            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            self.shared.lost(1);
             return;
         }
         state.lines.push_back(record);
@@ -161,6 +162,11 @@ impl Log {
     /// Lines that could not be written so far and have not been told about.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Lines that could not be written, ever.
+    pub(crate) fn lost(&self) -> u64 {
+        self.shared.lost.load(Ordering::Relaxed)
     }
 
     /// Writes what waits and ends the writer; gives up after `patience`. Whether all was written.
@@ -190,7 +196,17 @@ struct Shared {
     wake: Condvar,
     ended: Condvar,
     level: AtomicU8,
+    /// Not told about yet.
     dropped: AtomicU64,
+    /// Ever.
+    lost: AtomicU64,
+}
+
+impl Shared {
+    fn lost(&self, lines: u64) {
+        self.dropped.fetch_add(lines, Ordering::Relaxed);
+        self.lost.fetch_add(lines, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]

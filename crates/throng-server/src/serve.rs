@@ -28,6 +28,7 @@ use crate::handoff::pause::Pause;
 use crate::handoff::{Loading, Serving};
 use crate::listeners::Listeners;
 use crate::log::{Log, line};
+use crate::metrics::Meters;
 use crate::notary::Notary;
 use crate::restart::channel::Channel;
 use crate::restart::fault::{self, Fault};
@@ -209,6 +210,7 @@ fn take_over(
     taking.acknowledge(loaded.connections)?;
     fault::strike(Fault::ExitAfterAck);
     let Serving { front, threads } = loading.serve(witness);
+    front.common.meters.took_over();
     if let Some(keeper) = &succession.keeper {
         tell_keeper(keeper, log);
     }
@@ -405,7 +407,7 @@ fn common(
     let desk = Desk::new(u16::try_from(count).unwrap_or(u16::MAX));
     let mut mailboxes: Vec<Arc<dyn HubMailbox>> = Vec::with_capacity(count + 1);
     for shard in &shards {
-        mailboxes.push(Arc::new(HubDoor(Arc::clone(shard))));
+        mailboxes.push(Arc::new(HubDoor(Arc::clone(shard), *clock)));
     }
     mailboxes.push(Arc::clone(&desk) as Arc<dyn HubMailbox>);
     let memory = Arc::new(Memory::new(PARTITIONS, system_seed()));
@@ -447,6 +449,7 @@ fn common(
         ring: Ring::default(),
         speakers: Speakers::default(),
         uid: OnceLock::new(),
+        meters: Meters::new(*clock, count, crate::front::API_METHODS),
     });
     Ok((common, loops))
 }

@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use throng_hub::event::{Event, Mailbox as HubMailbox};
+use throng_hub::event::{Event, Item, Mailbox as HubMailbox};
 use throng_hub::memory::Memory;
 use throng_hub::node::Node;
 use throng_hub::publication::ChannelName;
 use throng_hub::registry::{Audience, Batch, Member, Ours, Queued, Registry, Sink};
-use throng_hub::request::{Answer, Now, ReplyTo, Request, Unsubscribe};
+use throng_hub::request::{Answer, ReplyTo, Request, Unsubscribe};
 use throng_hub::state::{Corrupt, Fields, Writer};
 use throng_wire::dialect::{self, Push};
 use throng_wire::framing::Framing;
@@ -29,13 +29,17 @@ use crate::desk::{Desk, Part};
 use crate::handoff::pause::{Moved, Pause};
 use crate::handoff::put_answer;
 use crate::log::Log;
+use crate::metrics::{Frame, Meter, Meters, Of, Pings};
 use crate::notary::{Notary, Proof};
 use crate::ring::{Close, Ring};
 use crate::rng::{Rng, system_seed};
 use crate::session::{
-    Cx, Effects, Ending, Kind, Open, Order, Orphan, Session, Target, encode_item,
+    Cx, Effects, Ending, Kind, Open, Order, Orphan, Session, Target, Underway, encode_item,
+    transport_of,
 };
-use crate::shard::{ConnRef, Crowd, Farewell, Handler, Mailbox, Message, Out, Post, Taken, WakeAt};
+use crate::shard::{
+    ConnRef, Crowd, Farewell, Gone, Handler, Mailbox, Message, Out, Post, Taken, WakeAt,
+};
 use crate::speakers::{Place, Speakers};
 use crate::users::Users;
 
@@ -57,6 +61,8 @@ pub(crate) enum Mail {
     Census { channel: Option<ChannelName>, ask: u64 },
     /// What `throng who` looks for.
     Look { wish: Arc<Wish>, ask: u64 },
+    /// How many clients do not keep up.
+    Weigh { ask: u64 },
     /// What the client of a response says elsewhere.
     Said { session: Uuid, slot: u32, said: Vec<u8>, drawn: Drawn },
     /// Close this share of the connections: one in so many of those left; 1 is all of them.
@@ -68,10 +74,13 @@ pub(crate) type ShardMailbox = Mailbox<Open, Mail>;
 
 /// A shard as the hub knows it.
 #[derive(Debug)]
-pub(crate) struct HubDoor(pub Arc<ShardMailbox>);
+pub(crate) struct HubDoor(pub Arc<ShardMailbox>, pub Clock);
 
 impl HubMailbox for HubDoor {
-    fn put(&self, event: Event) {
+    fn put(&self, mut event: Event) {
+        if let Event::Channel { item: Item::Publication(flight), .. } = &mut event {
+            flight.came_us = self.1.us();
+        }
         self.0.post(Post::Mail(Mail::Hub(event)));
     }
 }
@@ -163,6 +172,8 @@ pub(crate) struct Common {
     pub uid: OnceLock<Box<str>>,
     /// The last closes and refusals.
     pub ring: Ring,
+    /// What is counted.
+    pub meters: Meters,
 }
 
 /// The sessions of one shard.
@@ -188,12 +199,16 @@ pub(crate) struct Sessions {
     ours: Ours,
     /// What is known of the shard of another process whose sessions are coming.
     coming: Coming,
+    meter: Arc<Meter>,
+    pings: Pings,
 }
 
 impl Sessions {
     /// The sessions of shard `shard`.
     pub(crate) fn new(common: Arc<Common>, shard: u16) -> Self {
         Self {
+            meter: common.meters.shard(shard),
+            pings: Pings::default(),
             common,
             shard,
             registry: Registry::with_seed(system_seed()),
@@ -227,6 +242,10 @@ impl Sessions {
             requests: &mut self.requests,
             user_connections: &|user| common.user_counts.of(user),
             effects,
+            meter: &self.meter,
+            at_us: common.meters.clock.us(),
+            pings: &self.pings,
+            command: Underway::default(),
         })
     }
 
@@ -239,11 +258,16 @@ impl Sessions {
     ) -> T {
         let common = Arc::clone(&self.common);
         let mut effects = Effects::default();
-        let result = self.surround(out, &mut effects, |cx| f(session, cx));
+        let mut began_us = 0;
+        let result = self.surround(out, &mut effects, |cx| {
+            began_us = cx.at_us;
+            f(session, cx)
+        });
         let conn = out.conn;
         if effects.identified {
             self.users.add(conn.slot, session.user());
             common.clients.fetch_add(1, Ordering::Relaxed);
+            self.meter.accepted(session.kind().over(out.framing), effects.library);
             let limit = common.settings.client.user_connection_limit;
             // Two that came at once both found room; counting them tells which one has it.
             if limit > 0
@@ -257,6 +281,7 @@ impl Sessions {
                 out.close(Disconnect::CONNECTION_LIMIT);
             }
         }
+        effects.count_handled(&self.meter, began_us, || common.meters.clock.us());
         if let Some(bytes) = effects.starved {
             self.starved.push((conn, bytes));
         }
@@ -287,9 +312,10 @@ impl Sessions {
 
     /// Counts a connected client that has come from another process, as [`Sessions::attend`] counts
     /// one that connects.
-    fn count_in(&mut self, conn: ConnRef, session: &Session) {
+    fn count_in(&mut self, conn: ConnRef, session: &Session, framing: Framing) {
         let common = &self.common;
         self.users.add(conn.slot, session.user());
+        self.meter.is_here(session.kind().over(framing));
         common.clients.fetch_add(1, Ordering::Relaxed);
         if common.settings.client.user_connection_limit > 0 {
             common.user_counts.add(session.user());
@@ -509,6 +535,7 @@ impl Handler for Sessions {
                 // From here on it is the connection's, which accounts for it.
                 drop(drawn);
             }
+            Mail::Weigh { ask } => self.common.desk.part(ask, Part::Weighed(crowd.weigh())),
             Mail::Shed { of } => self.shed(crowd, of),
         }
     }
@@ -536,10 +563,12 @@ impl Handler for Sessions {
     }
 
     fn work(&mut self, crowd: &mut Crowd<Session>, deliveries: usize) {
-        self.registry.fan_out(&mut Delivery { crowd }, deliveries);
+        let (meter, clock) = (&*self.meter, &self.common.meters.clock);
+        self.registry.fan_out(&mut Delivery { crowd, meter, clock }, deliveries);
     }
 
-    fn closed(&mut self, conn: ConnRef, mut session: Session, why: &Disconnect, now: Now) {
+    fn closed(&mut self, gone: Gone, mut session: Session, why: &Disconnect) {
+        let Gone { conn, framing, now } = gone;
         let common = Arc::clone(&self.common);
         self.users.remove(conn.slot);
         if let Some(id) = session.speaks_as() {
@@ -547,6 +576,7 @@ impl Handler for Sessions {
         }
         if session.is_connected() {
             common.clients.fetch_sub(1, Ordering::Relaxed);
+            self.meter.left(session.kind().over(framing));
             if common.settings.client.user_connection_limit > 0 {
                 common.user_counts.remove(session.user());
             }
@@ -558,6 +588,10 @@ impl Handler for Sessions {
         let (orphans, late) = (&mut self.orphans, &mut self.late);
         if let Some(because) = shards_reason(&common.settings, session.kind(), why) {
             session.note(&common.log, why.code.into(), &because);
+        }
+        // That a client went is not the server's doing.
+        if why.code != Disconnect::CONNECTION_CLOSED.code {
+            self.meter.rare.count(Of::Disconnect, 0, why.code.into());
         }
         common.ring.closed(Close {
             user: Arc::clone(session.user()),
@@ -590,6 +624,7 @@ impl Handler for Sessions {
         out: &mut Vec<u8>,
     ) -> Farewell {
         let uni = &self.common.settings.uni_websocket;
+        let transport = session.kind().over(framing);
         let (pushes, closes) = match (framing, session.kind()) {
             (Framing::WebSocket | Framing::Binary, Kind::Bidirectional) => (false, true),
             (Framing::WebSocket | Framing::Binary, Kind::Unidirectional) => {
@@ -606,12 +641,25 @@ impl Handler for Sessions {
                 reconnect: why.reconnects(),
             };
             dialect::put_push(framing.encoding(), session.kind().envelope(), &push, &mut payload);
+            self.meter.sent(transport, Frame::PushDisconnect, payload.len());
             framing.put(&payload, out);
+        }
+        // A connection that is gone is told nothing, and who closed first is answered.
+        let is_told = !matches!(why.code, 3000 | 3009);
+        if closes && is_told && !framing.is_response() {
+            self.meter.rare.count(Of::Close, transport as u8, why.code.into());
         }
         if closes { Farewell::CloseFrame } else { Farewell::Silent }
     }
 
-    fn tick(&mut self, _crowd: &mut Crowd<Session>) {}
+    fn tick(&mut self, crowd: &mut Crowd<Session>) {
+        // The sweep that sends the pings of this second comes next.
+        self.pings.begin(crowd.second(), self.common.meters.clock.us());
+        let counters = crowd.counters();
+        self.meter.panics.set(counters.panics);
+        self.meter.resets.set(counters.resets);
+        self.meter.late_answers.set(counters.late_answers);
+    }
 
     fn put_shared(&mut self, out: &mut Writer) {
         self.put_all(out);
@@ -630,8 +678,12 @@ impl Handler for Sessions {
         self.users.expect(sessions);
     }
 
-    fn take_session(&mut self, conn: ConnRef, fields: Fields<'_>) -> Result<Session, Corrupt> {
-        self.take_one(conn, fields)
+    fn take_session(
+        &mut self,
+        (conn, framing): (ConnRef, Framing),
+        fields: Fields<'_>,
+    ) -> Result<Session, Corrupt> {
+        self.take_one((conn, framing), fields)
     }
 
     fn settle_in(&mut self, _crowd: &mut Crowd<Session>) -> Result<(), Corrupt> {
@@ -669,6 +721,8 @@ fn shards_reason(settings: &Settings, kind: Kind, why: &Disconnect) -> Option<St
 /// Fan-out into a crowd.
 struct Delivery<'a> {
     crowd: &'a mut Crowd<Session>,
+    meter: &'a Meter,
+    clock: &'a Clock,
 }
 
 impl Sink for Delivery<'_> {
@@ -678,9 +732,22 @@ impl Sink for Delivery<'_> {
 
     fn deliver(&mut self, member: Member, batch: &mut Batch, audience: Audience) {
         let Some(form) = self.crowd.form(member) else { return };
-        let frames = batch.bytes(usize::from(form), audience, &mut |channel, item, out| {
+        let encode = &mut |channel: &ChannelName, item: &Item, out: &mut Vec<u8>| {
             encode_item(form, channel, item, out);
-        });
+        };
+        let (frames, contents) = batch.counted(usize::from(form), audience, encode);
+        if let Some(transport) = transport_of(form) {
+            self.meter.delivered(transport, frames.len(), contents);
+        }
         self.crowd.deliver(member, frames);
+    }
+
+    fn passed(&mut self, batch: &Batch) {
+        let now_us = self.clock.us();
+        for item in batch.items() {
+            if let Item::Publication(flight) = item {
+                self.meter.fanned_out(now_us.saturating_sub(flight.came_us));
+            }
+        }
     }
 }

@@ -182,6 +182,7 @@ async fn sweep(front: Arc<Front>, mut room: Room) {
         let Ok(pass) = front.common.pause.enter().await else { continue };
         if look == 0 {
             front.common.node.sweep(front.clock.now());
+            front.common.meters.look(crate::metrics::free(&front));
         }
         drop(pass);
         if look == 0 || room.is_changed() {

@@ -7,8 +7,8 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use uuid::Uuid;
 
 use super::{
-    AlreadySubscribed, Audience, Batch, Channel, Join, Member, Queued, Registry, Sink, SubFlags,
-    Subscription,
+    AlreadySubscribed, Amount, Audience, Batch, Channel, Contents, Join, Member, Queued, Registry,
+    Sink, SubFlags, Subscription, Tally,
 };
 use crate::event::{Flight, Item};
 use crate::publication::{ChannelName, ClientInfo, Epoch, Position, Publication};
@@ -47,14 +47,18 @@ fn name(text: &str) -> ChannelName {
 
 fn said(text: &str) -> Item {
     let data = Bytes::copy_from_slice(text.as_bytes());
-    Item::Publication(Flight { publication: Arc::new(Publication::new(data, None, 0)), draw: None })
+    Item::Publication(Flight {
+        publication: Arc::new(Publication::new(data, None, 0)),
+        draw: None,
+        came_us: 0,
+    })
 }
 
 fn placed(offset: u64, epoch: Epoch) -> Item {
     let mut publication = Publication::new(format!("{offset}").into(), None, 0);
     publication.offset = offset;
     publication.epoch = Some(epoch);
-    Item::Publication(Flight { publication: Arc::new(publication), draw: None })
+    Item::Publication(Flight { publication: Arc::new(publication), draw: None, came_us: 0 })
 }
 
 fn joined(user: &str) -> Item {
@@ -98,6 +102,45 @@ fn who_stays_gets_all_and_who_joins_gets_nothing_from_before() {
     assert_eq!(drain(&mut registry), [(1, "a b ".into()), (2, "b ".into())]);
     assert_eq!(registry.queued_bytes(), 0);
     assert_eq!(registry.queue("sport", said("c")), Queued::NoSubscribers);
+}
+
+#[test]
+fn what_is_in_the_bytes_is_told_with_them() {
+    #[derive(Default)]
+    struct Counted(Vec<(Member, Option<Tally>)>, usize);
+    impl Sink for Counted {
+        fn deliver(&mut self, member: Member, batch: &mut Batch, audience: Audience) {
+            let mut encode = |_: &ChannelName, item: &Item, bytes: &mut Vec<u8>| write(item, bytes);
+            let (bytes, contents) = batch.counted(0, audience, &mut encode);
+            let tally = match contents {
+                Contents::Publication => None,
+                Contents::Several(tally) => Some(*tally),
+            };
+            let all = tally.map(|t| t.publications.bytes + t.joins.bytes + t.leaves.bytes);
+            assert_eq!(all.unwrap_or(bytes.len()), bytes.len());
+            self.0.push((member, tally));
+        }
+        fn passed(&mut self, batch: &Batch) {
+            self.1 += batch.items().len();
+        }
+    }
+    let mut registry = Registry::new();
+    let news = name("news");
+    registry.join(1, &news, with(SubFlags::JOIN_LEAVE)).unwrap();
+    registry.join(2, &news, Join::default()).unwrap();
+    let mut counted = Counted::default();
+    registry.queue("news", said("alone"));
+    while registry.fan_out(&mut counted, 1) {}
+    assert_eq!((&counted.0[..], counted.1), (&[(1, None), (2, None)][..], 1));
+    for item in [said("ab"), joined("ann"), said("c")] {
+        registry.queue("news", item);
+    }
+    let mut counted = Counted::default();
+    while registry.fan_out(&mut counted, 1) {}
+    let amount = |messages, bytes| Amount { messages, bytes };
+    let deaf = Tally { publications: amount(2, 5), ..Tally::default() };
+    let all = Tally { joins: amount(1, 5), ..deaf };
+    assert_eq!((&counted.0[..], counted.1), (&[(1, Some(all)), (2, Some(deaf))][..], 3));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::answer::{self, Answer};
 use super::dial;
-use super::meter::{Meter, Metered};
+use super::meter::{ByKind, Meter, Metered};
 use super::{Ask, Call};
 use crate::config::Backend;
 
@@ -39,6 +39,7 @@ pub(super) struct Line {
     waiting: AtomicUsize,
     idle: Mutex<Vec<Idle>>,
     meter: Meter,
+    pub(super) calls: ByKind,
     /// Pays for its connections.
     budget: Budget,
 }
@@ -77,6 +78,7 @@ impl Line {
             waiting: AtomicUsize::new(0),
             idle: Mutex::default(),
             meter: Meter::default(),
+            calls: ByKind::default(),
             budget,
         }
     }
@@ -84,7 +86,11 @@ impl Line {
     /// Makes a call, and takes note of how it went. The error is a sentence for the log.
     pub(super) async fn call(&self, call: &Call) -> Result<Answer, String> {
         let begun = Instant::now();
+        let calls = &self.calls[call.kind as usize];
+        let under_way = calls.begin();
         let understood = self.ask(call).await.and_then(|arrived| self.understand(&arrived));
+        drop(under_way);
+        calls.note(begun.elapsed(), understood.is_err());
         self.meter.note(begun.elapsed(), &understood);
         understood
     }

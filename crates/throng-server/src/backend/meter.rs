@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::Answer;
+use super::{Answer, Kind};
 use crate::config::Backend;
+use crate::metrics::{Cell, REQUESTS, Spread};
 
 /// Calls whose times are remembered: enough for a hundredth to be more than a handful.
 const TIMES_MAX: usize = 512;
@@ -30,6 +31,53 @@ struct Counts {
     times: VecDeque<u32>,
     last_failure: Option<(Instant, String)>,
 }
+
+/// What is counted of the calls of one kind, for metrics.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    /// In microseconds.
+    pub(crate) times: Spread,
+    pub(crate) failed: Cell,
+    pub(crate) under_way: Cell,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self { times: Spread::new(REQUESTS), failed: Cell::default(), under_way: Cell::default() }
+    }
+}
+
+impl Calls {
+    /// One more is under way, until this is dropped.
+    pub(super) fn begin(&self) -> UnderWay<'_> {
+        self.under_way.add_shared(1);
+        UnderWay(self)
+    }
+
+    pub(super) fn note(&self, took: Duration, has_failed: bool) {
+        self.times.observe_shared(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        if has_failed {
+            self.failed.add_shared(1);
+        }
+    }
+
+    /// Every number that only grows, in an order that stays.
+    pub(super) fn cells(&self) -> impl Iterator<Item = &Cell> {
+        [&self.failed].into_iter().chain(self.times.cells())
+    }
+}
+
+/// A call that is under way.
+pub(super) struct UnderWay<'a>(&'a Calls);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.subtract_shared(1);
+    }
+}
+
+/// Those of each kind, by its number.
+pub(crate) type ByKind = [Calls; Kind::ALL.len()];
 
 /// How the calls of one backend went so far.
 #[derive(Debug, Clone, PartialEq)]

@@ -28,7 +28,7 @@ use crate::token::BASE64;
 
 pub(crate) use answer::{Answer, Said, SaidSub};
 pub(crate) use dial::dial;
-pub(crate) use meter::Metered;
+pub(crate) use meter::{Calls, Metered};
 pub(crate) use switchboard::Switchboard;
 pub use trial::{Came, NoTrial, Sent, Tried, Trying, attempt};
 pub use verdict::{Outcome, Verdict};
@@ -47,6 +47,10 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Their numbers are part of what is handed over in a restart: new ones come last.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Connect, Self::Refresh, Self::Subscribe, Self::Publish, Self::Rpc, Self::SubRefresh];
+
     /// As a log line names it.
     pub fn name(self) -> &'static str {
         match self {

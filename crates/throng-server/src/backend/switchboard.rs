@@ -9,12 +9,13 @@ use tokio::runtime::Handle;
 
 use super::cache::{self, Cache, Cached, Found};
 use super::line::Line;
-use super::{Answer, Call, Kind, Metered};
+use super::{Answer, Call, Calls, Kind, Metered};
 use crate::clock::Clock;
 use crate::config::{Backend, Backends, Level};
 use crate::handoff::pause::{Moved, Pause};
 use crate::handoff::put_answer;
 use crate::log::{Line as LogLine, Log};
+use crate::metrics::Cell;
 use crate::sessions::{Mail, ShardMailbox};
 use crate::shard::Post;
 
@@ -118,6 +119,22 @@ impl Switchboard {
     /// How the calls of each backend go, in the order of the backends' numbers.
     pub(crate) fn metered(&self) -> Vec<Metered> {
         self.lines.iter().map(Line::metered).collect()
+    }
+
+    /// What is counted of the calls of each kind to each backend: the backend's option, and the
+    /// kind.
+    pub(crate) fn calls(&self) -> impl Iterator<Item = (&str, Kind, &Calls)> {
+        self.lines.iter().flat_map(|line| {
+            let option = line.backend.option.as_str();
+            Kind::ALL.into_iter().zip(&line.calls).map(move |(kind, calls)| (option, kind, calls))
+        })
+    }
+
+    /// Every number of those that only grows, with the kind's number and its own place.
+    pub(crate) fn each_number(&self, f: &mut dyn FnMut(&str, u8, usize, &Cell)) {
+        for (option, kind, calls) in self.calls() {
+            calls.cells().enumerate().for_each(|(place, cell)| f(option, kind as u8, place, cell));
+        }
     }
 
     /// What the cache of connect answers did, where there is one.

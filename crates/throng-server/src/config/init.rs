@@ -100,6 +100,10 @@ key = "{{api_key}}"
 # GET /health answers 200 while the server is well.
 enabled = true
 
+# GET /metrics tells Prometheus what the server does, and anybody else who can reach it.
+# [prometheus]
+# enabled = true
+
 # Channels without a namespace, such as "news".
 [channel.without_namespace]
 # Every user with a token may listen. Without this, a channel needs a subscription token of its own.

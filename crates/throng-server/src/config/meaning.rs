@@ -14,8 +14,8 @@ use super::problem::Problem;
 use super::read::Reader;
 use super::settings::{
     AddressHeader, ChannelOptions, Channels, Client, DataFormat, Emulation, Http, HttpApi, Level,
-    Limits, Log, PerAddress, PersonalChannel, Proxies, ProxyProtocol, Refuse, Settings, Shutdown,
-    Stream, Token, UniWebSocket, WebSocket,
+    Limits, Log, Names, PerAddress, PersonalChannel, Prometheus, Proxies, ProxyProtocol, Refuse,
+    Settings, Shutdown, Stream, Token, UniWebSocket, WebSocket,
 };
 use super::tree::Value;
 use super::written::{NAMESPACES, Written};
@@ -31,6 +31,7 @@ const DEVELOPMENT: &[(&str, &str)] = &[
     ("client.allow_anonymous_connect_without_token", "true"),
     ("http_api.insecure", "true"),
     ("health.enabled", "true"),
+    ("prometheus.enabled", "true"),
     ("uni_websocket.enabled", "true"),
     ("sse.enabled", "true"),
     ("http_stream.enabled", "true"),
@@ -108,6 +109,14 @@ fn settings(r: &mut Reader<'_>, dev: bool) -> Settings {
         },
         health: r.bool("health.enabled"),
         health_path: r.http_path("health.handler_prefix"),
+        prometheus: Prometheus {
+            enabled: r.bool("prometheus.enabled"),
+            path: r.http_path("prometheus.handler_prefix"),
+            names: r.word(
+                "prometheus.compat",
+                &[("", Names::Throng), ("centrifugo", Names::Centrifugo)],
+            ),
+        },
         rpc_ping: {
             let method = r.text("rpc.ping.method");
             r.bool("rpc.ping.enabled").then_some(method)
@@ -637,6 +646,7 @@ fn check_paths(r: &mut Reader<'_>, settings: &Settings) {
         (settings.init, "init.handler_prefix", &settings.init_path),
         (settings.http_api.enabled, "http_api.handler_prefix", &settings.http_api.path),
         (settings.health, "health.handler_prefix", &settings.health_path),
+        (settings.prometheus.enabled, "prometheus.handler_prefix", &settings.prometheus.path),
     ];
     let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
     for (_, name, path) in all.into_iter().filter(|(on, ..)| *on) {

@@ -43,6 +43,7 @@ pub struct Settings {
     pub health: bool,
     /// `health.handler_prefix`.
     pub health_path: String,
+    pub prometheus: Prometheus,
     /// `rpc.ping`: the method that answers `{}`, when enabled.
     pub rpc_ping: Option<String>,
     /// `node.name`; empty means host name and port.
@@ -74,7 +75,7 @@ pub struct Http {
     pub port: u16,
     /// `http_server.internal_address`; empty: as `address`.
     pub internal_address: String,
-    /// `http_server.internal_port`: API and health leave the public port for this one.
+    /// `http_server.internal_port`: API, health and metrics leave the public port for this one.
     pub internal_port: Option<u16>,
     /// `http_server.keep_alive_timeout` (throng's own): how long an idle HTTP connection is kept.
     pub keep_alive_timeout: Duration,
@@ -281,6 +282,26 @@ pub struct HttpApi {
     pub external: bool,
     /// `http_api.error_mode = "transport"`: errors as HTTP statuses.
     pub error_mode_transport: bool,
+}
+
+/// `prometheus`: what can be seen of the server.
+#[derive(Debug, Clone)]
+pub struct Prometheus {
+    pub enabled: bool,
+    /// `prometheus.handler_prefix`.
+    pub path: String,
+    /// `prometheus.compat` (throng's own): whose names are used where Centrifugo has a family, too.
+    pub names: Names,
+}
+
+/// Whose names metrics have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Names {
+    /// `throng_…`.
+    #[default]
+    Throng,
+    /// `centrifugo_…`, for dashboards that were made for it.
+    Centrifugo,
 }
 
 #[derive(Debug, Clone)]

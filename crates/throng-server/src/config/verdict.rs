@@ -121,7 +121,12 @@ const VERDICTS: &[(&str, Verdict)] = &[
         ),
     ),
     ("usage_stats", Warns("has no effect; nothing is ever reported to anybody")),
-    ("metrics_interval", Warns("has no effect; there are no metrics of nodes yet")),
+    ("metrics_interval", Warns("has no effect; there is one node, whose metrics are always new")),
+    ("always_counted", Warns("has no effect; this is always counted, and costs next to nothing")),
+    (
+        "native_histograms",
+        Warns("has no effect; histograms have fixed buckets, which every Prometheus reads"),
+    ),
     ("unreleased", Warns("has no effect")),
 ];
 

@@ -36,10 +36,11 @@ use crate::clock::Clock;
 use crate::config::{Level, Settings};
 use crate::handoff::Doors;
 use crate::log::line;
+use crate::metrics::{self, Of};
 use crate::origin;
 use crate::sessions::Common;
 
-pub(crate) use api::{Asks, call_api};
+pub(crate) use api::{Asks, METHODS as API_METHODS, call_api, method_name as api_method};
 pub(crate) use connection::drive;
 pub use upgrade::{PROBE_HEADER, SEEN_HEADER};
 
@@ -142,6 +143,19 @@ impl Front {
     }
 
     pub(crate) async fn visit(&self, visit: Visit) -> Outcome {
+        let path = path_number(self.settings(), visit.request.uri().path());
+        let method = method_number(visit.request.method());
+        let outcome = self.answer(visit).await;
+        let status = match &outcome {
+            Outcome::Answered(answer) => answer.status().as_u16(),
+            Outcome::Upgraded(to) => to.status(),
+        };
+        let code = method * 1000 + u32::from(status);
+        self.common.meters.front.rare.count(Of::Request, path, code);
+        outcome
+    }
+
+    async fn answer(&self, visit: Visit) -> Outcome {
         let settings = self.settings();
         let path = visit.request.uri().path();
         if settings.dev
@@ -182,6 +196,12 @@ impl Front {
             && let Some(answer) = health::answer(self, rest, visit.request.uri().query())
         {
             return Outcome::Answered(answer);
+        }
+        if settings.prometheus.enabled
+            && visit.door.shows_internals()
+            && path == settings.prometheus.path
+        {
+            return Outcome::Answered(metrics::answer(self, visit.request.method()).await);
         }
         if settings.dev
             && visit.request.method() == Method::GET
@@ -229,6 +249,8 @@ impl Front {
             "uni_websocket.enabled is off\n"
         } else if path.starts_with(&settings.health_path) && !settings.health {
             "health.enabled is off\n"
+        } else if path == settings.prometheus.path && !settings.prometheus.enabled {
+            "prometheus.enabled is off\n"
         } else {
             "there is nothing here\n"
         };
@@ -258,6 +280,51 @@ impl Front {
     pub(crate) fn wants_debug(&self) -> bool {
         self.common.log.wants(Level::Debug)
     }
+}
+
+/// The paths that are told apart in metrics; everything else is one.
+fn paths(settings: &Settings) -> [&str; 12] {
+    [
+        &settings.websocket.path,
+        &settings.uni_websocket.path,
+        &settings.sse.path,
+        &settings.http_stream.path,
+        &settings.uni_sse.path,
+        &settings.uni_http_stream.path,
+        &settings.emulation.path,
+        &settings.init_path,
+        &settings.http_api.path,
+        &settings.health_path,
+        &settings.prometheus.path,
+        "/",
+    ]
+}
+
+/// The number of a path, with all that stands below it.
+fn path_number(settings: &Settings, path: &str) -> u8 {
+    let is_at = |prefix: &&str| {
+        path.strip_prefix(*prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let paths = paths(settings);
+    let at = paths.iter().position(is_at).filter(|at| paths[*at] != "/" || path == "/");
+    at.and_then(|at| u8::try_from(at).ok()).unwrap_or(u8::MAX)
+}
+
+/// The path of a number, for metrics.
+pub(crate) fn http_path(settings: &Settings, number: u8) -> &str {
+    paths(settings).get(usize::from(number)).copied().unwrap_or("other")
+}
+
+const HTTP_METHODS: [&str; 6] = ["other", "GET", "POST", "OPTIONS", "HEAD", "PUT"];
+
+fn method_number(method: &Method) -> u32 {
+    let at = HTTP_METHODS.iter().position(|known| *known == method.as_str());
+    at.and_then(|at| u32::try_from(at).ok()).unwrap_or(0)
+}
+
+/// The HTTP method of a number, for metrics.
+pub(crate) fn http_method(number: u32) -> &'static str {
+    HTTP_METHODS.get(number as usize).copied().unwrap_or("other")
 }
 
 /// An answer in words.

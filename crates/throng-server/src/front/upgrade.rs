@@ -32,6 +32,13 @@ pub(crate) struct Move {
     pub(crate) address: Option<Box<Held>>,
 }
 
+impl Move {
+    /// The status that the shard answers with.
+    pub(super) fn status(&self) -> u16 {
+        if self.framing.is_response() { 200 } else { 101 }
+    }
+}
+
 /// Answers an upgrade request, or lets it move.
 pub(super) async fn websocket(front: &Front, visit: &Visit, kind: Kind) -> Outcome {
     match checked(front, visit, kind).await {
@@ -59,6 +66,7 @@ pub(super) fn remember(front: &Front, ip: IpAddr, answer: &Answer) {
         StatusCode::BAD_REQUEST => "the handshake is wrong",
         _ => "refused",
     });
+    debug_assert!(crate::metrics::is_known_reason(reason), "{reason} has no label");
     front.common.ring.refused(Refused {
         at_s: Clock::second_of(front.clock.now()),
         address: Some(ip),

@@ -9,6 +9,7 @@ use throng_hub::state::sealed::{self, Piece, Unreadable};
 use throng_hub::state::{Corrupt, Field, Part, Record, Writer};
 
 use crate::front::Front;
+use crate::metrics;
 use crate::sessions::Common;
 use crate::shard::Address;
 
@@ -21,6 +22,7 @@ const UNDECLARED: u8 = 6;
 const REFUSED: u8 = 7;
 const RESET: u8 = 8;
 const ARRIVALS: u8 = 9;
+const METERS: u8 = 10;
 
 /// An address that came often lately.
 #[derive(Debug)]
@@ -80,6 +82,8 @@ pub(super) fn put(front: &Front, now: Now) -> Vec<u8> {
         // Entered again by the sessions.
         speakers: _,
         uid: _,
+        // Written down by a module of its own.
+        meters: _,
     } = &**common;
     let mut out = sealed::begin(Piece::Common, now, 64 * 1024);
     let instant = Instant::now();
@@ -96,6 +100,7 @@ pub(super) fn put(front: &Front, now: Now) -> Vec<u8> {
     if let Some((tokens, age_ms)) = arrivals.left(instant) {
         put_record(ARRIVALS, &Left { tokens, age_ms }, &mut out);
     }
+    out.record(METERS, |out| metrics::put(common, out));
     sealed::seal(out)
 }
 
@@ -132,6 +137,7 @@ fn take_field(front: &Front, field: &Field<'_>) -> Result<(), Corrupt> {
             let Left { tokens, age_ms } = Left::take_fields(field.fields(Left::WHAT)?)?;
             front.arrivals.leave(tokens, age_ms, instant);
         }
+        METERS => metrics::take(common, field.fields("what was counted")?)?,
         _ => field.pass()?,
     }
     Ok(())

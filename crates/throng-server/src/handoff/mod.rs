@@ -44,7 +44,8 @@
 //! * Generators of ids, epochs and jitter are seeded anew.
 //! * The connect backend's cached answers: the backend is asked again.
 //! * Where a sweep or a shedding stood: it begins again.
-//! * Which log lines were repeated how often, and how the calls of each backend went.
+//! * Which log lines were repeated how often, and what `throng status` says of the calls of each
+//!   backend (what metrics count of them does move).
 //! * Seats of those who are no clients yet (the old process serves them to their end).
 
 mod arrival;

@@ -101,9 +101,9 @@ impl Writer {
         }
         match self.write(shared) {
             // Only what has been told of is forgotten.
-            Ok(()) => shared.dropped.fetch_sub(dropped, Ordering::Relaxed),
-            Err(_) => shared.dropped.fetch_add(records.len() as u64, Ordering::Relaxed),
-        };
+            Ok(()) => drop(shared.dropped.fetch_sub(dropped, Ordering::Relaxed)),
+            Err(_) => shared.lost(records.len() as u64),
+        }
     }
 
     fn write(&mut self, shared: &Shared) -> io::Result<()> {

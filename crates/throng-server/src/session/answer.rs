@@ -16,10 +16,26 @@ use crate::codes::{Disconnect, ErrorCode, Unsubscribe};
 impl Session {
     /// An answer has come for `ticket`. Returns whether the client may be read again.
     pub(crate) fn answer(&mut self, cx: &mut Cx<'_, '_>, ticket: u32, answer: Answer) -> bool {
+        self.take_up(cx);
         let Some(awaited) = self.take_awaited(ticket) else { return false };
+        let is_command = awaited.is_command();
         self.settle(cx, awaited, answer);
         self.forget_pending();
-        !self.is_waiting()
+        self.goes_on(cx, is_command)
+    }
+
+    /// The command that waits is the one at hand again.
+    pub(super) fn take_up(&self, cx: &mut Cx<'_, '_>) {
+        cx.command = self.pending.as_ref().map(|pending| pending.command).unwrap_or_default();
+    }
+
+    /// Whether the client may be read again; then a command that waited is over.
+    pub(super) fn goes_on(&self, cx: &mut Cx<'_, '_>, was_command: bool) -> bool {
+        let goes_on = !self.is_waiting();
+        if goes_on && was_command {
+            cx.effects.answered = Some(cx.command);
+        }
+        goes_on
     }
 
     /// What the answer of this number is for.
@@ -138,6 +154,7 @@ impl Session {
         if plan.reject_unrecovered && plan.was_recovering && unrecovered {
             let to = super::reply_to(cx, 0);
             cx.requests.push((Request::Unsubscribe(plan.undo(self.client)), to));
+            cx.meter.recovered(false, 0);
             let because = format!("{}: the position cannot be recovered", Shown(&plan.channel));
             return self.deny(cx, id, ErrorCode::UNRECOVERABLE_POSITION, &because);
         }
@@ -185,6 +202,10 @@ impl Session {
             Recovery::Recovered(list) => (plan.was_recovering || !list.is_empty(), list),
             Recovery::NotRecovered | Recovery::NotAsked => (false, Vec::new()),
         };
+        cx.meter.subscribed();
+        if plan.was_recovering {
+            cx.meter.recovered(recovered, publications.len());
+        }
         let positioned = plan.positioned();
         Ok(Outcome {
             positioned,

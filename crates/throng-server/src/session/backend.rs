@@ -92,6 +92,9 @@ impl Session {
         let pending = self.pending.get_or_insert_default();
         pending.last_ticket = pending.last_ticket.wrapping_add(1);
         let ticket = pending.last_ticket;
+        if asked.is_command() {
+            pending.command = cx.command;
+        }
         pending.list.push((ticket, Awaited::Backend(Box::new(asked))));
         let to = super::reply_to(cx, ticket);
         cx.effects.calls.push((call, to));
@@ -104,7 +107,9 @@ impl Session {
         ticket: u32,
         answer: Answer,
     ) -> bool {
+        self.take_up(cx);
         let Some(Awaited::Backend(asked)) = self.take_awaited(ticket) else { return false };
+        let is_command = asked.is_command();
         self.forget_pending();
         match *asked {
             Asked::Connect { id, wanted } => self.connect_answered(cx, id, wanted, answer),
@@ -124,7 +129,7 @@ impl Session {
             Asked::Refresh => self.refresh_answered(cx, answer),
             Asked::SubRefresh { channel } => self.sub_refresh_answered(cx, &channel, answer),
         }
-        !self.is_waiting()
+        self.goes_on(cx, is_command)
     }
 
     /// Asks who the client is.

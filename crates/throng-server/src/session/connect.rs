@@ -12,9 +12,10 @@ use throng_wire::dialect::{
 use super::proof::{Claimed, temporary};
 use super::say::{self, Outcome};
 use super::subscribe::{Plan, Right, Shown, Wish};
-use super::{Awaited, Cx, Extra, Kind, Session, Stage, backend, wake};
+use super::{Awaited, Cx, Extra, Kind, Session, Stage, Underway, backend, wake};
 use crate::codes::{Disconnect, ErrorCode};
 use crate::config::{BackendId, Settings};
+use crate::metrics::{self, Frame};
 use crate::shard::{NEVER, Taken};
 use crate::token::{ConnectionClaims, Grant, TokenError};
 
@@ -57,6 +58,7 @@ struct Given {
 
 impl Session {
     pub(super) fn connect(&mut self, cx: &mut Cx<'_, '_>, id: u32, request: &ConnectRequest<'_>) {
+        cx.command.library = metrics::library(&request.name);
         let wanted: Vec<(ChannelName, Wish)> = request
             .subs
             .iter()
@@ -359,6 +361,7 @@ impl Session {
     fn connected(&mut self, cx: &mut Cx<'_, '_>, connect: &InProgress) {
         self.stage = Stage::Ready;
         cx.effects.identified = true;
+        cx.effects.library = cx.command.library;
         let personal = cx.settings.client.personal_channel.as_ref();
         if personal.is_some_and(|personal| personal.single_connection) && !self.user.is_empty() {
             cx.effects.displace =
@@ -407,6 +410,11 @@ impl Session {
                 dialect::put_push(encoding, self.envelope(), &push, &mut payload);
             }
         }
+        let frame = match self.kind {
+            Kind::Bidirectional => Frame::Connect,
+            Kind::Unidirectional => Frame::PushConnect,
+        };
+        cx.meter.sent(self.transport(cx), frame, payload.len());
         if connect.outcomes.is_empty() && self.pending.is_none() {
             cx.out.message(&payload);
         } else {
@@ -442,14 +450,25 @@ impl Session {
             return Taken::All;
         }
         match dialect::connect_request(frame) {
-            Ok(request) => self.connect(cx, 0, &request),
+            Ok(request) => {
+                cx.meter.received(self.transport(cx), Frame::Connect, frame.len());
+                let began_us = cx.at_us;
+                cx.command = Underway { method: Frame::Connect, began_us, library: 0 };
+                self.connect(cx, 0, &request);
+            }
             Err(malformed) => self.refuse(
                 cx,
                 Disconnect::BAD_REQUEST,
                 &format!("the connect request is not readable: {}", super::Unquoted(&malformed)),
             ),
         }
-        if cx.out.is_closing() { Taken::All } else { self.standing() }
+        if cx.out.is_closing() {
+            return Taken::All;
+        }
+        if !self.is_waiting() {
+            cx.handled(Frame::Connect);
+        }
+        self.standing()
     }
 }
 

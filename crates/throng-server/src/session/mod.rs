@@ -35,8 +35,10 @@ use crate::allowance::{Allowance, Drawn};
 use crate::backend::{Call, Headers};
 use crate::codes::Disconnect;
 use crate::config::Settings;
+use crate::control::Transport;
 use crate::front::address::ClientAddress;
 use crate::log::Log;
+use crate::metrics::{Frame, METHODS, Meter, Pings};
 use crate::notary::Check;
 use crate::notes::Who;
 use crate::shard::{ConnRef, Message, Out, Taken};
@@ -44,7 +46,7 @@ use crate::shard::{ConnRef, Message, Out, Taken};
 pub(crate) use answer::error_code;
 pub(crate) use cookie::NoCookie;
 pub(crate) use order::{Order, Target};
-pub(crate) use say::encode_item;
+pub(crate) use say::{encode_item, transport_of};
 pub(crate) use subscribe::retention;
 
 /// One client.
@@ -147,6 +149,18 @@ struct Pending {
     list: Vec<(u32, Awaited)>,
     /// A connect reply that waits for its subscriptions.
     connect: Option<connect::InProgress>,
+    /// The command that waits.
+    command: Underway,
+}
+
+/// The command at hand, for those who count.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Underway {
+    pub method: Frame,
+    /// When it was read, by the process's own clock; 0: by another process's.
+    pub began_us: u64,
+    /// The library that a connecting client says it is.
+    pub library: u8,
 }
 
 /// What an answer is for.
@@ -227,6 +241,13 @@ pub(crate) struct Cx<'a, 'o> {
     pub user_connections: &'a (dyn Fn(&str) -> usize + 'a),
     /// What the handler does with the session after this.
     pub effects: &'a mut Effects,
+    /// Where what happens is counted.
+    pub meter: &'a Meter,
+    /// When this began, in microseconds of the process's own clock.
+    pub at_us: u64,
+    /// When pings went out.
+    pub pings: &'a Pings,
+    pub command: Underway,
 }
 
 /// What a session wants done that is neither bytes nor the node's.
@@ -242,6 +263,41 @@ pub(crate) struct Effects {
     pub calls: Vec<(Call, ReplyTo)>,
     /// Tokens whose signatures are to be looked at.
     pub checks: Vec<(Arc<Check>, ReplyTo)>,
+    /// By method: commands that were read and answered in one go.
+    pub handled: [u8; METHODS],
+    /// A command that waited is answered.
+    pub answered: Option<Underway>,
+    /// With [`Effects::identified`]: what the client says it is.
+    pub library: u8,
+}
+
+impl Effects {
+    /// Counts how long commands took that are answered now; those that were read just now were read
+    /// at `began_us`.
+    pub(crate) fn count_handled(&self, meter: &Meter, began_us: u64, now_us: impl Fn() -> u64) {
+        let answered = self.answered.filter(|command| command.began_us > 0);
+        if self.handled == [0; METHODS] && answered.is_none() {
+            return;
+        }
+        let now_us = now_us();
+        for (method, count) in Frame::ALL.into_iter().zip(self.handled) {
+            for _ in 0..count {
+                meter.handled(method, now_us.saturating_sub(began_us));
+            }
+        }
+        if let Some(Underway { method, began_us, .. }) = answered {
+            meter.handled(method, now_us.saturating_sub(began_us));
+        }
+    }
+}
+
+impl Cx<'_, '_> {
+    /// A command was answered as soon as it was read.
+    fn handled(&mut self, method: Frame) {
+        if let Some(count) = self.effects.handled.get_mut(method as usize) {
+            *count = count.saturating_add(1);
+        }
+    }
 }
 
 /// What became of one command.
@@ -346,6 +402,7 @@ impl Session {
                 // RFC 6455 5.5.3 allows pongs that nobody asked for; they answer no ping of the
                 // protocol.
                 if self.native_ping {
+                    self.count_pong(cx);
                     self.take_native_pong();
                 }
                 return Taken::All;
@@ -373,6 +430,7 @@ impl Session {
         }
         // By far the most frequent message of a quiet crowd.
         if frame == b"{}" && cx.out.framing.encoding() == Encoding::Json {
+            cx.meter.received(self.transport(cx), Frame::ClientPong, frame.len());
             self.take_pong(cx);
             return Taken::All;
         }
@@ -411,6 +469,7 @@ impl Session {
             let step = match command {
                 Ok(command) => self.command(cx, command),
                 Err(malformed) => {
+                    cx.command = Underway::default();
                     self.refuse(
                         cx,
                         Disconnect::BAD_REQUEST,
@@ -419,8 +478,10 @@ impl Session {
                     Step::Done
                 }
             };
+            let method = cx.command.method;
             if step == Step::Done {
-                done = commands.consumed();
+                let before = std::mem::replace(&mut done, commands.consumed());
+                cx.meter.received(self.transport(cx), method, done - before);
             }
             if cx.out.is_closing() {
                 return (frame.len(), Taken::All);
@@ -428,6 +489,7 @@ impl Session {
             if step == Step::Retry || self.is_waiting() {
                 return (done, Taken::Waiting);
             }
+            cx.handled(method);
             cx.out.share = cx.out.share.saturating_sub(1);
             if cx.out.share == 0 {
                 return (done, Taken::More);
@@ -437,6 +499,8 @@ impl Session {
 
     fn command(&mut self, cx: &mut Cx<'_, '_>, command: Command<'_>) -> Step {
         let id = command.id;
+        let method = Frame::of_request(&command.request);
+        cx.command = Underway { method, began_us: cx.at_us, library: 0 };
         if self.stage != Stage::Ready {
             match command.request {
                 Asked::Connect(request) if self.stage == Stage::Fresh && id > 0 => {
@@ -500,9 +564,17 @@ impl Session {
         let pending = self.pending.get_or_insert_default();
         pending.last_ticket = pending.last_ticket.wrapping_add(1);
         let ticket = pending.last_ticket;
+        if awaited.is_command() {
+            pending.command = cx.command;
+        }
         pending.list.push((ticket, awaited));
         let to = reply_to(cx, ticket);
         cx.requests.push((request, to));
+    }
+
+    /// What it speaks.
+    fn transport(&self, cx: &Cx<'_, '_>) -> Transport {
+        self.kind.over(cx.out.framing)
     }
 
     /// Says in one line of the log what became of this client, counted by code.

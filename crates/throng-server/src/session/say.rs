@@ -12,6 +12,7 @@ use throng_wire::framing::Framing;
 use super::{Cx, Kind, Session};
 use crate::codes::ErrorCode;
 use crate::control::Transport;
+use crate::metrics::{Frame, Of};
 
 /// The forms of publications: as replies in each framing, and as bare pushes in those of
 /// unidirectional transports. Their numbers are in what a restart hands over, so that new ones come
@@ -27,6 +28,22 @@ const FORMS: [(Framing, Envelope); 8] = [
     (Framing::Lengths, Envelope::Reply),
 ];
 const _: () = assert!(FORMS.len() <= FORMS_MAX);
+/// The transports whose clients want each form.
+const SPOKEN: [Transport; FORMS.len()] = [
+    Transport::Websocket,
+    Transport::UniWebsocket,
+    Transport::Sse,
+    Transport::UniSse,
+    Transport::HttpStream,
+    Transport::UniHttpStream,
+    Transport::Websocket,
+    Transport::HttpStream,
+];
+
+/// The transport whose clients want this form.
+pub(crate) fn transport_of(form: u8) -> Option<Transport> {
+    SPOKEN.get(usize::from(form)).copied()
+}
 
 /// The form of publications that a connection of this framing wants. No unidirectional transport
 /// speaks Protobuf.
@@ -48,6 +65,12 @@ impl Session {
     pub(super) fn reply(&self, cx: &mut Cx<'_, '_>, id: u32, reply: &Reply<'_>) {
         let mut payload = Vec::with_capacity(128);
         dialect::put_reply(cx.out.framing.encoding(), id, reply, &mut payload);
+        let method = cx.command.method;
+        if let Reply::Error { code, .. } = reply {
+            cx.meter.rare.count(Of::ReplyError, method as u8, *code);
+        }
+        let frame = Frame::of_reply(reply).unwrap_or(method);
+        cx.meter.sent(self.transport(cx), frame, payload.len());
         cx.out.message(&payload);
     }
 
@@ -62,6 +85,7 @@ impl Session {
         let mut payload = Vec::with_capacity(128);
         let encoding = cx.out.framing.encoding();
         dialect::put_push(encoding, self.envelope(), push, &mut payload);
+        cx.meter.sent(self.transport(cx), Frame::of_push(push), payload.len());
         cx.out.message(&payload);
     }
 
@@ -190,6 +214,9 @@ mod tests {
     fn every_framing_and_envelope_has_a_form_of_its_own() {
         for (at, (framing, envelope)) in FORMS.into_iter().enumerate() {
             assert_eq!(usize::from(form_of(framing, envelope)), at);
+            let kinds = [Kind::Bidirectional, Kind::Unidirectional];
+            let kind = kinds.into_iter().find(|kind| kind.envelope() == envelope).unwrap();
+            assert_eq!(SPOKEN[at], kind.over(framing));
         }
     }
 }

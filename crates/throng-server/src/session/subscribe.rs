@@ -16,6 +16,7 @@ use super::proof::{Claimed, temporary};
 use super::{Awaited, Cx, Session};
 use crate::codes::{Disconnect, ErrorCode, Unsubscribe};
 use crate::config::{BackendId, ChannelError, ChannelOptions, Resolved, Settings};
+use crate::metrics::Of;
 use crate::token::{Grant, SubscriptionClaims, TokenError};
 
 /// What a subscription will be when the node has answered.
@@ -425,6 +426,7 @@ impl Session {
         let left = self.leave(cx, channel);
         if left {
             let Unsubscribe { code, reason } = why;
+            cx.meter.rare.count(Of::Unsubscribe, 0, code);
             self.push(cx, &Push::Unsubscribe { channel, code, reason });
         }
         left

@@ -4,6 +4,7 @@ mod backends;
 mod bench;
 mod commands;
 mod connecting;
+mod counting;
 mod orders;
 mod recovery;
 mod tokens;

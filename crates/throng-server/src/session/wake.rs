@@ -10,6 +10,7 @@ use throng_wire::websocket::Opcode;
 use super::backend::sub_refresh_backend;
 use super::{Cx, Kind, Session, Stage, seconds};
 use crate::codes::{Disconnect, Unsubscribe};
+use crate::metrics::Frame;
 use crate::shard::{NEVER, WakeAt};
 
 impl Session {
@@ -75,7 +76,9 @@ impl Session {
         if self.native_ping {
             cx.out.frame(Opcode::Ping, &[]);
         } else {
-            cx.out.message(cx.out.framing.encoding().ping());
+            let ping = cx.out.framing.encoding().ping();
+            cx.meter.sent(self.transport(cx), Frame::ServerPing, ping.len());
+            cx.out.message(ping);
         }
         // A unidirectional client cannot answer; that its socket takes the ping is all we learn.
         if self.kind == Kind::Bidirectional || self.native_ping {
@@ -87,9 +90,21 @@ impl Session {
     /// The client has answered a ping of the protocol.
     pub(super) fn take_pong(&mut self, cx: &mut Cx<'_, '_>) {
         if self.awaits_pong {
+            self.count_pong(cx);
             self.take_native_pong();
         } else {
             self.refuse(cx, Disconnect::BAD_REQUEST, "an answer came to a ping that was not sent");
+        }
+    }
+
+    /// How long an answer took that may have been waited for.
+    pub(super) fn count_pong(&self, cx: &Cx<'_, '_>) {
+        let timeout = seconds(cx.settings.client.pong_timeout).max(1);
+        let pinged_s = self.pong_by_s.saturating_sub(timeout);
+        if self.awaits_pong
+            && let Some(took_us) = cx.pings.since(pinged_s, cx.at_us)
+        {
+            cx.meter.answered(self.transport(cx), took_us);
         }
     }
 

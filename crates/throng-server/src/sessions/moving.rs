@@ -6,6 +6,7 @@ use throng_hub::publication::ChannelName;
 use throng_hub::registry::Theirs;
 use throng_hub::request::ReplyTo;
 use throng_hub::state::{Corrupt, Fields, Record, Writer};
+use throng_wire::framing::Framing;
 
 use super::Sessions;
 use crate::session::Session;
@@ -53,6 +54,10 @@ impl Sessions {
             shed_from: _,
             ours,
             coming: _,
+            // Written down for the node, with what all shards counted.
+            meter: _,
+            // By this process's own clock.
+            pings: _,
         } = self;
         // The node has answered all questions when everything is frozen.
         debug_assert!(requests.is_empty() && orphans.is_empty() && late.is_empty());
@@ -86,7 +91,7 @@ impl Sessions {
 
     pub(super) fn take_one(
         &mut self,
-        conn: ConnRef,
+        (conn, framing): (ConnRef, Framing),
         mut fields: Fields<'_>,
     ) -> Result<Session, Corrupt> {
         let now = fields.now();
@@ -129,7 +134,7 @@ impl Sessions {
             self.common.speakers.add(id, place);
         }
         if session.is_connected() {
-            self.count_in(conn, &session);
+            self.count_in(conn, &session, framing);
         }
         Ok(session)
     }

@@ -304,6 +304,7 @@ impl<H: Handler> Shard<H> {
             return Err(NotAboard::NoSocket(number));
         };
         let session = written.fill(&mut conn.link, addresses);
+        let framing = conn.link.framing;
         conn.link.flags.set(Flags::UNTOUCHED);
         let (waits, link) = (conn.link.waiting_bytes(), &mut conn.link);
         self.crowd.due[key] = link.due_s();
@@ -319,7 +320,7 @@ impl<H: Handler> Shard<H> {
             let conn = ConnRef { slot, number };
             let session = field
                 .fields("a session")
-                .and_then(|fields| self.handler.take_session(conn, fields))
+                .and_then(|fields| self.handler.take_session((conn, framing), fields))
                 .map_err(NotAboard::Corrupt)?;
             if let Some(conn) = self.crowd.conns.get_mut(key) {
                 conn.session = Some(session);

@@ -8,7 +8,7 @@ use throng_wire::websocket::{Opcode, put_frame};
 use super::conn::{Fallen, Flags, State};
 use super::crowd::make_ready;
 use super::turn::{FALLEN_KEPT, Shard};
-use super::{ConnRef, Farewell, Handler, NEVER};
+use super::{ConnRef, Farewell, Gone, Handler, NEVER};
 use crate::codes::Disconnect;
 
 impl<H: Handler> Shard<H> {
@@ -87,7 +87,8 @@ impl<H: Handler> Shard<H> {
                 let framing = conn.link.framing;
                 let manner = self.handler.farewell(&session, &why, framing, &mut farewell);
                 let now = self.crowd.time.now;
-                self.handler.closed(ConnRef { slot, number }, session, &why, now);
+                let gone = Gone { conn: ConnRef { slot, number }, framing, now };
+                self.handler.closed(gone, session, &why);
                 self.part(slot, &why, manner, &farewell);
             }
             let dead =

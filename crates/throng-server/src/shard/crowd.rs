@@ -18,6 +18,7 @@ use super::{Bounds, ConnRef, NEVER, WakeAt};
 use crate::allowance::Allowance;
 use crate::clock::Clock;
 use crate::codes::Disconnect;
+use crate::metrics::Slow;
 use crate::rng::Rng;
 
 /// What a slow client has for its last frames, before the kernel's memory for it is taken back.
@@ -228,6 +229,22 @@ impl<S> Crowd<S> {
     /// Bytes that wait for the socket of the connection in `slot`.
     pub fn waiting_bytes(&self, slot: u32) -> usize {
         self.conns.get(slot as usize).map_or(0, |conn| conn.link.waiting_bytes())
+    }
+
+    /// Connections with bytes waiting for their sockets: how many, how much, and the most of one.
+    pub(crate) fn weigh(&self) -> Slow {
+        let mut slow = Slow::default();
+        // Nothing waits anywhere, so the crowd need not be gone through.
+        if self.held == 0 {
+            return slow;
+        }
+        for (_, conn) in &self.conns {
+            let waiting = conn.link.waiting_bytes() as u64;
+            slow.clients += u64::from(waiting > 0);
+            slow.bytes += waiting;
+            slow.largest = slow.largest.max(waiting);
+        }
+        slow
     }
 
     /// The number of the connection in `slot`.

@@ -118,7 +118,7 @@ pub trait Handler: 'static {
     fn work(&mut self, crowd: &mut Crowd<Self::Session>, deliveries: usize);
 
     /// The connection is closing or gone: nothing more comes from it and nothing goes to it.
-    fn closed(&mut self, conn: ConnRef, session: Self::Session, why: &Disconnect, now: Now);
+    fn closed(&mut self, gone: Gone, session: Self::Session, why: &Disconnect);
 
     /// How the connection is told of its end, before the close frame; most say nothing more.
     fn farewell(
@@ -158,7 +158,7 @@ pub trait Handler: 'static {
     /// When it cannot be read, or sessions of this handler cannot move.
     fn take_session(
         &mut self,
-        _conn: ConnRef,
+        (_conn, _framing): (ConnRef, Framing),
         fields: Fields<'_>,
     ) -> Result<Self::Session, Corrupt> {
         Err(fields.corrupt("sessions of this kind cannot move"))
@@ -175,6 +175,14 @@ pub trait Handler: 'static {
     fn settle_in(&mut self, _crowd: &mut Crowd<Self::Session>) -> Result<(), Corrupt> {
         Ok(())
     }
+}
+
+/// A connection that is closing or gone.
+#[derive(Debug, Clone, Copy)]
+pub struct Gone {
+    pub conn: ConnRef,
+    pub framing: Framing,
+    pub now: Now,
 }
 
 /// How a connection ends.

@@ -27,6 +27,7 @@ use crate::codes::{Disconnect as Why, ErrorCode};
 use crate::config::{ChannelError, ChannelOptions, DataFormat};
 use crate::desk::Part;
 use crate::front::Front;
+use crate::metrics::Of;
 use crate::session::{Order, Target, error_code, retention};
 use crate::sessions::Mail;
 use crate::shard::Post;
@@ -42,7 +43,7 @@ const MANY_MAX: usize = 10_000;
 /// What a method returns: the result object, or what went wrong.
 type Result = std::result::Result<Vec<u8>, ApiError>;
 
-const METHODS: &[&str] = &[
+pub(super) const METHODS: [&str; 14] = [
     "publish",
     "broadcast",
     "subscribe",
@@ -64,8 +65,25 @@ pub(super) fn is_known(method: &str) -> bool {
     METHODS.contains(&method)
 }
 
+/// The place of a method among all of them; that of what is none is behind the last.
+pub(super) fn place(method: &str) -> usize {
+    METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len())
+}
+
 /// Runs one call.
 pub(super) async fn run(front: &Front, call: Call<'_>) -> Result {
+    let (meters, place) = (&front.common.meters, place(call.method));
+    let began_us = meters.clock.us();
+    let result = run_any(front, call).await;
+    meters.front.called(place, meters.clock.us().saturating_sub(began_us));
+    if let Err(error) = &result {
+        let place = u8::try_from(place).unwrap_or(u8::MAX);
+        meters.front.rare.count(Of::ApiError, place, error.code.code);
+    }
+    result
+}
+
+async fn run_any(front: &Front, call: Call<'_>) -> Result {
     match call.method {
         "batch" => batch(front, call.params).await,
         "publish" => publish(front, parse(call.params)?).await,

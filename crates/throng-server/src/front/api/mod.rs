@@ -18,8 +18,17 @@ use super::{Answer, Front, Visit, emulate, json, text};
 use crate::codes::ErrorCode;
 use crate::handoff::pause::Moved;
 use crate::log::line;
+use crate::metrics;
 
 pub(super) use call::{ApiError, Call};
+
+/// How many methods there are.
+pub(crate) const METHODS: usize = methods::METHODS.len();
+
+/// The name of the method at this place, for metrics.
+pub(crate) fn method_name(place: usize) -> &'static str {
+    methods::METHODS.get(place).copied().unwrap_or("unknown")
+}
 
 /// Bytes of one request: many publications in one batch, or a large one.
 const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -80,6 +89,7 @@ pub(crate) async fn call_api(front: &Front, method: &str, body: &[u8], asks: Ask
     }
     match method {
         "" => legacy(front, body).await,
+        metrics::METHOD => metrics::passed(front).await,
         method => one(front, method, body, asks).await,
     }
 }

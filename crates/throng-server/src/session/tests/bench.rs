@@ -25,6 +25,7 @@ use crate::codes::Disconnect;
 use crate::config::{Settings, Sources, load};
 use crate::front::address::{ClientAddress, ToldBy};
 use crate::log::{Format, Level, Log};
+use crate::metrics::{Meter, Pings};
 use crate::notary::{Check, Proof};
 use crate::rng::Rng;
 use crate::shard::{ConnRef, Message, NEVER, Out, Taken};
@@ -84,6 +85,8 @@ pub(super) struct Bench {
     pub(super) identified: usize,
     pub(super) displaced: usize,
     pub(super) starved: Vec<usize>,
+    pub(super) meter: Meter,
+    pub(super) pings: Pings,
     /// Questions to backends that nobody has answered yet.
     pub(super) calls: VecDeque<(Call, ReplyTo)>,
     /// Tokens whose signatures nobody has looked at yet.
@@ -156,6 +159,8 @@ impl Bench {
             now_ms: 1_000_000,
             clients: Vec::new(),
             users: HashMap::new(),
+            meter: Meter::default(),
+            pings: Pings::default(),
             by_hand: false,
             orphans: HashMap::new(),
             identified: 0,
@@ -295,8 +300,14 @@ impl Bench {
                     requests: &mut requests,
                     user_connections: &user_connections,
                     effects: effects_mut,
+                    meter: &self.meter,
+                    at_us: now.mono_ms * 1000,
+                    pings: &self.pings,
+                    command: super::super::Underway::default(),
                 })
             });
+        let now_us = now.mono_ms * 1000;
+        effects.count_handled(&self.meter, now_us, || now_us);
         let client = &mut self.clients[at];
         client.form = said.form.unwrap_or(client.form);
         client.wake_s = said.wake.unwrap_or(client.wake_s);
@@ -480,6 +491,7 @@ impl Bench {
         for _ in 0..seconds {
             self.now_ms += 1000;
             let second = u32::try_from(self.now_ms / 1000).unwrap();
+            self.pings.begin(second, self.now_ms * 1000);
             for at in 0..self.clients.len() {
                 if self.clients[at].wake_s <= second
                     && let Some(wake) = self.with(at, Session::wake)

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use socket2::SockRef;
-use throng_hub::request::Now;
 use throng_limits::Budget;
 use throng_wire::framing::Framing;
 use throng_wire::websocket::{Limits, Opcode, put_frame};
@@ -22,8 +21,8 @@ use crate::clock::Clock;
 use crate::codes::Disconnect;
 use crate::log::Log;
 use crate::shard::{
-    Adopt, Bounds, ConnRef, Crowd, Handler, Mailbox, Message, NEVER, Out, Post, Shard, ShardSetup,
-    Taken, WakeAt, event_loop,
+    Adopt, Bounds, ConnRef, Crowd, Gone, Handler, Mailbox, Message, NEVER, Out, Post, Shard,
+    ShardSetup, Taken, WakeAt, event_loop,
 };
 
 /// How long anything may take before a test fails; far more than it should on a busy machine.
@@ -191,7 +190,7 @@ impl Handler for Probe {
 
     fn work(&mut self, _: &mut Crowd<()>, _: usize) {}
 
-    fn closed(&mut self, conn: ConnRef, (): (), why: &Disconnect, _: Now) {
+    fn closed(&mut self, Gone { conn, .. }: Gone, (): (), why: &Disconnect) {
         self.tell(Seen::Closed(conn.number, why.code));
     }
 
