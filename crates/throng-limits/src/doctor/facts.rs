@@ -5,6 +5,7 @@ use crate::facts::identity::Rights;
 use crate::facts::kernel::FileNumbers;
 use crate::facts::{Cgroup, Identity, Network, OpenFiles};
 use crate::growth::Trend;
+pub use crate::sockets::UnixListener;
 
 /// A process, what holds for it, and who asks.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,9 +55,13 @@ pub struct Open {
     pub below_limit: Option<u64>,
     /// By what they are, most first.
     pub kinds: Vec<(String, u64)>,
+    /// Sockets behind its listeners that were counted, and not looked at one by one.
+    pub crowd: u64,
     /// TCP sockets by state, as netstat calls them, most first.
     pub states: Vec<(String, u64)>,
     pub listeners: Vec<Listener>,
+    /// Its listeners of the Unix family.
+    pub unix_listeners: Vec<UnixListener>,
     /// Established connections that came to one of its listeners.
     pub inbound: u64,
     /// Established connections that it made.
@@ -65,6 +70,8 @@ pub struct Open {
     pub peers: Vec<(String, u64)>,
     /// Ports taken by (source address, target), most first.
     pub routes: Vec<Route>,
+    /// Ports of its network that somebody has bound, and that are connected to nothing.
+    pub bound: u64,
     /// Sockets that the peer has closed and the process has not.
     pub close_wait: u64,
     /// To whom those belong, most first.
@@ -128,13 +135,35 @@ pub struct Cap {
     /// Thousandths of it that one user takes.
     pub cost_milli: u64,
     pub there_are: u64,
-    /// File and line, such as `/etc/nginx/nginx.conf:9`.
+    /// File and line, such as `/etc/nginx/nginx.conf:9`, or the command that says it.
     pub at: String,
-    /// What raises it, such as `nginx -s reload` after an edit.
+    /// It may be less: what it was told cannot be seen.
+    pub at_most: bool,
+    /// What makes the edits count, as it is typed; `{N}` stands for the number.
     pub apply: String,
-    /// The edits of its files, as they are typed; `N` stands for the number. None where they
-    /// depend on how it was set up.
-    pub steps: Vec<String>,
+    /// The edits of its files, as they are typed. None where they depend on how it was set up.
+    pub steps: Vec<Step>,
+    pub takes: Takes,
+}
+
+/// An edit of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// As it is typed; `{N}` stands for the number.
+    pub command: String,
+    /// What it changes is this now: it is not needed where this is enough.
+    pub now: u64,
+}
+
+/// What an application takes of descriptors, when its cap is raised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Takes {
+    /// For one more of its cap.
+    pub each: u64,
+    /// Besides.
+    pub kept: u64,
+    /// It begins as root, and raises its own hard limit.
+    pub raises_hard: bool,
 }
 
 /// A proxy before this process.

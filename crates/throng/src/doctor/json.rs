@@ -107,12 +107,14 @@ fn of(report: &Report) -> Value {
 }
 
 fn rung(rung: &Rung) -> Value {
+    // Half of what has no end has none either.
+    let within = |allowed| number(rung.limit).and_then(|_| number(allowed));
     json!({
         "resource": rung.resource.name(), "of": rung.of,
         "limit": number(rung.limit), "used": rung.used,
         "unit": match rung.unit { Unit::Count => "count", Unit::Bytes => "bytes" },
         "cost_milli": rung.cost_milli,
-        "connections": number(rung.allows), "room_for": number(rung.more),
+        "connections": within(rung.allows), "room_for": within(rung.more),
         "bounds": match rung.bounds { Bounds::Crowd => "crowd", Bounds::Rush => "rush", Bounds::Beside => "beside" },
         "evidence": evidence(&rung.at),
     })
@@ -133,7 +135,8 @@ fn open(open: &Open) -> Value {
         .map(|each| json!({"address": each.at, "waiting": each.waiting, "backlog": each.backlog}))
         .collect();
     json!({
-        "descriptors": open.count, "kinds": counts(&open.kinds), "tcp_states": counts(&open.states),
+        "descriptors": open.count, "kinds": counts(&open.kinds), "crowd": open.crowd,
+        "tcp_states": counts(&open.states),
         "inbound": open.inbound, "outbound": open.outbound, "peers": counts(&open.peers),
         "close_wait": open.close_wait, "unhashed": open.unhashed, "deleted_files": open.deleted,
         "listeners": listeners,

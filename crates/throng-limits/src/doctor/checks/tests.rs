@@ -1,9 +1,9 @@
 use super::*;
-use crate::doctor::facts::{Cap, Route, Select, Silence};
+use crate::doctor::facts::{Cap, Route, Select, Silence, Step, Takes, UnixListener};
 use crate::doctor::finding::Severity;
 use crate::doctor::ladder::{Bounds, Resource};
 use crate::facts::cgroup::Use;
-use crate::facts::counters::{Conntrack, PortRange, TcpMemory};
+use crate::facts::counters::{Conntrack, PortRange, Quota, TcpMemory};
 use crate::facts::identity::Rights;
 use crate::facts::kernel::FileNumbers;
 use crate::growth::{Growth, Trend, What};
@@ -189,6 +189,52 @@ fn tcp_memory_is_tight_from_the_pressure_mark_on() {
 }
 
 #[test]
+fn ports_that_are_bound_to_nothing_are_taken_from_everybody() {
+    let mut facts = Facts::quiet();
+    facts.network.ports = Some(PortRange { first: 40_000, last: 40_999, reserved: 0 });
+    for (bound, expected) in [(799, Severity::Fine), (800, Severity::Tight), (1000, Severity::Full)]
+    {
+        facts.open.bound = bound;
+        assert_eq!(severity("ports", &facts), expected, "{bound}");
+    }
+    assert!(look("ports", &facts).findings[0].for_good[0].contains("IP_BIND_ADDRESS_NO_PORT"));
+}
+
+#[test]
+fn a_full_queue_of_a_unix_socket_refuses_at_once() {
+    let mut facts = Facts::quiet();
+    let path = "/run/push.sock".to_owned();
+    let listener = UnixListener { path, inode: 9, waiting: 6, backlog: Some(5) };
+    facts.open.unix_listeners = vec![listener];
+    let outcome = look("accept_queue", &facts);
+    let found = &outcome.findings[0];
+    assert_eq!(found.severity, Severity::Full);
+    assert_eq!(found.what, "refuses connections: 6 wait at /run/push.sock, and no more than 5 may");
+    assert!(found.why.as_deref().unwrap().contains("EAGAIN"));
+    assert!(outcome.rungs.iter().any(|rung| rung.of == "/run/push.sock" && rung.limit == 5));
+    facts.open.unix_listeners[0].waiting = 3;
+    assert_eq!(severity("accept_queue", &facts), Severity::Fine);
+}
+
+#[test]
+fn orphans_neighbours_and_time_wait_have_limits_of_their_own() {
+    let mut facts = Facts::quiet();
+    let quota = |count| Some(Quota { count, max: 1024 });
+    for (count, expected) in [(800, Severity::Fine), (820, Severity::Tight), (1024, Severity::Full)]
+    {
+        facts.network.neighbours = quota(count);
+        facts.network.orphans = quota(count);
+        assert_eq!(severity("neighbours", &facts), expected, "{count}");
+        assert_eq!(severity("tcp_memory", &facts), expected, "{count}");
+    }
+    facts.network.orphans = None;
+    facts.network.time_wait = quota(1023);
+    assert_eq!(severity("tcp_memory", &facts), Severity::Fine);
+    facts.network.time_wait = quota(1024);
+    assert_eq!(severity("tcp_memory", &facts), Severity::Note);
+}
+
+#[test]
 fn the_memory_of_a_group_is_spent_on_sockets() {
     let mut facts = Facts::quiet();
     let at = "/sys/fs/cgroup/push/memory.max".to_owned();
@@ -234,6 +280,8 @@ fn an_application_stops_at_its_own_cap() {
         at: "/etc/nginx/nginx.conf:9".to_owned(),
         apply: "nginx -s reload".to_owned(),
         steps: Vec::new(),
+        at_most: false,
+        takes: Takes { each: 1, kept: 0, raises_hard: true },
     });
     let outcome = look("application", &facts);
     assert_eq!(outcome.findings[0].severity, Severity::Full);
@@ -246,6 +294,42 @@ fn an_application_stops_at_its_own_cap() {
     assert_eq!(found.severity, Severity::Tight);
     assert_eq!(found.what, "does not hold 1,500 connections: worker_connections 768 = 384 users");
     assert_eq!(found.for_good[0], "worker_connections 65536 in /etc/nginx/nginx.conf:9");
+}
+
+#[test]
+fn a_cap_is_raised_as_far_as_its_descriptors_go_and_only_where_it_is_lower() {
+    let step = |command: &str, now| Step { command: command.to_owned(), now };
+    let mut facts = Facts::quiet();
+    facts.limit.hard = 20_000;
+    facts.caps.push(Cap {
+        option: "maxclients".to_owned(),
+        limit: 100,
+        used: 100,
+        cost_milli: 1000,
+        there_are: 100,
+        at: "redis-cli config get maxclients".to_owned(),
+        apply: "redis-cli config rewrite".to_owned(),
+        steps: vec![step("set {N}", 100), step("set another to {N}", 30_000)],
+        at_most: false,
+        takes: Takes { each: 1, kept: 32, raises_hard: false },
+    });
+    let found = look("application", &facts).findings.remove(0);
+    assert_eq!(found.for_good[1..], ["set 19968", "redis-cli config rewrite"]);
+    assert_eq!(found.verify.as_deref(), Some("redis-cli config get maxclients"));
+
+    // More than its hard limit has: that comes first.
+    facts.need = Some(25_000);
+    let found = look("application", &facts).findings.remove(0);
+    let pid = facts.who.pid;
+    let first =
+        format!("its hard limit is 20000, and it needs 65568: throng doctor {pid} --raise 65568");
+    assert_eq!(found.for_good[1], first);
+    assert_eq!(found.for_good[2], "set 65536");
+
+    // HAProxy has two sides of each, and lifts its own limit.
+    facts.caps[0].takes = Takes { each: 2, kept: 256, raises_hard: true };
+    let found = look("application", &facts).findings.remove(0);
+    assert_eq!(found.for_good[1], "set 65536");
 }
 
 #[test]
