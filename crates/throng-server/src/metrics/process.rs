@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use throng_limits::facts::limits::own_descriptors;
 use throng_limits::facts::netstat::tcp_losses;
-use throng_limits::facts::{OpenFiles, accept_queue, memory, process};
+use throng_limits::facts::{OpenFiles, memory, process};
+use throng_limits::sockets::accept_queue;
 use throng_limits::{Permit, Tree};
 
 use crate::front::Door;
