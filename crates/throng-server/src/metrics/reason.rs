@@ -9,6 +9,8 @@ const REASONS: &[(&str, &str)] = &[
     ("development mode lets in loopback names only", "dev"),
     ("the server is stopping", "stopping"),
     ("the request came without its Upgrade headers", "upgrade"),
+    ("the handshake is wrong", "handshake"),
+    // As an earlier version said, whose counts a restart may hand over.
     ("the handshake is wrong, or asks for Protobuf", "handshake"),
     ("the request that opens a stream is wrong", "stream"),
     ("the request's head is too large", "head_too_large"),
