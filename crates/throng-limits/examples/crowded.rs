@@ -14,8 +14,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
-use throng_limits::descriptors::{count, descriptors, watches};
-use throng_limits::sockets::sockets;
+use throng_limits::descriptors::{Descriptors, count, descriptors, watches};
+use throng_limits::sockets::{Sockets, open_and_sockets, sockets};
 use throng_limits::{Tree, raise};
 
 type Done<T = ()> = Result<T, Box<dyn Error>>;
@@ -35,7 +35,21 @@ fn main() -> Done {
         ["--no-ss"] => bench(false),
         ["hold", connections] => hold(connections.parse()?),
         ["connect", to, connections] => connect(to.parse()?, connections.parse()?),
-        ["look", pid] => look(pid.parse()?),
+        ["look", pid] => {
+            let pid = pid.parse()?;
+            look(pid, |tree| {
+                let (open, found) = open_and_sockets(tree, pid, u64::MAX);
+                Ok((open?, found))
+            })
+        }
+        ["look-at-each", pid] => {
+            let pid = pid.parse()?;
+            look(pid, |tree| {
+                let open = descriptors(tree, pid)?;
+                let found = sockets(tree, pid, Some(&open));
+                Ok((open, found))
+            })
+        }
         _ => Err("unknown arguments; the only option is --no-ss".into()),
     }
 }
@@ -66,17 +80,17 @@ fn connect(to: SocketAddr, connections: u32) -> Done {
     wait_for_the_end()
 }
 
-/// The whole of our own reading.
-fn look(pid: u32) -> Done {
+/// The whole of our own reading: `read` is how the descriptors and sockets are.
+fn look(pid: u32, read: impl Fn(&Tree) -> Done<(Descriptors, Sockets)>) -> Done {
     let tree = Tree::live();
     let number = count(&tree, pid)?;
-    let open = descriptors(&tree, pid)?;
+    let (open, found) = read(&tree)?;
     let watched = watches(&tree, pid, &open);
-    let found = sockets(&tree, pid, Some(&open));
     let owned = found.owned.ok_or("its descriptors cannot be seen")?;
     say(&format!(
-        "{number} descriptors, {} sockets, {} connections in, {} peers, watched by epoll: {:?}, way \
+        "{number} descriptors ({} counted), {} sockets, {} connections in, {} peers, watched by epoll: {:?}, way \
          {:?}, {} waiting",
+        open.crowd.len(),
         owned.sockets,
         owned.inbound,
         owned.peers_in_all,
@@ -103,9 +117,12 @@ fn bench(with_ss: bool) -> Done {
     let target = target.ok_or("no process")?.to_string();
     let own = std::env::current_exe()?;
     let own = own.to_str().ok_or("the path of this program is not UTF-8")?;
-    say(&String::from_utf8(Command::new(own).args(["look", &target]).output()?.stdout)?)?;
+    for way in ["look", "look-at-each"] {
+        say(&String::from_utf8(Command::new(own).args([way, &target]).output()?.stdout)?)?;
+    }
     say("way                 rounds   wall      CPU   (of one round)")?;
     let ours = measured("this reading", ROUNDS, &[own, "look", &target])?;
+    measured("each looked at", ROUNDS, &[own, "look-at-each", &target])?;
     let lsof = measured("lsof -nP -p", LSOF_ROUNDS, &["lsof", "-nP", "-p", &target])?;
     say(&format!("lsof / ours: {:.1}", lsof.as_secs_f64() / ours.as_secs_f64()))?;
     if with_ss {

@@ -5,6 +5,7 @@
 //! are none of those does it go through all there are.
 
 mod backlog;
+mod crowd;
 mod holders;
 pub(crate) mod inet;
 mod namespace;
@@ -27,8 +28,9 @@ pub use state::{State, States};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::descriptors::Descriptors;
+use crate::descriptors::{Descriptors, descriptors};
 use crate::doctor::Unseen;
+use crate::facts::FactError;
 use crate::tree::Tree;
 
 use inet::{Question, TCP};
@@ -166,6 +168,24 @@ impl Owned {
     }
 }
 
+/// What a process has open, and what its sockets are. Where it serves a crowd and has little else,
+/// not each of its descriptors is looked at: [`Descriptors::crowd`] are those that were not.
+///
+/// # Errors
+/// The descriptors, as [`descriptors`]; the sockets tell what they can without.
+pub fn open_and_sockets(
+    tree: &Tree,
+    pid: u32,
+    limit: u64,
+) -> (Result<Descriptors, FactError>, Sockets) {
+    if let Some((open, sockets)) = crowd::crowd(tree, pid, limit) {
+        return (Ok(open), sockets);
+    }
+    let open = descriptors(tree, pid);
+    let sockets = sockets(tree, pid, open.as_ref().ok());
+    (open, sockets)
+}
+
 /// Reads the sockets of a process; `open` is what it has open, where that could be seen.
 #[must_use]
 pub fn sockets(tree: &Tree, pid: u32, open: Option<&Descriptors>) -> Sockets {
@@ -187,7 +207,7 @@ pub fn sockets(tree: &Tree, pid: u32, open: Option<&Descriptors>) -> Sockets {
                     Err(error) => unseen.push(missing_table("TCP", &error)),
                 }
             }
-            survey.run(&mut source, &mut unseen);
+            survey.run(&mut source, None, &mut unseen);
         }
     }
     if was_asked && !source.is_kernel() && !tree.is_recording() {

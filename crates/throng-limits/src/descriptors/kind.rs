@@ -154,6 +154,12 @@ impl Kinds {
         *count = count.saturating_add(1);
     }
 
+    /// Counts many of a kind.
+    pub fn add_many(&mut self, kind: Kind, many: usize) {
+        let count = &mut self.0[kind as usize];
+        *count = count.saturating_add(u32::try_from(many).unwrap_or(u32::MAX));
+    }
+
     /// How many there are of a kind.
     #[must_use]
     pub fn get(&self, kind: Kind) -> u32 {

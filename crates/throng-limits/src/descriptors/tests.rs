@@ -1,6 +1,7 @@
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
+use super::look::{EXAMPLES, Name};
 use super::*;
 
 /// A captured tree, composed by hand; it is removed with the value.

@@ -54,6 +54,8 @@ pub struct Open {
     pub below_limit: Option<u64>,
     /// By what they are, most first.
     pub kinds: Vec<(String, u64)>,
+    /// Sockets behind its listeners that were counted, and not looked at one by one.
+    pub crowd: u64,
     /// TCP sockets by state, as netstat calls them, most first.
     pub states: Vec<(String, u64)>,
     pub listeners: Vec<Listener>,

@@ -26,6 +26,8 @@ pub struct Ask {
     pub trend: Option<Trend>,
     /// Connections that accept queues of its network lost since the first look.
     pub lost_lately: Option<u64>,
+    /// Whether every descriptor is looked at, also where they can be counted.
+    pub each: bool,
 }
 
 /// Reads everything that a diagnosis of a process rests on.
@@ -41,7 +43,7 @@ pub fn gather(tree: &Tree, pid: u32, ask: &Ask) -> Result<Facts, FactError> {
     })?;
     let mut unseen = Vec::new();
     let namespace = Namespace::of(tree, pid);
-    let open = open(tree, pid, limit, &mut unseen);
+    let open = open(tree, pid, limit, ask.each, &mut unseen);
     let select = select(tree, &who);
     let mut facts = Facts {
         kernel: kernel(tree),
@@ -79,11 +81,12 @@ pub fn gather(tree: &Tree, pid: u32, ask: &Ask) -> Result<Facts, FactError> {
 /// One look at what a process has open, for a trend; `at_ms` is when.
 #[must_use]
 pub fn sample(tree: &Tree, pid: u32, at_ms: u64) -> Option<Sample> {
-    let Ok(found) = descriptors::descriptors(tree, pid) else {
+    let (found, sockets) = sockets::open_and_sockets(tree, pid, u64::MAX);
+    let Ok(found) = found else {
         let open = descriptors::count(tree, pid).ok()?;
         return Some(Sample { at_ms, open, ..Sample::default() });
     };
-    let owned = sockets::sockets(tree, pid, Some(&found)).owned;
+    let owned = sockets.owned;
     Some(Sample {
         at_ms,
         open: found.count(),
@@ -141,15 +144,21 @@ fn missing(what: &str, error: &FactError) -> Unseen {
 }
 
 /// What a process has open, as far as it can be seen.
-fn open(tree: &Tree, pid: u32, limit: OpenFiles, unseen: &mut Vec<Unseen>) -> Open {
-    let found = match descriptors::descriptors(tree, pid) {
+fn open(tree: &Tree, pid: u32, limit: OpenFiles, each: bool, unseen: &mut Vec<Unseen>) -> Open {
+    let (found, sockets) = if each {
+        let found = descriptors::descriptors(tree, pid);
+        let sockets = sockets::sockets(tree, pid, found.as_ref().ok());
+        (found, sockets)
+    } else {
+        sockets::open_and_sockets(tree, pid, limit.soft)
+    };
+    let found = match found {
         Ok(found) => Some(found),
         Err(error) => {
             unseen.push(missing("what its descriptors are", &error));
             None
         }
     };
-    let sockets = sockets::sockets(tree, pid, found.as_ref());
     unseen.extend(sockets.unseen.iter().cloned());
     let mut open = Open::default();
     match &found {
@@ -169,6 +178,7 @@ fn held(tree: &Tree, pid: u32, limit: OpenFiles, found: &Descriptors, open: &mut
     let kinds = found.kinds.ranked();
     open.kinds =
         kinds.into_iter().map(|(kind, count)| (kind.word().to_owned(), count.into())).collect();
+    open.crowd = u64::try_from(found.crowd.len()).unwrap_or(u64::MAX);
     open.deleted = found.deleted.count.into();
     open.deleted_names = found.deleted.examples.iter().map(|(name, _)| name.clone()).collect();
     open.inotify = u64::try_from(found.inotifies.len()).unwrap_or(u64::MAX);

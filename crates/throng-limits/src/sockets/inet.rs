@@ -53,7 +53,13 @@ pub(crate) struct Question<'a> {
     pub(crate) info: bool,
 }
 
-impl Question<'_> {
+impl<'a> Question<'a> {
+    /// What came to listeners of these ports. No process holds what is in TIME_WAIT.
+    pub(crate) fn behind(family: u8, local_ports: &'a [u16]) -> Self {
+        let states = !(State::Listen.bit() | State::TimeWait.bit() | State::Bound.bit());
+        Question { family, states, local_ports, ..Question::all(TCP) }
+    }
+
     /// Everything there is of a protocol, of the first family.
     pub(crate) fn all(protocol: u16) -> Self {
         Self { family: V4, protocol, states: u32::MAX, local_ports: &[], info: false }

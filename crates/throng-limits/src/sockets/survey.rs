@@ -8,6 +8,7 @@ use crate::descriptors::{Descriptors, Holding};
 use crate::doctor::Unseen;
 use crate::tree::printable;
 
+use super::crowd::Behind;
 use super::inet::{FAMILIES, FILTER_PORTS_MAX, MPTCP, Question, RAW, TCP, UDP};
 use super::row::{Row, Timer};
 use super::silence::{Silence, Spoken, silence};
@@ -52,6 +53,10 @@ impl<'a> Survey<'a> {
         let mut inodes: Vec<u32> = open.sockets.iter().map(|holding| holding.inode).collect();
         inodes.dedup();
         let duplicates = open.sockets.len() - inodes.len();
+        if !open.crowd.is_empty() {
+            inodes.extend(&open.crowd);
+            inodes.sort_unstable();
+        }
         let owned = Owned {
             sockets: counted(inodes.len()),
             duplicates: counted(duplicates),
@@ -84,7 +89,13 @@ impl<'a> Survey<'a> {
     }
 
     /// Looks until every socket is found, or there is no table left.
-    pub(super) fn run(&mut self, source: &mut Source<'_>, unseen: &mut Vec<Unseen>) {
+    /// `behind` is what is behind the process's own listeners, where that is known already.
+    pub(super) fn run(
+        &mut self,
+        source: &mut Source<'_>,
+        behind: Option<Behind>,
+        unseen: &mut Vec<Unseen>,
+    ) {
         let mut tried = |what: &str, done: io::Result<()>| {
             if let Err(error) = done {
                 unseen.push(missing_table(what, &error));
@@ -94,7 +105,10 @@ impl<'a> Survey<'a> {
         if !source.is_kernel() {
             self.listeners.iter_mut().for_each(Listener::forget_zero);
         }
-        tried("TCP", self.look_behind_own_listeners(source));
+        match behind {
+            Some(behind) => behind.iter().for_each(|(row, family)| self.take_behind(row, *family)),
+            None => tried("TCP", self.look_behind_own_listeners(source)),
+        }
         let unknown = Unknown::of(self, source);
         if unknown.may_be("TCP") {
             tried("TCP", self.look_at_all_tcp(source));
@@ -167,16 +181,16 @@ impl<'a> Survey<'a> {
         if ports.is_empty() || ports.len() > FILTER_PORTS_MAX {
             return Ok(());
         }
-        // No process holds what is in TIME_WAIT.
-        let states = !(State::Listen.bit() | State::TimeWait.bit() | State::Bound.bit());
         for family in self.families.clone() {
-            let question = Question { family, states, local_ports: &ports, ..Question::all(TCP) };
-            source.rows(question, |row| {
-                self.count_request(&row);
-                self.take(&row, family);
-            })?;
+            let question = Question::behind(family, &ports);
+            source.rows(question, |row| self.take_behind(&row, family))?;
         }
         Ok(())
+    }
+
+    fn take_behind(&mut self, row: &Row, family: u8) {
+        self.count_request(row);
+        self.take(row, family);
     }
 
     /// The ports at which the process listens, ascending.

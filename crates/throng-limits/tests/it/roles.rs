@@ -1,6 +1,7 @@
 //! Processes that play a part: this test binary again, told by its environment what to be.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Lines, Write, stdout};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -8,6 +9,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
 use throng_limits::Tree;
 use throng_limits::descriptors::{count, descriptors};
+use throng_limits::raise::raise_open_files;
 use throng_limits::sockets::{raise_backlog, sockets};
 
 const ROLE: &str = "THRONG_TEST_ROLE";
@@ -76,6 +78,9 @@ fn plays_its_part() {
         "never-accepts" => never_accepts(number(0)),
         "leaks" => leaks(number(0)),
         "connects" => connects(),
+        "serves" => serves(number(0), number(1)),
+        "hands-on" => hands_on(number(0)),
+        "visits" => visits(number(0), number(1)),
         "looks" => looks(number(0)),
         "lengthens" => {
             let port = u16::try_from(number(1)).unwrap();
@@ -125,8 +130,50 @@ fn leaks(connections: u32) {
     let _event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
     let path = std::env::temp_dir().join(format!("throng-log-{}", std::process::id()));
     std::fs::write(&path, [0; 1000]).unwrap();
-    let _logs: Vec<_> = (0..6).map(|_| std::fs::File::open(&path).unwrap()).collect();
+    let _logs: Vec<_> = (0..6).map(|_| File::open(&path).unwrap()).collect();
     std::fs::remove_file(&path).unwrap();
+    wait_for_the_end();
+}
+
+/// Listens, accepts so many, and opens as many files after them.
+fn serves(connections: u32, files: u32) {
+    let _crowd = accepted(connections);
+    let _files: Vec<_> = (0..files).map(|_| File::open("/dev/null").unwrap()).collect();
+    wait_for_the_end();
+}
+
+/// Accepts so many, leaves all of them to a child, and has as many files in their stead.
+fn hands_on(connections: u32) {
+    let crowd = accepted(connections);
+    for connection in &crowd {
+        rustix::io::fcntl_setfd(connection, rustix::io::FdFlags::empty()).unwrap();
+    }
+    // It ends with what it reads from.
+    let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    drop(crowd);
+    let _files: Vec<_> = (0..connections).map(|_| File::open("/dev/null").unwrap()).collect();
+    wait_for_the_end();
+    drop(child.stdin.take());
+    child.wait().unwrap();
+}
+
+fn accepted(connections: u32) -> Vec<TcpStream> {
+    raise_open_files().unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    // Who finds a full queue tries again only after a second.
+    listen(&listener, 4096).unwrap();
+    say("port", &listener.local_addr().unwrap().port().to_string());
+    let crowd = (0..connections).map(|_| listener.accept().unwrap().0).collect();
+    // It stays open as long as the process.
+    std::mem::forget(listener);
+    crowd
+}
+
+/// Connects to a port so many times.
+fn visits(port: u32, connections: u32) {
+    raise_open_files().unwrap();
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(port).unwrap()));
+    let _held: Vec<_> = (0..connections).map(|_| TcpStream::connect(to).unwrap()).collect();
     wait_for_the_end();
 }
 

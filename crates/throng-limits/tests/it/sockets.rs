@@ -11,7 +11,7 @@ use throng_limits::descriptors::{Descriptors, Kind, count, descriptors};
 use throng_limits::facts::netstat::tcp_losses;
 use throng_limits::sockets::{
     BACKLOG_MAX, BacklogError, Namespace, Owned, Place, Sockets, State, Way, holders_of_port,
-    raise_backlog, sockets,
+    open_and_sockets, raise_backlog, sockets,
 };
 
 use crate::roles::{PLAY, Player, itself};
@@ -58,6 +58,67 @@ fn somaxconn() -> u32 {
 fn skip(test: &str, why: impl std::fmt::Display) {
     let mut out = std::io::stderr().lock();
     writeln!(out, "skipped: {test}: {why}").unwrap();
+}
+
+/// Enough to be counted.
+const CROWD: u32 = 1200;
+
+/// A process that serves a crowd, and the processes of its clients.
+fn crowded(role: &str) -> [Player; 2] {
+    let mut server = Player::start(role);
+    let port = server.says("port");
+    let mut clients = Player::start(&format!("visits {port} {CROWD}"));
+    clients.says("ready");
+    server.says("ready");
+    [server, clients]
+}
+
+/// What is found when not each descriptor is looked at, beside what is when each is.
+fn both_ways(pid: u32, limit: u64) -> (Descriptors, Owned, Descriptors, Owned) {
+    let (open, mut found) = open_and_sockets(&Tree::live(), pid, limit);
+    let (each, _, owned) = look(pid);
+    (open.unwrap(), found.owned.take().unwrap(), each, owned)
+}
+
+#[test]
+fn a_crowd_is_counted_as_it_is_when_each_is_looked_at() {
+    let [server, _clients] = crowded(&format!("serves {CROWD} 0"));
+    let (open, owned, each, each_owned) = both_ways(server.pid(), 100_000);
+    assert!(open.crowd.len() > 800, "{}", open.crowd.len());
+    assert!(each.crowd.is_empty());
+    assert_eq!((open.count(), open.kinds), (each.count(), each.kinds));
+    assert_eq!(open.below(100_000), each.below(100_000));
+    assert_eq!(owned.inbound, CROWD);
+    // How long they are silent grows from one look to the next.
+    let timeless = |owned| Owned { silence: None, ..owned };
+    assert_eq!(timeless(owned), timeless(each_owned));
+}
+
+#[test]
+fn what_hides_behind_a_crowd_is_looked_for() {
+    let [server, _clients] = crowded(&format!("serves {CROWD} 1"));
+    let (open, owned, each, each_owned) = both_ways(server.pid(), 100_000);
+    assert!(open.crowd.is_empty());
+    assert_eq!((open, owned.sockets), (each, each_owned.sockets));
+}
+
+#[test]
+fn a_crowd_above_a_lowered_limit_is_looked_at_one_by_one() {
+    let [server, _clients] = crowded(&format!("serves {CROWD} 0"));
+    let (open, _, each, _) = both_ways(server.pid(), 100);
+    assert!(open.crowd.is_empty());
+    assert_eq!(open.below(100), each.below(100));
+    assert!(open.count() > 1200 && open.below(100) == 100);
+}
+
+#[test]
+fn a_crowd_that_another_process_holds_is_not_counted() {
+    // As many are open as sockets are behind the listener, and they are something else.
+    let [server, _clients] = crowded(&format!("hands-on {CROWD}"));
+    let (open, owned, each, _) = both_ways(server.pid(), 100_000);
+    assert!(open.crowd.is_empty());
+    assert_eq!(owned.inbound, 0);
+    assert_eq!(each.kinds.get(Kind::Socket), 1);
 }
 
 #[test]

@@ -30,7 +30,8 @@ pub(super) fn run(
     };
     let recording = tree.clone().recording(dir).map_err(|error| failed(&error))?;
     recording.record_proc(SUBJECT, &format!("{pid}\n"));
-    let report = examined(&recording, pid, &Ask { need: args.need, ..Ask::default() })?;
+    let report =
+        examined(&recording, pid, &Ask { need: args.need, each: args.all, ..Ask::default() })?;
     recording.finish_recording().map_err(|error| failed(&error))?;
     if args.json {
         writeln!(out, "{}", crate::text::json(&json::process(&report))?)?;

@@ -133,7 +133,8 @@ fn open(open: &Open) -> Value {
         .map(|each| json!({"address": each.at, "waiting": each.waiting, "backlog": each.backlog}))
         .collect();
     json!({
-        "descriptors": open.count, "kinds": counts(&open.kinds), "tcp_states": counts(&open.states),
+        "descriptors": open.count, "kinds": counts(&open.kinds), "crowd": open.crowd,
+        "tcp_states": counts(&open.states),
         "inbound": open.inbound, "outbound": open.outbound, "peers": counts(&open.peers),
         "close_wait": open.close_wait, "unhashed": open.unhashed, "deleted_files": open.deleted,
         "listeners": listeners,

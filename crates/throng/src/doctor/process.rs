@@ -29,7 +29,7 @@ pub(super) fn run(
     if args.port.is_some() {
         return along(args, tree, pids, style, out);
     }
-    let reports = examine(tree, pids, &Ask { need: args.need, ..Ask::default() })?;
+    let reports = examine(tree, pids, &Ask { need: args.need, each: args.all, ..Ask::default() })?;
     let worst = &reports[0];
     if args.json {
         let value =

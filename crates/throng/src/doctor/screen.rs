@@ -233,6 +233,10 @@ fn open(report: &Report) -> Vec<String> {
     if open.inbound > 0 && !open.peers.is_empty() {
         parts.push(format!("from {}", from(&open.peers)));
     }
+    if open.crowd > 0 {
+        let crowd = grouped(open.crowd);
+        parts.push(format!("{crowd} sockets counted behind its listeners (--all looks at each)"));
+    }
     if parts.is_empty() { Vec::new() } else { labelled("open", &parts.join("; ")) }
 }
 

@@ -37,7 +37,7 @@ pub(super) fn run(
             "--watch needs a process: a PID, --name, --unit or --port",
         ));
     };
-    let ask = Ask { need: args.need, ..Ask::default() };
+    let ask = Ask { need: args.need, each: args.all, ..Ask::default() };
     let pid = match pids.as_slice() {
         [pid] => *pid,
         // Several: the worst is watched.
