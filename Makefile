@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 # What the end-to-end tests run: real clients, a real browser, real servers in front.
 NEEDS := rust cc node npm chromium nginx haproxy openssl caddy supervisor tornado sdks ip
-.PHONY: help run test test-rust test-js lint clean
+.PHONY: help run test test-rust test-js doctor lint clean
 
 help: ## Shows this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -26,10 +26,16 @@ test-js: ## Only the end-to-end tests: the real binary, the SDK, a browser, prox
 	@scripts/need --install $(NEEDS)
 	@scripts/test js
 
+doctor: ## The doctor alone, as one static file for any Linux of this processor
+	@scripts/need rust cc
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release -p throng \
+	  --bin throng-doctor --no-default-features --features alone --target $$(rustc --print host-tuple)
+	@echo "target/$$(rustc --print host-tuple)/release/throng-doctor"
+
 lint: ## Formatting, clippy with warnings as errors, and licences if cargo-deny is there
 	@scripts/need rust cc
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets --features throng/alone -- -D warnings
 	@if command -v cargo-deny >/dev/null; then cargo deny check; \
 	else echo "licences not checked: cargo install cargo-deny"; fi
 

@@ -4,9 +4,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use throng_limits::facts::limits::own_descriptors;
-use throng_limits::facts::{OpenFiles, accept_queue, kernel};
+use throng_limits::facts::{OpenFiles, kernel};
 use throng_limits::raise::raise_open_files;
 use throng_limits::room::{Bound, Origin};
+use throng_limits::sockets::accept_queue;
 use throng_limits::{Budget, Ceiling, Guarantees, Lane, Raised};
 
 use crate::config::Settings;

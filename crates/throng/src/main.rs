@@ -14,6 +14,9 @@ mod load;
 mod place;
 mod probe;
 mod publish;
+/// A part of `throng-doctor`, tested with everything else.
+#[cfg(test)]
+mod renamed;
 mod restart;
 mod serve;
 mod status;

@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 
-pub(crate) use throng_server::log::thousands;
+pub(crate) use throng_limits::thousands;
 
 /// Columns of a paragraph.
 const COLUMNS: usize = 80;

@@ -1,6 +1,5 @@
 //! What the kernel says, one file per source.
 
-mod backlog;
 pub mod cgroup;
 pub mod counters;
 pub mod elf;
@@ -14,7 +13,6 @@ pub mod process;
 pub mod sockstat;
 pub mod waiting;
 
-pub use backlog::{AcceptQueue, accept_queue};
 pub use cgroup::Cgroup;
 pub use counters::Network;
 pub use identity::Identity;

@@ -7,6 +7,8 @@ mod chain;
 mod diff;
 mod json;
 mod machine;
+#[cfg(feature = "server")]
+mod own;
 mod process;
 mod raise;
 mod screen;
@@ -16,10 +18,9 @@ mod watch;
 use std::io::Write;
 
 use throng_limits::Tree;
-use throng_limits::doctor::facts::{Cap, Facts};
+use throng_limits::doctor::facts::Facts;
 use throng_limits::doctor::{Ask, Report, Severity, diagnose, gather, machine as found};
 use throng_limits::facts::FactError;
-use throng_server::control;
 
 pub(crate) use args::DoctorArgs;
 
@@ -97,35 +98,10 @@ fn examined(tree: &Tree, pid: u32, ask: &Ask) -> Result<Report, Failure> {
 
 /// The facts about a process; of a throng also what it allows itself.
 fn gathered(tree: &Tree, pid: u32, ask: &Ask) -> Result<Facts, FactError> {
-    let mut facts = gather(tree, pid, ask)?;
-    if tree.is_live() && facts.who.program() == "throng" {
-        facts.caps.extend(own(pid));
-    }
+    let facts = gather(tree, pid, ask)?;
+    #[cfg(feature = "server")]
+    let facts = own::asked(tree, facts);
     Ok(facts)
-}
-
-/// What a running throng says it has room for.
-fn own(pid: u32) -> Option<Cap> {
-    // One that does not answer is diagnosed like anything else.
-    let server = control::find(Some(pid)).ok()?;
-    let status: control::Status = control::ask(&server, &control::Question::Status).ok()?;
-    let control::Clients { open, ceiling, connection_limit, .. } = status.clients;
-    let limited = connection_limit > 0 && connection_limit < ceiling;
-    let (option, limit, apply) = if limited {
-        ("client.connection_limit", connection_limit, "throng restart")
-    } else {
-        ("its budget of clients", ceiling, "it follows the limit on open files: raise that")
-    };
-    Some(Cap {
-        option: option.to_owned(),
-        limit,
-        used: open,
-        cost_milli: 1000,
-        there_are: open,
-        at: "throng status".to_owned(),
-        apply: apply.to_owned(),
-        steps: Vec::new(),
-    })
 }
 
 /// Exit status 1 where something is wrong.
