@@ -220,6 +220,76 @@ describe('the doctor and nginx', { skip: NO_TORNADO || lacks('nginx') }, () => {
   });
 });
 
+describe('the doctor and HAProxy', { skip: NO_TORNADO || lacks('haproxy') || (NOT_ROOT && lacks('sudo')) }, () => {
+  it('edits its maxconn as it is printed, and lets the crowd through', TEST, async () => {
+    const [port, behind] = [await freePort(), await freePort()];
+    const directory = await emptyDirectory();
+    const file = path.join(directory, 'haproxy.cfg');
+    await writeFile(file, [
+      'global', '    maxconn 100', 'defaults', '    mode tcp',
+      ...['connect', 'client', 'server'].map((which) => `    timeout ${which} 1h`),
+      'frontend front', `    bind 127.0.0.1:${port}`, '    maxconn 50 # for now', '    default_backend push',
+      'backend push', `    server one 127.0.0.1:${behind}`, '',
+    ].join('\n'));
+    const workers = async (pid) => (await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')).trim().split(' ').map(Number);
+    await during(await Target.tornado(behind), async () => {
+      const haproxy = Target.start('ulimit -Sn 1024; PATH=$PATH:/usr/sbin; exec haproxy -W -db -f "$1"', { args: [file] });
+      await during(haproxy, async () => {
+        await haproxy.listens(port);
+        const said = await screen('--port', port, '--need', 150);
+        assert.match(said.part('chain'), /haproxy: 50 maxconn = 50 users; then push\.py/);
+        assert.match(said.text, /^TIGHT +haproxy \(\d+\) does not hold 150 connections: maxconn 50 = 50 users$/m);
+        const old = await workers(haproxy.pid);
+        const lines = said.forGood.filter((line) => /^(sudo )?(sed|kill) /.test(line));
+        assert.equal(lines.length, 3, said.text);
+        for (const line of lines) {
+          const done = await typed(line);
+          assert.equal(done.code, 0, `${line}\n${done.stderr}`);
+        }
+        await until('HAProxy has another worker', async () => (await workers(haproxy.pid)).some((pid) => !old.includes(pid)));
+        assert.match(await readFile(file, 'utf8'), /maxconn \d{4,}\n[^]*maxconn \d{4,} # for now/);
+        await until('it fits', async () => (await told('--port', port, '--need', 150)).fits);
+        const crowd = new Crowd(port, 150);
+        await crowd.allIn();
+        crowd.leave();
+      });
+    });
+    await rm(directory, { recursive: true, force: true });
+  });
+});
+
+describe('the doctor and Redis', { skip: lacks('redis-server', 'redis-cli') }, () => {
+  it('raises its maxclients as it is printed, for now and for good', TEST, async () => {
+    const port = await freePort();
+    const directory = await emptyDirectory();
+    const file = path.join(directory, 'redis.conf');
+    await writeFile(file, `port ${port}\nbind 127.0.0.1\nmaxclients 20\nsave ""\ndir ${directory}\n`);
+    const redis = async (test) => {
+      await during(Target.start('ulimit -Sn 1024; exec redis-server "$1"', { args: [file] }), async (target) => {
+        await target.listens(port);
+        await test(target.pid);
+      });
+    };
+    const allowed = async () => Number((await typed(`redis-cli -p ${port} config get maxclients`)).stdout.split('\n')[1]);
+    await redis(async (pid) => {
+      assert.equal(await allowed(), 20);
+      const said = await screen(pid, '--need', 5000);
+      // Which file it was started with it has hidden, so nobody says what stands there.
+      assert.match(said.part('why'), /it may have been told less: redis-cli -p \d+ config get maxclients/);
+      for (const line of said.forGood.filter((each) => each.startsWith('redis-cli '))) {
+        const done = await typed(line);
+        assert.match(done.stdout, /^OK/, `${line}\n${done.stdout}${done.stderr}`);
+      }
+      assert.ok(await allowed() >= 5000);
+    });
+    await redis(async (pid) => {
+      assert.ok(await allowed() >= 5000);
+      assert.ok(limitOf(pid)[0] > 5000);
+    });
+    await rm(directory, { recursive: true, force: true });
+  });
+});
+
 describe('the doctor and Node', () => {
   it('finds one at its hard limit, which it raised itself to', TEST, async () => {
     const port = await freePort();

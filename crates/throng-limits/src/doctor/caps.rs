@@ -1,9 +1,12 @@
 //! What applications allow themselves: nginx, HAProxy and Redis, read from their configuration; and
 //! which of them stand in front of a process.
 
+mod haproxy;
+mod redis;
+
 use std::path::Path;
 
-use super::facts::{Cap, Facts, Front};
+use super::facts::{Cap, Facts, Front, Step, Takes};
 use super::machine::pids;
 use crate::facts::Identity;
 use crate::facts::nginx::{CONNECTIONS_DEFAULT, Config, Files};
@@ -12,11 +15,6 @@ use crate::tree::{Tree, printable};
 
 /// Where packages put configurations.
 const NGINX: &str = "/etc/nginx/nginx.conf";
-const HAPROXY: &str = "/etc/haproxy/haproxy.cfg";
-const REDIS: &str = "/etc/redis/redis.conf";
-/// What Redis allows when nobody says, and what it keeps for itself.
-const REDIS_CLIENTS: u64 = 10_000;
-const REDIS_KEPT: u64 = 32;
 /// Proxies that are looked at.
 const PROXIES_MAX: usize = 64;
 /// BOUNDED: servers behind one proxy that are remembered.
@@ -41,7 +39,8 @@ pub struct Proxy {
     pub at: String,
     pub apply: String,
     /// As in [`Cap`].
-    pub steps: Vec<String>,
+    pub steps: Vec<Step>,
+    pub takes: Takes,
     /// Ports of the servers behind it.
     pub targets: Vec<u16>,
 }
@@ -80,7 +79,7 @@ pub(super) fn add(tree: &Tree, facts: &mut Facts) {
         }
     }
     if program == "redis-server" {
-        facts.caps.push(redis(tree, facts));
+        facts.caps.push(redis::cap(tree, facts));
     }
 }
 
@@ -107,7 +106,9 @@ fn own(proxy: &Proxy, facts: &Facts) -> Option<Cap> {
         there_are,
         at: proxy.at.clone(),
         apply: proxy.apply.clone(),
+        at_most: false,
         steps: proxy.steps.clone(),
+        takes: proxy.takes,
     })
 }
 
@@ -140,7 +141,7 @@ pub fn proxies(tree: &Tree) -> Vec<Proxy> {
             }
             match master.program() {
                 "nginx" => nginx(tree, master, workers),
-                _ => haproxy(tree, master, workers),
+                _ => haproxy::proxy(tree, master, workers),
             }
         })
         .collect()
@@ -161,7 +162,7 @@ fn nginx(tree: &Tree, master: &Identity, workers: Vec<u32>) -> Option<Proxy> {
         config.targets.iter().filter_map(|target| port_of(target)).collect();
     targets.dedup();
     targets.truncate(TARGETS_MAX);
-    let mut apply = "nginx".to_owned();
+    let mut apply = "sudo nginx".to_owned();
     for (flag, value) in [("-p", after("-p")), ("-c", after("-c"))] {
         apply.extend(value.map(|value| format!(" {flag} {}", quote(&printable(&value)))));
     }
@@ -175,142 +176,46 @@ fn nginx(tree: &Tree, master: &Identity, workers: Vec<u32>) -> Option<Proxy> {
         at: printable(&at),
         apply: format!("{apply} -s reload"),
         steps: nginx_steps(&config),
+        takes: Takes { each: 1, kept: 0, raises_hard: true },
         targets,
     })
 }
 
-fn haproxy(tree: &Tree, master: &Identity, workers: Vec<u32>) -> Option<Proxy> {
-    let words = told(master);
-    let file = after(&words, "-f").unwrap_or_else(|| HAPROXY.to_owned());
-    let inside = Inside::of(tree, master.pid);
-    let text = inside.read(Path::new(&file))?;
-    let config = parse_haproxy(&text);
-    let at = config.maxconn.map_or_else(|| file.clone(), |(_, line)| format!("{file}:{line}"));
-    Some(Proxy {
-        name: "haproxy",
-        master: master.pid,
-        workers,
-        option: "maxconn",
-        limit: config.maxconn.map(|(limit, _)| limit),
-        cost_milli: 1000,
-        at: printable(&at),
-        apply: "systemctl reload haproxy".to_owned(),
-        steps: Vec::new(),
-        targets: config.targets,
-    })
-}
-
-/// The edits that let an nginx have `N` connections a worker, and the descriptors for them. From
+/// The edits that let an nginx have `{N}` connections a worker, and the descriptors for them. From
 /// below: a line that is put on top moves the others.
-fn nginx_steps(config: &Config) -> Vec<String> {
+fn nginx_steps(config: &Config) -> Vec<Step> {
     let edits = match (&config.connections, &config.events) {
         (Some(said), _) => vec![(
             said.file.clone(),
-            format!("{}s/worker_connections[^;]*;/worker_connections N;/", said.line),
+            format!("{}s/worker_connections[^;]*;/worker_connections {{N}};/", said.line),
+            said.value,
         )],
         (None, Some(events)) => {
-            vec![(events.file.clone(), format!("{}s/{{/{{ worker_connections N;/", events.line))]
+            vec![(
+                events.file.clone(),
+                format!("{}s/{{/{{ worker_connections {{N}};/", events.line),
+                CONNECTIONS_DEFAULT,
+            )]
         }
         (None, None) => return Vec::new(),
     };
     let files = config.files.as_ref().map_or_else(
-        || (config.file.clone(), "1i worker_rlimit_nofile N;".to_owned()),
+        || (config.file.clone(), "1i worker_rlimit_nofile {N};".to_owned(), 0),
         |said| {
-            let edit = "s/worker_rlimit_nofile[^;]*;/worker_rlimit_nofile N;/";
-            (said.file.clone(), format!("{}{edit}", said.line))
+            let edit = "s/worker_rlimit_nofile[^;]*;/worker_rlimit_nofile {N};/";
+            (said.file.clone(), format!("{}{edit}", said.line), said.value)
         },
     );
     let edits = edits.into_iter().chain([files]);
     edits
-        .map(|(file, edit)| {
-            // It is another process that names the file: nothing of it reaches a shell as a command.
-            format!("sudo sed -i '{edit}' {}", quote(&printable(&file.display().to_string())))
-        })
+        .map(|(file, edit, now)| Step { command: edited(&edit, &file.display().to_string()), now })
         .collect()
 }
 
-/// What a configuration of HAProxy says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Haproxy {
-    /// The lowest of the process's and its frontends', and its line.
-    pub maxconn: Option<(u64, usize)>,
-    pub targets: Vec<u16>,
-}
-
-/// Finds caps and servers in the text of a `haproxy.cfg`.
-#[must_use]
-pub fn parse_haproxy(text: &str) -> Haproxy {
-    const SECTIONS: [&str; 12] = [
-        "global",
-        "defaults",
-        "frontend",
-        "backend",
-        "listen",
-        "peers",
-        "resolvers",
-        "userlist",
-        "mailers",
-        "program",
-        "cache",
-        "ring",
-    ];
-    let mut config = Haproxy::default();
-    let mut section = "";
-    for (at, line) in text.lines().enumerate() {
-        let line = line.split('#').next().unwrap_or_default();
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words.as_slice() {
-            [name, ..] if SECTIONS.contains(name) => section = name,
-            ["maxconn", number, ..]
-                if matches!(section, "global" | "defaults" | "frontend" | "listen") =>
-            {
-                if let Ok(number) = number.parse::<u64>()
-                    && config.maxconn.is_none_or(|(lowest, _)| number < lowest)
-                {
-                    config.maxconn = Some((number, at + 1));
-                }
-            }
-            ["server", _, address, ..] if config.targets.len() < TARGETS_MAX => {
-                config.targets.extend(port_of(address));
-            }
-            _ => {}
-        }
-    }
-    config
-}
-
-fn redis(tree: &Tree, facts: &Facts) -> Cap {
-    let file = facts.who.arguments.get(1).filter(|path| path.ends_with(".conf"));
-    let file = file.cloned().unwrap_or_else(|| REDIS.to_owned());
-    let text = Inside::of(tree, facts.who.pid).read(Path::new(&file)).unwrap_or_default();
-    let said = parse_redis(&text);
-    let wanted = said.map_or(REDIS_CLIENTS, |(clients, _)| clients);
-    // It takes less, and says so in its log, where the limit on open files allows no more.
-    let limit = wanted.min(facts.limit.soft.saturating_sub(REDIS_KEPT));
-    Cap {
-        option: "maxclients".to_owned(),
-        limit,
-        used: facts.connections(),
-        cost_milli: 1000,
-        there_are: facts.connections(),
-        at: printable(&said.map_or_else(
-            || format!("{file} (unset: {REDIS_CLIENTS})"),
-            |(_, line)| format!("{file}:{line}"),
-        )),
-        apply: "redis-cli config set maxclients N raises it without a restart".to_owned(),
-        steps: Vec::new(),
-    }
-}
-
-/// Finds `maxclients` and its line in the text of a `redis.conf`; the last one counts.
-#[must_use]
-pub fn parse_redis(text: &str) -> Option<(u64, usize)> {
-    let said = text.lines().enumerate().filter_map(|(at, line)| {
-        let mut words = line.split_whitespace();
-        let is_it = words.next()?.eq_ignore_ascii_case("maxclients");
-        is_it.then(|| Some((words.next()?.trim_matches('"').parse().ok()?, at + 1)))?
-    });
-    said.last()
+/// An edit of a file. It is another process that names the file: nothing of it reaches a shell as a
+/// command.
+fn edited(edit: &str, file: &str) -> String {
+    format!("sudo sed -i '{edit}' {}", quote(&printable(file)))
 }
 
 /// What a program was told: its arguments, also where it has made one text of them.

@@ -130,13 +130,35 @@ pub struct Cap {
     /// Thousandths of it that one user takes.
     pub cost_milli: u64,
     pub there_are: u64,
-    /// File and line, such as `/etc/nginx/nginx.conf:9`.
+    /// File and line, such as `/etc/nginx/nginx.conf:9`, or the command that says it.
     pub at: String,
-    /// What raises it, such as `nginx -s reload` after an edit.
+    /// It may be less: what it was told cannot be seen.
+    pub at_most: bool,
+    /// What makes the edits count, as it is typed; `{N}` stands for the number.
     pub apply: String,
-    /// The edits of its files, as they are typed; `N` stands for the number. None where they
-    /// depend on how it was set up.
-    pub steps: Vec<String>,
+    /// The edits of its files, as they are typed. None where they depend on how it was set up.
+    pub steps: Vec<Step>,
+    pub takes: Takes,
+}
+
+/// An edit of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// As it is typed; `{N}` stands for the number.
+    pub command: String,
+    /// What it changes is this now: it is not needed where this is enough.
+    pub now: u64,
+}
+
+/// What an application takes of descriptors, when its cap is raised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Takes {
+    /// For one more of its cap.
+    pub each: u64,
+    /// Besides.
+    pub kept: u64,
+    /// It begins as root, and raises its own hard limit.
+    pub raises_hard: bool,
 }
 
 /// A proxy before this process.

@@ -175,7 +175,7 @@ fn note(facts: &Facts, finding: &Finding) -> String {
         ("leaks", Some(_)) => "only buys time; nobody is disconnected",
         ("leaks", None) => "a restart frees what has leaked; nothing else does",
         ("application", None) if facts.caps.iter().any(|cap| !cap.steps.is_empty()) => {
-            "the lines below: a reload counts at once, and cuts nobody at once"
+            "the lines below: they count at once, and cut nobody at once"
         }
         (_, None) => "nothing helps at once: what is for good does",
         (_, Some(_)) => "",

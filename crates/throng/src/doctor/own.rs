@@ -1,7 +1,7 @@
 //! What a running throng says of itself.
 
 use throng_limits::Tree;
-use throng_limits::doctor::facts::{Cap, Facts};
+use throng_limits::doctor::facts::{Cap, Facts, Takes};
 use throng_server::control;
 
 /// The facts with what a throng allows itself.
@@ -33,5 +33,7 @@ fn cap(pid: u32) -> Option<Cap> {
         at: "throng status".to_owned(),
         apply: apply.to_owned(),
         steps: Vec::new(),
+        at_most: false,
+        takes: Takes { each: 1, kept: 0, raises_hard: true },
     })
 }

@@ -3,22 +3,6 @@ use std::fs;
 use super::*;
 
 #[test]
-fn the_lowest_cap_of_a_haproxy_counts_with_its_line() {
-    let text = "global\n  maxconn 4000 # all\n\ndefaults\n  maxconn 3000\nbackend push\n  \
-                fullconn 10\n  maxconn 5\n  server a 127.0.0.1:8888 check\n  server b [::1]:8889\n";
-    let config = parse_haproxy(text);
-    assert_eq!(config.maxconn, Some((3000, 5)));
-    assert_eq!(config.targets, [8888, 8889]);
-    assert_eq!(parse_haproxy("maxconn 3\nglobal\n maxconn many\n"), Haproxy::default());
-}
-
-#[test]
-fn the_last_maxclients_of_a_redis_counts() {
-    assert_eq!(parse_redis("# maxclients 1\nmaxclients 100\nMAXCLIENTS \"200\"\n"), Some((200, 3)));
-    assert_eq!(parse_redis("maxclients\nmaxclients many\n"), None);
-}
-
-#[test]
 fn ports_are_found_in_what_a_proxy_passes_on_to() {
     assert_eq!(port_of("http://127.0.0.1:8888/ws"), Some(8888));
     assert_eq!(port_of("[::1]:8889"), Some(8889));
@@ -32,8 +16,9 @@ fn a_file_that_a_process_names_is_no_command() {
         |line, value| Some(crate::facts::nginx::Said { file: "/tmp/a;reboot".into(), line, value });
     let config = Config { connections: said(2, 768), files: said(1, 1024), ..Config::default() };
     let [connections, files] = nginx_steps(&config).try_into().unwrap();
-    assert!(connections.ends_with(" N;/' '/tmp/a;reboot'"), "{connections}");
-    assert!(files.starts_with("sudo sed -i '1s/worker_rlimit_nofile[^;]*;/"), "{files}");
+    assert!(connections.command.ends_with(" {N};/' '/tmp/a;reboot'"), "{connections:?}");
+    let begins = "sudo sed -i '1s/worker_rlimit_nofile[^;]*;/";
+    assert!(files.command.starts_with(begins), "{files:?}");
     assert!(nginx_steps(&Config::default()).is_empty());
 }
 
@@ -65,12 +50,12 @@ fn an_nginx_in_front_is_found_and_its_users_counted() {
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].master, found[0].workers.as_slice()), (71, [72].as_slice()));
     assert_eq!((found[0].users(), found[0].at.as_str()), (Some(384), "/etc/n.conf:2"));
-    assert_eq!(found[0].apply, "nginx -c /etc/n.conf -s reload");
+    assert_eq!(found[0].apply, "sudo nginx -c /etc/n.conf -s reload");
     assert_eq!(
-        found[0].steps,
+        found[0].steps.iter().map(|step| step.command.as_str()).collect::<Vec<_>>(),
         [
-            "sudo sed -i '2s/worker_connections[^;]*;/worker_connections N;/' /etc/n.conf",
-            "sudo sed -i '1i worker_rlimit_nofile N;' /etc/n.conf",
+            "sudo sed -i '2s/worker_connections[^;]*;/worker_connections {N};/' /etc/n.conf",
+            "sudo sed -i '1i worker_rlimit_nofile {N};' /etc/n.conf",
         ]
     );
 

@@ -44,23 +44,54 @@ fn finding(cap: &Cap, rung: &Rung, facts: &Facts) -> Option<Finding> {
     let severity = if rung.more == 0 { Severity::Full } else { Severity::Tight };
     let at = printable(&cap.at);
     let needed = need.unwrap_or(0).saturating_mul(cap.cost_milli) / 1000;
-    let mut wanted = limit.saturating_mul(2).max(needed).max(65_536);
-    if is_stuck(facts) && needed <= facts.limit.hard {
-        wanted = wanted.min(facts.limit.hard).max(limit);
-    }
+    let wanted = wanted(cap, needed, facts);
+    let why = if cap.at_most {
+        format!("its limit allows no more; it may have been told less: {at}")
+    } else {
+        format!("its own configuration says so ({at})")
+    };
+    let place = if at.starts_with('/') { format!(" in {at}") } else { String::new() };
     let mut finding = Finding::new("application", severity, what)
-        .because(format!("its own configuration says so ({at})"))
-        .for_good(format!("{option} {wanted} in {at}"));
-    for step in &cap.steps {
-        finding = finding.for_good(step.replace(" N;", &format!(" {wanted};")));
+        .because(why)
+        .for_good(format!("{option} {wanted}{place}"));
+    let descriptors = wanted.saturating_mul(cap.takes.each).saturating_add(cap.takes.kept);
+    if !cap.takes.raises_hard && descriptors > facts.limit.hard {
+        let pid = facts.who.pid;
+        let hard = facts.limit.hard;
+        finding = finding.for_good(format!(
+            "its hard limit is {hard}, and it needs {descriptors}: throng doctor {pid} --raise {descriptors}"
+        ));
     }
-    let sudo = if cap.steps.is_empty() { "" } else { "sudo " };
+    let number = wanted.to_string();
+    for step in cap.steps.iter().filter(|step| step.now < wanted) {
+        finding = finding.for_good(step.command.replace("{N}", &number));
+    }
     Some(
         finding
-            .for_good(format!("{sudo}{}", cap.apply))
-            .verify(format!("grep -n {option} {}", at.split([':', ' ']).next().unwrap_or(&at)))
+            .for_good(cap.apply.replace("{N}", &number))
+            .verify(verify(cap, &at))
             .seen(format!("{option} {limit}"), at),
     )
+}
+
+/// How high a cap should be: twice what it is, and enough for those who are wanted; within the hard
+/// limit, where nobody raises that and it is enough.
+fn wanted(cap: &Cap, needed: u64, facts: &Facts) -> u64 {
+    let wanted = cap.limit.saturating_mul(2).max(needed).max(65_536);
+    let room = facts.limit.hard.saturating_sub(cap.takes.kept) / cap.takes.each.max(1);
+    let stays = is_stuck(facts) || !cap.takes.raises_hard;
+    if stays && needed <= room { wanted.min(room).max(cap.limit) } else { wanted }
+}
+
+/// The command that shows whether it was edited.
+fn verify(cap: &Cap, at: &str) -> String {
+    let file = at.split([':', ' ']).next().unwrap_or(at);
+    if file.starts_with('/') {
+        format!("grep -n {} {file}", cap.option)
+    } else {
+        // A program that is asked, such as `redis-cli -p 6379 config get maxclients`.
+        at.to_owned()
+    }
 }
 
 /// A proxy lets no more users through than it may have, whatever stands behind it.

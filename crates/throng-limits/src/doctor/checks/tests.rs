@@ -1,5 +1,5 @@
 use super::*;
-use crate::doctor::facts::{Cap, Route, Select, Silence};
+use crate::doctor::facts::{Cap, Route, Select, Silence, Step, Takes};
 use crate::doctor::finding::Severity;
 use crate::doctor::ladder::{Bounds, Resource};
 use crate::facts::cgroup::Use;
@@ -234,6 +234,8 @@ fn an_application_stops_at_its_own_cap() {
         at: "/etc/nginx/nginx.conf:9".to_owned(),
         apply: "nginx -s reload".to_owned(),
         steps: Vec::new(),
+        at_most: false,
+        takes: Takes { each: 1, kept: 0, raises_hard: true },
     });
     let outcome = look("application", &facts);
     assert_eq!(outcome.findings[0].severity, Severity::Full);
@@ -246,6 +248,42 @@ fn an_application_stops_at_its_own_cap() {
     assert_eq!(found.severity, Severity::Tight);
     assert_eq!(found.what, "does not hold 1,500 connections: worker_connections 768 = 384 users");
     assert_eq!(found.for_good[0], "worker_connections 65536 in /etc/nginx/nginx.conf:9");
+}
+
+#[test]
+fn a_cap_is_raised_as_far_as_its_descriptors_go_and_only_where_it_is_lower() {
+    let step = |command: &str, now| Step { command: command.to_owned(), now };
+    let mut facts = Facts::quiet();
+    facts.limit.hard = 20_000;
+    facts.caps.push(Cap {
+        option: "maxclients".to_owned(),
+        limit: 100,
+        used: 100,
+        cost_milli: 1000,
+        there_are: 100,
+        at: "redis-cli config get maxclients".to_owned(),
+        apply: "redis-cli config rewrite".to_owned(),
+        steps: vec![step("set {N}", 100), step("set another to {N}", 30_000)],
+        at_most: false,
+        takes: Takes { each: 1, kept: 32, raises_hard: false },
+    });
+    let found = look("application", &facts).findings.remove(0);
+    assert_eq!(found.for_good[1..], ["set 19968", "redis-cli config rewrite"]);
+    assert_eq!(found.verify.as_deref(), Some("redis-cli config get maxclients"));
+
+    // More than its hard limit has: that comes first.
+    facts.need = Some(25_000);
+    let found = look("application", &facts).findings.remove(0);
+    let pid = facts.who.pid;
+    let first =
+        format!("its hard limit is 20000, and it needs 65568: throng doctor {pid} --raise 65568");
+    assert_eq!(found.for_good[1], first);
+    assert_eq!(found.for_good[2], "set 65536");
+
+    // HAProxy has two sides of each, and lifts its own limit.
+    facts.caps[0].takes = Takes { each: 2, kept: 256, raises_hard: true };
+    let found = look("application", &facts).findings.remove(0);
+    assert_eq!(found.for_good[1], "set 65536");
 }
 
 #[test]
