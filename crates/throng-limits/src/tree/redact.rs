@@ -33,6 +33,17 @@ const TELLING: [&str; 22] = [
 const SECRET: [&str; 8] =
     ["pass", "secret", "token", "key", "auth", "credential", "cookie", "private"];
 
+/// What has such a name in it and is none: where proxies pass on to is what one looks for.
+const HARMLESS: [&str; 7] = [
+    "keepalive",
+    "keep_alive",
+    "proxy_pass",
+    "fastcgi_pass",
+    "uwsgi_pass",
+    "scgi_pass",
+    "grpc_pass",
+];
+
 /// The text as it may leave the machine.
 pub(super) fn redacted<'a>(in_proc: bool, path: &str, text: &'a str) -> Cow<'a, str> {
     match path.rsplit('/').next() {
@@ -60,7 +71,10 @@ fn cmdline(text: &str) -> String {
             argument.split_once('=').map_or((argument, None), |(name, value)| (name, Some(value)));
         match value {
             _ if next_is_secret => kept.push_str(REMOVED),
-            Some(_) if is_secret(name) => kept.extend([name, "=", REMOVED]),
+            Some(value) if is_secret(name) || has_user(value) => {
+                kept.extend([name, "=", REMOVED]);
+            }
+            None if has_user(name) => kept.push_str(REMOVED),
             _ => kept.push_str(argument),
         }
         next_is_secret = value.is_none() && name.starts_with('-') && is_secret(name);
@@ -71,7 +85,7 @@ fn cmdline(text: &str) -> String {
 
 /// Of a line that names a secret only the first word is kept.
 fn config(text: &str) -> Cow<'_, str> {
-    if !is_secret(text) {
+    if !text.lines().any(is_secret) {
         return Cow::Borrowed(text);
     }
     let mut kept = String::with_capacity(text.len());
@@ -92,8 +106,21 @@ fn config(text: &str) -> Cow<'_, str> {
 }
 
 fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    // `keepalive` is what one looks for.
-    let name = name.replace("keepalive", "").replace("keep_alive", "");
-    SECRET.iter().any(|part| name.contains(part))
+    let mut name = name.to_ascii_lowercase();
+    for harmless in HARMLESS {
+        name = name.replace(harmless, "");
+    }
+    if name.trim_start().starts_with("server ") {
+        // HAProxy: by which value of a cookie clients stay with this server.
+        name = name.replace(" cookie ", " ");
+    }
+    SECRET.iter().any(|part| name.contains(part)) || has_user(&name)
+}
+
+/// Whether it has a URL with a user, and so maybe a password, before the host.
+fn has_user(text: &str) -> bool {
+    text.split("://").skip(1).any(|behind| {
+        let host = behind.split(['/', ' ', '\t', ';', '"', '\'']).next().unwrap_or_default();
+        host.contains('@')
+    })
 }

@@ -151,6 +151,26 @@ fn secrets_do_not_leave_the_machine() {
 }
 
 #[test]
+fn where_a_proxy_passes_on_to_is_no_secret_unless_it_names_a_user() {
+    let (from, to) = (Place::new(), Place::new());
+    let kept = "server { location / { proxy_pass http://127.0.0.1:8888/a@b; } }\n\
+                server one 127.0.0.1:8888 cookie one check\n";
+    let lost = "proxy_pass http://u:hunter2@h/;\ncookie SERVERID insert\n";
+    from.write("root/etc/site", &format!("{kept}{lost}"));
+    from.write("proc/7/cmdline", "x\0--db=postgres://u:hunter2@h\0redis://:hunter2@h\0");
+    let tree = from.tree().recording(&to.0).unwrap();
+    tree.read_root("/etc/site").unwrap();
+    tree.read_proc("7/cmdline").unwrap();
+    tree.finish_recording().unwrap();
+    let copy = to.tree();
+    assert_eq!(
+        copy.read_root("/etc/site").unwrap(),
+        format!("{kept}proxy_pass [removed]\ncookie [removed]\n")
+    );
+    assert_eq!(copy.read_proc("7/cmdline").unwrap(), "x\0--db=[removed]\0[removed]\0");
+}
+
+#[test]
 fn a_hostile_name_cannot_speak_to_the_terminal() {
     assert_eq!(printable("a\u{1b}[2Jb\nc\u{202e}d"), "a\\u{1b}[2Jb\\nc\\u{202e}d");
     assert_eq!(printable("名前 (deleted)"), "名前 (deleted)");

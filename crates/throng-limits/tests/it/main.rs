@@ -2,6 +2,7 @@
 //! itself, with processes of our own in the states that the doctor is for.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests; one that is skipped says so")]
 
+mod captured;
 mod live;
 mod matrix;
 mod origin;

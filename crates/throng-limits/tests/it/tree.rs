@@ -19,6 +19,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -37,6 +38,25 @@ impl Machine {
         let mut files = Files::default();
         files.take(text);
         files.write(&machine.0);
+        machine
+    }
+
+    /// Writes a copy that `throng doctor --capture` made out as files. In its one file each begins with
+    /// `== ` and its path; the lines are indented; `{0}` stands for a zero byte, and `{NOEOL}` for no
+    /// end of a last line.
+    pub(crate) fn unpack(text: &str) -> Self {
+        let machine = Self::compose("");
+        let mut open = None;
+        for line in text.lines().skip(1) {
+            if let Some(path) = line.strip_prefix("== ") {
+                let path = machine.0.join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                open = Some(fs::File::create(path).unwrap());
+            } else if let (Some(file), Some(line)) = (&mut open, line.strip_prefix("    ")) {
+                let line = line.replace("{0}", "\0") + "\n";
+                file.write_all(line.replace("{NOEOL}\n", "").as_bytes()).unwrap();
+            }
+        }
         machine
     }
 
