@@ -80,8 +80,9 @@ pub(crate) fn blame(facts: &Facts, half: Half) -> Blame {
         if let Some(blame) = facts.decided_by(at, half, value) {
             return blame;
         }
-        // What process 1 adopted was started by something else, which is gone.
-        let adopted = program.pid == 1 && facts.is_remembered();
+        // What process 1 adopted was started by something else, which is gone. A shell is process 1
+        // only in a container, whose own limit it shows.
+        let adopted = program.pid == 1 && facts.is_remembered() && !is_shell(&program.name);
         if half.of(program.limit) != value && !adopted {
             return facts.between(child, program, half);
         }
