@@ -52,7 +52,13 @@ pub(crate) struct DoctorArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
     /// What changed between two copies
-    #[arg(long, num_args = 2, value_names = ["A", "B"], exclusive = true)]
+    #[arg(
+        long, num_args = 2, value_names = ["A", "B"],
+        conflicts_with_all = [
+            "pid", "name", "unit", "port", "need", "raise", "raise_backlog", "watch", "capture",
+            "proc", "root", "all",
+        ],
+    )]
     pub(crate) diff: Option<Vec<PathBuf>>,
     /// Print JSON
     #[arg(long)]

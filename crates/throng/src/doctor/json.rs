@@ -107,12 +107,14 @@ fn of(report: &Report) -> Value {
 }
 
 fn rung(rung: &Rung) -> Value {
+    // Half of what has no end has none either.
+    let within = |allowed| number(rung.limit).and_then(|_| number(allowed));
     json!({
         "resource": rung.resource.name(), "of": rung.of,
         "limit": number(rung.limit), "used": rung.used,
         "unit": match rung.unit { Unit::Count => "count", Unit::Bytes => "bytes" },
         "cost_milli": rung.cost_milli,
-        "connections": number(rung.allows), "room_for": number(rung.more),
+        "connections": within(rung.allows), "room_for": within(rung.more),
         "bounds": match rung.bounds { Bounds::Crowd => "crowd", Bounds::Rush => "rush", Bounds::Beside => "beside" },
         "evidence": evidence(&rung.at),
     })

@@ -5,6 +5,7 @@ mod app;
 mod backend;
 mod control;
 mod doctor;
+mod doctor_json;
 mod full;
 mod restart;
 mod server;
