@@ -5,6 +5,7 @@ use crate::facts::identity::Rights;
 use crate::facts::kernel::FileNumbers;
 use crate::facts::{Cgroup, Identity, Network, OpenFiles};
 use crate::growth::Trend;
+pub use crate::sockets::UnixListener;
 
 /// A process, what holds for it, and who asks.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +60,8 @@ pub struct Open {
     /// TCP sockets by state, as netstat calls them, most first.
     pub states: Vec<(String, u64)>,
     pub listeners: Vec<Listener>,
+    /// Its listeners of the Unix family.
+    pub unix_listeners: Vec<UnixListener>,
     /// Established connections that came to one of its listeners.
     pub inbound: u64,
     /// Established connections that it made.
@@ -67,6 +70,8 @@ pub struct Open {
     pub peers: Vec<(String, u64)>,
     /// Ports taken by (source address, target), most first.
     pub routes: Vec<Route>,
+    /// Ports of its network that somebody has bound, and that are connected to nothing.
+    pub bound: u64,
     /// Sockets that the peer has closed and the process has not.
     pub close_wait: u64,
     /// To whom those belong, most first.

@@ -211,6 +211,8 @@ fn connected(pid: u32, sockets: &Sockets, is_own: bool, open: &mut Open) {
     open.close_wait_peers = named(&owned.close_wait_peers);
     open.unhashed = owned.unhashed_in_all().into();
     open.routes = routes(owned);
+    open.bound = owned.bound.into();
+    open.unix_listeners.clone_from(&owned.unix_listeners);
     open.silence = owned.silence.map(|silence| Silence {
         idle: silence.share(silence.idle).into(),
         long: silence.share(silence.long).into(),

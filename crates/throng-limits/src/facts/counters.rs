@@ -17,6 +17,12 @@ pub struct Network {
     pub ports: Option<PortRange>,
     pub tcp_memory: Option<TcpMemory>,
     pub conntrack: Option<Conntrack>,
+    /// Closed connections that still send: `net.ipv4.tcp_max_orphans`.
+    pub orphans: Option<Quota>,
+    /// Connections in TIME_WAIT: `net.ipv4.tcp_max_tw_buckets`.
+    pub time_wait: Option<Quota>,
+    /// Machines of the local network whose addresses are known: `gc_thresh3` of IPv4.
+    pub neighbours: Option<Quota>,
     pub lost: TcpLosses,
 }
 
@@ -39,6 +45,13 @@ pub struct TcpMemory {
     /// TCP sockets there are.
     pub sockets: u64,
     pub orphans: u64,
+}
+
+/// How many there are of something, and how many there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    pub count: u64,
+    pub max: u64,
 }
 
 /// The table of connections that the firewall follows.
@@ -67,12 +80,20 @@ impl Network {
         let ports = text("ipv4/ip_local_port_range");
         let memory = tcp_memory(tree).ok().zip(tcp_sockets(tree, pid).ok());
         let count = number("netfilter/nf_conntrack_count");
+        let quota = |count: Option<u64>, name: &str| {
+            let (count, max) = count.zip(number(name))?;
+            Some(Quota { count, max })
+        };
+        let sockets = memory.as_ref().map(|(_, sockets)| sockets);
+        // A heading, and a line for each.
+        let arp = tree.read_proc(&format!("{pid}/net/arp")).ok();
+        let neighbours = arp.and_then(|text| u64::try_from(text.lines().skip(1).count()).ok());
         Self {
             somaxconn: number("core/somaxconn"),
             syn_backlog: number("ipv4/tcp_max_syn_backlog"),
             syn_cookies: number("ipv4/tcp_syncookies"),
             ports: ports.and_then(|range| parse_ports(&range, &reserved)),
-            tcp_memory: memory.map(|(limits, sockets)| TcpMemory {
+            tcp_memory: memory.as_ref().map(|(limits, sockets)| TcpMemory {
                 used: sockets.memory_pages,
                 pressure: limits.pressure,
                 max: limits.high,
@@ -82,6 +103,9 @@ impl Network {
             conntrack: count
                 .zip(number("netfilter/nf_conntrack_max"))
                 .map(|(count, max)| Conntrack { count, max }),
+            orphans: quota(sockets.map(|all| all.orphans), "ipv4/tcp_max_orphans"),
+            time_wait: quota(sockets.map(|all| all.time_wait), "ipv4/tcp_max_tw_buckets"),
+            neighbours: quota(neighbours, "ipv4/neigh/default/gc_thresh3"),
             lost: tcp_losses(tree, pid).unwrap_or_default(),
         }
     }

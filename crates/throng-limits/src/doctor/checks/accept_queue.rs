@@ -23,9 +23,19 @@ pub(super) fn look(facts: &Facts) -> Outcome {
             .of(listener.at.clone())
             .read("waiting and backlog", listener.at_file.clone());
         outcome.rungs.push(rung);
-        // The kernel takes one more than it was told: the queue is full at backlog + 1.
-        if listener.waiting > backlog || listener.waiting * 10 >= backlog.max(1) * 8 {
+        if is_nearly_full(listener.waiting, backlog) {
             outcome.findings.push(overflowing(facts, listener, backlog));
+        }
+    }
+    for listener in facts.open.unix_listeners.iter().take(LISTENERS_MAX) {
+        let Some(backlog) = listener.backlog.map(u64::from) else { continue };
+        let (waiting, at) = (u64::from(listener.waiting), &listener.path);
+        let rung = Rung::rush(Resource::AcceptQueue, backlog, waiting)
+            .of(at.clone())
+            .read("waiting and backlog", "ss -xl");
+        outcome.rungs.push(rung);
+        if is_nearly_full(waiting, backlog) {
+            outcome.findings.push(overflowing_unix(facts, at, waiting, backlog));
         }
     }
     if let Some(turned_away) = facts.lost_lately.filter(|count| *count > 0)
@@ -38,6 +48,36 @@ pub(super) fn look(facts: &Facts) -> Outcome {
         outcome.findings.push(advised(facts, Finding::new("accept_queue", Severity::Tight, what)));
     }
     outcome
+}
+
+/// The kernel takes one more than it was told: a queue is full at backlog + 1.
+fn is_nearly_full(waiting: u64, backlog: u64) -> bool {
+    waiting > backlog || waiting.saturating_mul(10) >= backlog.max(1).saturating_mul(8)
+}
+
+/// Who connects to a full queue of a Unix socket is not left to wait, but told to try again.
+fn overflowing_unix(facts: &Facts, at: &str, waiting: u64, backlog: u64) -> Finding {
+    let severity = match (waiting > backlog, no_descriptor(facts)) {
+        (_, true) => Severity::Note,
+        (true, false) => Severity::Full,
+        (false, false) => Severity::Tight,
+    };
+    let waiting = grouped(waiting);
+    let what = if severity == Severity::Full {
+        format!("refuses connections: {waiting} wait at {at}, and no more than {backlog} may")
+    } else {
+        format!("lets {waiting} of {backlog} wait at {at}")
+    };
+    let why = if no_descriptor(facts) {
+        "it cannot accept them for want of descriptors"
+    } else {
+        "it does not accept as fast as they come, and a full Unix socket says EAGAIN at once"
+    };
+    Finding::new("accept_queue", severity, what)
+        .because(why)
+        .for_good(format!("listen there with a backlog of {BACKLOG}"))
+        .verify("ss -xl")
+        .seen(format!("{waiting} waiting, backlog {backlog}"), "ss -xl")
 }
 
 fn overflowing(facts: &Facts, listener: &Listener, backlog: u64) -> Finding {

@@ -12,6 +12,7 @@ mod huge_limit;
 mod idle;
 mod inotify;
 mod leaks;
+mod neighbours;
 mod nr_open;
 mod one_address;
 mod ports;
@@ -45,7 +46,7 @@ pub struct Outcome {
 }
 
 /// Every check. Of findings that are equally bad the earlier one is the verdict.
-pub const CHECKS: [Check; 19] = [
+pub const CHECKS: [Check; 20] = [
     Check { name: "descriptors", look: descriptors::look },
     Check { name: "nr_open", look: nr_open::look },
     Check { name: "file_max", look: file_max::look },
@@ -58,6 +59,7 @@ pub const CHECKS: [Check; 19] = [
     Check { name: "conntrack", look: conntrack::look },
     Check { name: "syn_queue", look: syn_queue::look },
     Check { name: "tcp_memory", look: tcp_memory::look },
+    Check { name: "neighbours", look: neighbours::look },
     Check { name: "cgroup_memory", look: cgroup_memory::look },
     Check { name: "threads", look: threads::look },
     Check { name: "epoll", look: epoll::look },

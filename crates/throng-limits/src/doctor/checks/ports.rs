@@ -5,6 +5,7 @@ use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Finding, Severity};
 use crate::doctor::ladder::{Bounds, Resource, Rung};
 use crate::doctor::words::{counted, grouped};
+use crate::facts::counters::PortRange;
 
 const AT: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 /// Routes on the ladder; a process with more shows the fullest.
@@ -45,5 +46,30 @@ pub(super) fn look(facts: &Facts) -> Outcome {
         }
         outcome.rungs.push(rung);
     }
+    outcome.findings.extend(poisoned(facts, range));
     outcome
+}
+
+/// A port that is bound before anybody says to where is taken from every connection of its network,
+/// to whatever target.
+fn poisoned(facts: &Facts, range: PortRange) -> Option<Finding> {
+    let (bound, size) = (facts.open.bound, range.size());
+    if bound.saturating_mul(100) < size.saturating_mul(100 - TIGHT_PERCENT) {
+        return None;
+    }
+    let severity = if bound >= size { Severity::Full } else { Severity::Tight };
+    let what = format!(
+        "shares {} ports, of which {} are bound and connected to nothing",
+        grouped(size),
+        grouped(bound)
+    );
+    Some(
+        Finding::new("ports", severity, what)
+            .because(
+                "a port that is bound before connect is taken from connections to every target",
+            )
+            .for_good("whoever binds a source address sets IP_BIND_ADDRESS_NO_PORT (24) before")
+            .verify(facts.in_network("cat /proc/sys/net/ipv4/ip_local_port_range"))
+            .seen(counted(bound, "bound port"), format!("/proc/{}/net", facts.who.pid)),
+    )
 }

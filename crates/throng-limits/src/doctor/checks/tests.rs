@@ -1,9 +1,9 @@
 use super::*;
-use crate::doctor::facts::{Cap, Route, Select, Silence, Step, Takes};
+use crate::doctor::facts::{Cap, Route, Select, Silence, Step, Takes, UnixListener};
 use crate::doctor::finding::Severity;
 use crate::doctor::ladder::{Bounds, Resource};
 use crate::facts::cgroup::Use;
-use crate::facts::counters::{Conntrack, PortRange, TcpMemory};
+use crate::facts::counters::{Conntrack, PortRange, Quota, TcpMemory};
 use crate::facts::identity::Rights;
 use crate::facts::kernel::FileNumbers;
 use crate::growth::{Growth, Trend, What};
@@ -186,6 +186,52 @@ fn tcp_memory_is_tight_from_the_pressure_mark_on() {
         facts.network.tcp_memory = Some(TcpMemory { used, ..memory });
         assert_eq!(severity("tcp_memory", &facts), expected, "{used}");
     }
+}
+
+#[test]
+fn ports_that_are_bound_to_nothing_are_taken_from_everybody() {
+    let mut facts = Facts::quiet();
+    facts.network.ports = Some(PortRange { first: 40_000, last: 40_999, reserved: 0 });
+    for (bound, expected) in [(799, Severity::Fine), (800, Severity::Tight), (1000, Severity::Full)]
+    {
+        facts.open.bound = bound;
+        assert_eq!(severity("ports", &facts), expected, "{bound}");
+    }
+    assert!(look("ports", &facts).findings[0].for_good[0].contains("IP_BIND_ADDRESS_NO_PORT"));
+}
+
+#[test]
+fn a_full_queue_of_a_unix_socket_refuses_at_once() {
+    let mut facts = Facts::quiet();
+    let path = "/run/push.sock".to_owned();
+    let listener = UnixListener { path, inode: 9, waiting: 6, backlog: Some(5) };
+    facts.open.unix_listeners = vec![listener];
+    let outcome = look("accept_queue", &facts);
+    let found = &outcome.findings[0];
+    assert_eq!(found.severity, Severity::Full);
+    assert_eq!(found.what, "refuses connections: 6 wait at /run/push.sock, and no more than 5 may");
+    assert!(found.why.as_deref().unwrap().contains("EAGAIN"));
+    assert!(outcome.rungs.iter().any(|rung| rung.of == "/run/push.sock" && rung.limit == 5));
+    facts.open.unix_listeners[0].waiting = 3;
+    assert_eq!(severity("accept_queue", &facts), Severity::Fine);
+}
+
+#[test]
+fn orphans_neighbours_and_time_wait_have_limits_of_their_own() {
+    let mut facts = Facts::quiet();
+    let quota = |count| Some(Quota { count, max: 1024 });
+    for (count, expected) in [(800, Severity::Fine), (820, Severity::Tight), (1024, Severity::Full)]
+    {
+        facts.network.neighbours = quota(count);
+        facts.network.orphans = quota(count);
+        assert_eq!(severity("neighbours", &facts), expected, "{count}");
+        assert_eq!(severity("tcp_memory", &facts), expected, "{count}");
+    }
+    facts.network.orphans = None;
+    facts.network.time_wait = quota(1023);
+    assert_eq!(severity("tcp_memory", &facts), Severity::Fine);
+    facts.network.time_wait = quota(1024);
+    assert_eq!(severity("tcp_memory", &facts), Severity::Note);
 }
 
 #[test]
