@@ -115,10 +115,35 @@ impl Facts {
         if is_user_manager(program) {
             let child = &self.line[at - 1];
             let meant = self.unit.as_ref().filter(|meant| meant.unit.scope == Scope::User)?;
+            if matches!(meant.by, MeantBy::BuiltIn) && half.of(program.limit) == value {
+                return Some(self.by_user_manager(at, &meant.unit.name, value));
+            }
             return (half.of(meant.limit) == value && !matches!(meant.by, MeantBy::BuiltIn))
                 .then(|| self.by_unit(meant, half, value, child));
         }
         None
+    }
+
+    /// A service that says nothing has what its user's manager has; and that has what its session
+    /// gave it when it began, whatever the files say now.
+    fn by_user_manager(&self, at: usize, unit: &str, value: u64) -> Blame {
+        let manager = &self.line[at];
+        let session = self.sessions.iter().find(|session| session.at == Some(at));
+        let files = session.into_iter().flat_map(|session| &session.conf.files);
+        let newer = files.filter(|file| file.changed_s > manager.started_s);
+        let newer = newer.max_by_key(|file| file.changed_s);
+        let since = newer.map_or_else(String::new, |file| {
+            let written = self.said(file.changed_s);
+            format!("; it began before {} was written {written}, and has not read it", file.path)
+        });
+        Blame {
+            setter: Setter::PamLimits("systemd-user".to_owned()),
+            words: format!(
+                "{} has {value} from its session, and {unit} has no LimitNOFILE{since}",
+                self.who(manager)
+            ),
+            evidence: session.map(step_of).unwrap_or_default(),
+        }
     }
 
     fn by_supervisord(&self, at: usize, half: Half, value: u64) -> Option<Blame> {

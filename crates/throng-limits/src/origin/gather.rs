@@ -138,7 +138,7 @@ pub(crate) fn gather(tree: &Tree, pid: u32) -> Option<Facts> {
         unit: unit.map(|(name, scope)| scene.meant(&name, scope, has_systemd, &account)),
         supervisord: running_supervisord(tree, disk, &line),
         keeper: scene.keeper(tree, &launcher),
-        sessions: scene.sessions(&launcher, &account),
+        sessions: scene.sessions(&launcher, &account, session_user(&cgroup)),
         login: scene.session("sshd", account.clone(), None, own.limit),
         doors: scene.doors(&account),
         startup: scene.startup(&account),
@@ -242,7 +242,7 @@ impl Scene<'_> {
 
     /// The sessions that were opened on the way to the process, the closest first; where they are
     /// gone, the one that is remembered.
-    fn sessions(&self, launcher: &Launcher, account: &Account) -> Vec<Session> {
+    fn sessions(&self, launcher: &Launcher, account: &Account, user: Option<u32>) -> Vec<Session> {
         let mut sessions = Vec::new();
         for (at, program) in self.line.iter().enumerate().skip(1) {
             let Some(service) = pam_service(program) else { continue };
@@ -262,7 +262,15 @@ impl Scene<'_> {
         if let Launcher::Session { service, pid: None } = launcher {
             let inherited = unit::BUILT_IN.clamped_to(self.nr_open);
             let inherited = if resets_soft(service) { su_reset(inherited) } else { inherited };
-            sessions.push(self.session(service, account.clone(), None, inherited));
+            let session = |account| self.session(service, account, None, inherited);
+            let explains = |session: &Session| {
+                session.applied.as_ref().is_some_and(|it| it.limit == self.line[0].limit)
+            };
+            let own = session(account.clone());
+            // What asks no PAM, such as start-stop-daemon, keeps what the session's user has.
+            let other = user.filter(|user| *user != account.uid && !explains(&own));
+            let other = other.map(|user| session(Account::read(self.disk, user)));
+            sessions.push(other.filter(explains).unwrap_or(own));
         }
         sessions
     }
@@ -366,6 +374,13 @@ impl OpenFiles {
     fn clamped_to(self, most: u64) -> Self {
         Self { soft: self.soft.min(most), hard: self.hard.min(most) }
     }
+}
+
+/// Whose session a process is in: `/user.slice/user-1000.slice/session-1.scope`.
+fn session_user(cgroup: &str) -> Option<u32> {
+    cgroup
+        .split('/')
+        .find_map(|part| part.strip_prefix("user-")?.strip_suffix(".slice")?.parse().ok())
 }
 
 /// util-linux: su and runuser give every session a soft limit of 1024 before PAM is asked.

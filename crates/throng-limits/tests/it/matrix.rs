@@ -118,6 +118,25 @@ fn a_users_manager_raises_itself_to_what_its_session_allows() {
     }
 }
 
+/// The files changed after the manager began, and it was not started again: it has what it had.
+#[test]
+fn a_users_manager_keeps_what_its_session_gave_it_whatever_is_written_since() {
+    let manager = "process 900 1 systemd 1000 {} 2026-10-01T09:00 /lib/systemd/systemd --user\n";
+    let cgroup = "cgroup /user.slice/user-1000.slice/user@1000.service/app.slice/push.service\n";
+    let wanted = "systemd (900, since 1 Oct) has 131072 from its session, and push.service has no \
+                  LimitNOFILE; it began before ";
+    for files in [COLUMNS[2], COLUMNS[3]] {
+        let origin = origin((manager, 900, cgroup), 1000, files, "131072:131072");
+        for half in [&origin.soft.words, &origin.hard.words] {
+            assert!(half.starts_with(wanted), "{half}");
+            assert!(half.contains(".conf was written on 1 Nov"), "{half}");
+        }
+        // More than the manager has is given by a new session alone.
+        let steps = origin.fix(200_000).steps;
+        assert_eq!(steps.last().unwrap(), "systemctl restart user@1000.service");
+    }
+}
+
 fn check(ancestors: &str, uid: u32, row: [Cell; 4]) {
     let parent = if ancestors.contains("process 3001") { 3001 } else { 3000 };
     for (files, cell) in COLUMNS.into_iter().zip(row) {
