@@ -253,6 +253,41 @@ fn sudo_opens_a_session_and_the_line_for_the_user_lifts_it() {
 }
 
 #[test]
+fn cron_opens_a_session_and_the_line_for_the_user_lifts_it() {
+    if !is_root_with("cron") {
+        return;
+    }
+    let dir = Dir::new();
+    let before = job_of_cron(&dir);
+    let origin = before.origin();
+    assert!(matches!(&origin.launcher, Launcher::Session { service, .. } if service == "cron"));
+    // Reset by PAM, or what cron has, where nobody may raise the hard limit to process 1's.
+    assert!([1024, 1500].contains(&origin.limit.soft), "{}", origin.tell(3000));
+    lifts(&before, &dir, job_of_cron);
+}
+
+/// Starts a cron in a mount namespace of its own, with one job, which runs when cron begins.
+fn job_of_cron(dir: &Dir) -> InSession {
+    let (conf, pid) = (dir.path("limits.d"), dir.path("pid"));
+    fs::create_dir_all(&conf).unwrap();
+    fs::remove_file(&pid).ok(); // the first time there is none
+    typed(&format!("chmod 777 {}", dir.0.display()));
+    let tables = "/var/spool/cron/crontabs";
+    let inner = format!(
+        "mount --bind {conf} /etc/security/limits.d && mount -t tmpfs none /run && \
+         mount -t tmpfs none /var/spool/cron && mount -t tmpfs none /etc/cron.d && \
+         mount --bind /dev/null /etc/crontab && mkdir {tables} && chmod 1730 {tables} && \
+         echo '@reboot echo $$ > {pid}; exec {SLEEPER}' > {tables}/nobody && \
+         chmod 600 {tables}/nobody && chown nobody {tables}/nobody && \
+         ulimit -Sn 1500 && exec cron -f"
+    );
+    let child = Command::new("unshare").args(["--mount", "sh", "-c", &inner]).spawn().unwrap();
+    let opener = Running(child);
+    let pid = number_in(Path::new(&pid));
+    InSession { root: format!("/proc/{pid}/root"), _opener: opener, pid }
+}
+
+#[test]
 fn setpriv_asks_no_pam_and_keeps_what_the_shell_has() {
     if !is_root_with("setpriv") {
         return;
@@ -360,6 +395,10 @@ fn sessions(dir: &Dir, opener: &str) -> InSession {
 
 /// Types what the fix says into the namespace's files, and opens the session again.
 fn the_line_lifts(before: &InSession, dir: &Dir, opener: &str) {
+    lifts(before, dir, |dir| sessions(dir, opener));
+}
+
+fn lifts(before: &InSession, dir: &Dir, again: impl Fn(&Dir) -> InSession) {
     // Not above the hard limit: there may be nothing here that could raise it.
     let wanted = OpenFiles::own().hard.min(3000);
     let origin = before.origin();
@@ -367,7 +406,8 @@ fn the_line_lifts(before: &InSession, dir: &Dir, opener: &str) {
     let step = &fix.steps[0];
     assert!(step.ends_with("> /etc/security/limits.d/90-nofile.conf"), "{step}");
     typed(&step.replace("/etc/security/limits.d", &dir.path("limits.d")));
-    let after = sessions(dir, opener).origin();
+    let session = again(dir);
+    let after = session.origin();
     assert_eq!(after.limit, OpenFiles { soft: wanted, hard: wanted }, "{}", after.tell(wanted));
     assert!(after.soft.words.contains("90-nofile.conf:1: nobody - nofile"), "{}", after.soft.words);
 }
