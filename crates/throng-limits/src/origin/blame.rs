@@ -127,10 +127,11 @@ impl Facts {
     /// A service that says nothing has what its user's manager has; and that has what its session
     /// gave it when it began, whatever the files say now.
     fn by_user_manager(&self, at: usize, unit: &str, value: u64) -> Blame {
-        let manager = &self.line[at];
+        let above = &self.line[at];
         let session = self.sessions.iter().find(|session| session.at == Some(at));
         let files = session.into_iter().flat_map(|session| &session.conf.files);
-        let newer = files.filter(|file| file.changed_s > manager.started_s);
+        let is_newer = |changed: i64| above.started_s.is_some_and(|started| changed > started);
+        let newer = files.filter(|file| file.changed_s.is_some_and(is_newer));
         let newer = newer.max_by_key(|file| file.changed_s);
         let since = newer.map_or_else(String::new, |file| {
             let written = self.said(file.changed_s);
@@ -140,7 +141,7 @@ impl Facts {
             setter: Setter::PamLimits("systemd-user".to_owned()),
             words: format!(
                 "{} has {value} from its session, and {unit} has no LimitNOFILE{since}",
-                self.who(manager)
+                self.who(above)
             ),
             evidence: session.map(step_of).unwrap_or_default(),
         }
