@@ -18,6 +18,7 @@ mod notary;
 mod notes;
 mod origin;
 mod pid_file;
+pub mod reload;
 pub mod restart;
 mod ring;
 pub mod rng;

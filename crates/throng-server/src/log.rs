@@ -94,7 +94,7 @@ impl Log {
     /// When the file cannot be opened, or no thread started.
     pub fn start(level: Level, target: &Target) -> io::Result<Self> {
         let (sink, format) = writer::open(target)?;
-        Self::to(level, format, sink)
+        Self::begin(level, format, sink, Some(target.clone()))
     }
 
     /// Starts a writer into anything; what it may block on is its own time.
@@ -102,11 +102,20 @@ impl Log {
     /// # Errors
     /// When no thread can be started.
     pub fn to(level: Level, format: Format, sink: Box<dyn io::Write + Send>) -> io::Result<Self> {
+        Self::begin(level, format, sink, None)
+    }
+
+    fn begin(
+        level: Level,
+        format: Format,
+        sink: Box<dyn io::Write + Send>,
+        target: Option<Target>,
+    ) -> io::Result<Self> {
         let log = Self::idle(level);
         let shared = Arc::clone(&log.shared);
         std::thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || writer::run(&shared, format, sink))?;
+            .spawn(move || writer::run(&shared, format, sink, target.as_ref()))?;
         Ok(log)
     }
 
@@ -169,6 +178,12 @@ impl Log {
         self.shared.lost.load(Ordering::Relaxed)
     }
 
+    /// Opens the file anew before the next line: whoever has moved it away wants another.
+    pub fn reopen(&self) {
+        self.shared.state.lock().reopen = true;
+        self.shared.wake.notify_one();
+    }
+
     /// Writes what waits and ends the writer; gives up after `patience`. Whether all was written.
     pub fn finish(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
@@ -214,6 +229,8 @@ struct State {
     lines: VecDeque<Record>,
     /// Keys said lately. Bounded by the program: keys are its own words.
     windows: HashMap<&'static str, Window>,
+    /// The target is to be opened anew.
+    reopen: bool,
     closing: bool,
     finished: bool,
 }

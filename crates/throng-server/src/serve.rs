@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use throng_hub::broker::Broker;
 use throng_hub::event::Mailbox as HubMailbox;
 use throng_hub::memory::Memory;
@@ -20,7 +20,7 @@ use crate::addresses::Addresses;
 use crate::allowance::Allowance;
 use crate::backend::Switchboard;
 use crate::clock::Clock;
-use crate::config::Settings;
+use crate::config::{Said, Settings, Sources};
 use crate::desk::Desk;
 use crate::front::Front;
 use crate::front::gate::Gate;
@@ -30,6 +30,7 @@ use crate::listeners::Listeners;
 use crate::log::{Log, line};
 use crate::metrics::Meters;
 use crate::notary::Notary;
+use crate::reload::Source;
 use crate::restart::channel::Channel;
 use crate::restart::fault::{self, Fault};
 use crate::restart::heir::Program;
@@ -62,6 +63,8 @@ pub struct ServeOptions {
     pub program: Option<Program>,
     /// Who watches this process.
     pub watched_by: Manager,
+    /// Where the settings come from and what they set, for a reload; none: no reloads.
+    pub source: Option<(Sources, Said)>,
 }
 
 /// Why the server could not start, or did not end well.
@@ -253,6 +256,10 @@ impl Built {
         let seats = Seats { log, clock, budget };
         let Parts { front, shards } =
             assemble(&settings, &seats, runtime.handle(), options.command)?;
+        if let Some((sources, said)) = options.source {
+            // Nobody else sets it.
+            front.source.set(Source::new(sources, said)).ok();
+        }
         let told = Started {
             address: listeners.address,
             internal: listeners.internal_address,
@@ -381,6 +388,8 @@ pub(crate) fn assemble(
         arrivals: crate::front::arrivals::Arrivals::default(),
         undeclared: crate::front::address::Undeclared::default(),
         addresses: Addresses::new(settings.limits.per_address),
+        proxies: settings.proxies.clone(),
+        source: OnceLock::new(),
         command,
         doors: OnceLock::new(),
         common,
@@ -437,7 +446,7 @@ fn common(
         memory,
         pause,
         awaited: Mutex::default(),
-        settings: Arc::clone(settings),
+        current: RwLock::new(Arc::clone(settings)),
         allowance,
         desk,
         log: (*log).clone(),

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use throng_hub::event::{Event, Item, Mailbox as HubMailbox};
 use throng_hub::memory::Memory;
 use throng_hub::node::Node;
@@ -67,6 +67,8 @@ pub(crate) enum Mail {
     Said { session: Uuid, slot: u32, said: Vec<u8>, drawn: Drawn },
     /// Close this share of the connections: one in so many of those left; 1 is all of them.
     Shed { of: u32 },
+    /// These settings hold from now on.
+    Settings(Arc<Settings>),
 }
 
 /// A shard's mailbox, for sessions.
@@ -152,7 +154,8 @@ pub(crate) struct Common {
     /// Who waits for answers to calls that another process made, by connection and ticket. Bounded
     /// by the calls that were under way there.
     pub awaited: Mutex<HashMap<(u64, u32), ReplyTo>>,
-    pub settings: Arc<Settings>,
+    /// What holds now; a reload puts others in its place. Shards have their own.
+    pub current: RwLock<Arc<Settings>>,
     pub allowance: Arc<Allowance>,
     pub desk: Arc<Desk>,
     pub switchboard: Arc<Switchboard>,
@@ -180,6 +183,7 @@ pub(crate) struct Common {
 #[derive(Debug)]
 pub(crate) struct Sessions {
     common: Arc<Common>,
+    settings: Arc<Settings>,
     /// This shard's number.
     shard: u16,
     registry: Registry,
@@ -208,6 +212,7 @@ impl Sessions {
     pub(crate) fn new(common: Arc<Common>, shard: u16) -> Self {
         Self {
             meter: common.meters.shard(shard),
+            settings: common.settings(),
             pings: Pings::default(),
             common,
             shard,
@@ -233,7 +238,7 @@ impl Sessions {
         let common = &*self.common;
         f(&mut Cx {
             out,
-            settings: &common.settings,
+            settings: &self.settings,
             registry: &mut self.registry,
             allowance: &common.allowance,
             log: &common.log,
@@ -268,7 +273,7 @@ impl Sessions {
             self.users.add(conn.slot, session.user());
             common.clients.fetch_add(1, Ordering::Relaxed);
             self.meter.accepted(session.kind().over(out.framing), effects.library);
-            let limit = common.settings.client.user_connection_limit;
+            let limit = self.settings.client.user_connection_limit;
             // Two that came at once both found room; counting them tells which one has it.
             if limit > 0
                 && common.user_counts.add(session.user()) > limit
@@ -317,10 +322,10 @@ impl Sessions {
         self.users.add(conn.slot, session.user());
         self.meter.is_here(session.kind().over(framing));
         common.clients.fetch_add(1, Ordering::Relaxed);
-        if common.settings.client.user_connection_limit > 0 {
+        if self.settings.client.user_connection_limit > 0 {
             common.user_counts.add(session.user());
         }
-        let personal = common.settings.client.personal_channel.as_ref();
+        let personal = self.settings.client.personal_channel.as_ref();
         if personal.is_some_and(|personal| personal.single_connection) && !session.user().is_empty()
         {
             common.newest.claim(session.user(), conn.number);
@@ -453,6 +458,11 @@ impl Sessions {
 }
 
 impl Common {
+    /// The settings that hold now.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.current.read())
+    }
+
     /// This node's id among nodes; a restart keeps it.
     pub(crate) fn uid(&self) -> &str {
         self.uid.get_or_init(|| Rng::new(system_seed()).uuid().to_string().into())
@@ -537,6 +547,7 @@ impl Handler for Sessions {
             }
             Mail::Weigh { ask } => self.common.desk.part(ask, Part::Weighed(crowd.weigh())),
             Mail::Shed { of } => self.shed(crowd, of),
+            Mail::Settings(settings) => self.settings = settings,
         }
     }
 
@@ -577,16 +588,16 @@ impl Handler for Sessions {
         if session.is_connected() {
             common.clients.fetch_sub(1, Ordering::Relaxed);
             self.meter.left(session.kind().over(framing));
-            if common.settings.client.user_connection_limit > 0 {
+            if self.settings.client.user_connection_limit > 0 {
                 common.user_counts.remove(session.user());
             }
-            if common.settings.client.personal_channel.is_some() {
+            if self.settings.client.personal_channel.is_some() {
                 common.newest.give_up(session.user(), conn.number);
             }
         }
         let to = ReplyTo { mailbox: self.shard, slot: conn.slot, number: conn.number, ticket: 0 };
         let (orphans, late) = (&mut self.orphans, &mut self.late);
-        if let Some(because) = shards_reason(&common.settings, session.kind(), why) {
+        if let Some(because) = shards_reason(&self.settings, session.kind(), why) {
             session.note(&common.log, why.code.into(), &because);
         }
         // That a client went is not the server's doing.
@@ -623,7 +634,7 @@ impl Handler for Sessions {
         framing: Framing,
         out: &mut Vec<u8>,
     ) -> Farewell {
-        let uni = &self.common.settings.uni_websocket;
+        let uni = &self.settings.uni_websocket;
         let transport = session.kind().over(framing);
         let (pushes, closes) = match (framing, session.kind()) {
             (Framing::WebSocket | Framing::Binary, Kind::Bidirectional) => (false, true),

@@ -16,6 +16,7 @@ use crate::front::accept::{accept, watched};
 use crate::listeners::Listeners;
 use crate::log::Log;
 use crate::pid_file;
+use crate::reload;
 use crate::restart::Wish;
 use crate::restart::manager::notify;
 use crate::restart::orders::{Order, Orders};
@@ -39,6 +40,7 @@ pub(crate) enum End {
 pub(crate) struct Signals {
     terminate: Terminate,
     restart: Signal,
+    reload: Signal,
 }
 
 impl Signals {
@@ -50,6 +52,7 @@ impl Signals {
         Ok(Self {
             terminate: Terminate::listen(keeper, log)?,
             restart: signal(SignalKind::user_defined2())?,
+            reload: signal(SignalKind::hangup())?,
         })
     }
 }
@@ -57,6 +60,7 @@ impl Signals {
 struct Watch {
     terminate: Terminate,
     restart: Signal,
+    reload: Signal,
     orders: Orders,
     given: mpsc::Receiver<Order>,
     control: Option<Control>,
@@ -72,7 +76,7 @@ pub(crate) async fn run(
     room: Room,
     (signals, succession, stop): (Signals, Succession, impl Future<Output = ()>),
 ) -> io::Result<End> {
-    let Signals { terminate, restart } = signals;
+    let Signals { terminate, restart, reload } = signals;
     // It runs once.
     front.doors.set(listeners.doors()).ok();
     drop(listeners);
@@ -80,6 +84,7 @@ pub(crate) async fn run(
     let mut watch = Watch {
         terminate,
         restart,
+        reload,
         control: Some(crate::control::open(front, orders.clone())),
         orders,
         given,
@@ -127,6 +132,11 @@ impl Watch {
             tokio::select! {
                 () = self.terminate.next() => break,
                 () = &mut stop => break,
+                // Who looks at a page of the playground wants it to end with the terminal.
+                _ = self.reload.recv() => if front.settings().dev { break } else {
+                    let front = Arc::clone(front);
+                    tokio::spawn(async move { reload::reload(&front).await });
+                },
                 _ = self.restart.recv() => succession.begin(front, Wish::default(), None),
                 Some(order) = self.given.recv() => obey(front, &mut succession, order),
                 Some(given) = succession.given() => {

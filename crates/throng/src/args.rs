@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Restart(RestartArgs),
     /// Close the clients at a pace, before this machine goes
     Drain(DrainArgs),
+    /// Apply a changed configuration to a running server: tokens, channels, backends, origins
+    Reload(ReloadArgs),
     /// Publish to a channel, and see whom it reaches
     Publish(PublishArgs),
     /// Publish to several channels at once
@@ -316,6 +318,16 @@ pub(crate) struct DrainArgs {
     /// How long it takes, such as 60s [default: shutdown.spread]
     #[arg(long, value_name = "DURATION")]
     pub(crate) over: Option<String>,
+    /// The server's pid, where several run
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReloadArgs {
     /// The server's pid, where several run
     #[arg(long)]
     pub(crate) pid: Option<u32>,

@@ -14,6 +14,8 @@ mod load;
 mod place;
 mod probe;
 mod publish;
+#[cfg(feature = "server")]
+mod reload;
 /// A part of `throng-doctor`, tested with everything else.
 #[cfg(test)]
 mod renamed;
@@ -89,6 +91,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Who(args) => who::run(&args, out),
         Command::Restart(args) => restart::run(&args, out),
         Command::Drain(args) => drain::run(&args, out),
+        Command::Reload(args) => reload::run(&args, out),
         Command::Probe(args) => probe::run(&args, out),
         Command::Doctor(args) => doctor::run(&args, out),
         Command::Backend { command: BackendCommand::Try(args) } => backend::run(&args, out),

@@ -25,12 +25,14 @@ pub(crate) fn run(args: &ServeArgs, out: &mut dyn Write) -> Result<(), Failure> 
     if keeps && !args.prove && !restart::is_inherited() {
         return keep(program);
     }
-    let loaded = config::load(Sources {
+    let sources = Sources {
         file: args.config.clone(),
         env: environment(),
         flags: args.options.0.clone(),
         dev: args.dev,
-    });
+        ..Sources::default()
+    };
+    let loaded = config::load(sources.clone());
     let settings = loaded.settings.as_ref().ok_or_else(|| unusable(&loaded))?.clone();
     if args.prove {
         return Ok(writeln!(out, "{}", crate::text::json(&Proof::own())?)?);
@@ -47,6 +49,8 @@ pub(crate) fn run(args: &ServeArgs, out: &mut dyn Write) -> Result<(), Failure> 
         command: own_command(),
         program: Some(program),
         watched_by,
+        // The file that was found then, whatever else comes to lie beside it.
+        source: Some((Sources { file: loaded.file.clone(), ..sources }, loaded.said.clone())),
     };
     throng_server::serve(options, &log, |started| announce(&log, started, dev))
         .map_err(|error| Failure::could_not_run(error.to_string()))

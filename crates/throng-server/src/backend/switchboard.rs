@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use throng_hub::request::ReplyTo;
 use throng_limits::Budget;
 use tokio::runtime::Handle;
@@ -11,7 +12,7 @@ use super::cache::{self, Cache, Cached, Found};
 use super::line::Line;
 use super::{Answer, Call, Calls, Kind, Metered};
 use crate::clock::Clock;
-use crate::config::{Backend, Backends, Level};
+use crate::config::{Backend, BackendId, Backends, Level};
 use crate::handoff::pause::{Moved, Pause};
 use crate::handoff::put_answer;
 use crate::log::{Line as LogLine, Log};
@@ -26,14 +27,61 @@ const TIDY_EVERY: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Switchboard {
     runtime: Handle,
-    /// In the order of the backends' numbers.
-    lines: Vec<Line>,
+    exchange: RwLock<Arc<Exchange>>,
+    budget: Budget,
     shards: Vec<Arc<ShardMailbox>>,
     pause: Arc<Pause>,
     log: Log,
     clock: Clock,
+}
+
+/// The backends of some settings.
+#[derive(Debug)]
+struct Exchange {
+    /// In the order of the backends' numbers, which begin with `first`.
+    lines: Vec<Arc<Line>>,
+    first: u16,
     /// Of the connect backend, where `cache_ttl` is set.
-    cache: Option<Cache>,
+    cache: Option<Arc<Cache>>,
+    /// Those that were there before, for calls that were made under them; without their own.
+    before: Option<Arc<Self>>,
+}
+
+impl Exchange {
+    /// What goes on is taken from `old`: connections, what is counted, and what is known.
+    fn of(backends: &Backends, budget: &Budget, old: Option<&Arc<Self>>) -> Self {
+        let line = |backend: &Backend| {
+            let same = |line: &&Arc<Line>| line.backend == *backend;
+            match old.and_then(|old| old.lines.iter().find(same)) {
+                Some(line) => Arc::clone(line),
+                None => Arc::new(Line::new(backend.clone(), budget.clone())),
+            }
+        };
+        let connect = backends.connect.and_then(|connect| backends.get(connect));
+        let connect = connect.filter(|connect| !connect.cache_ttl.is_zero());
+        let known = old.and_then(|old| {
+            let there = old.lines.iter().any(|line| Some(&line.backend) == connect);
+            old.cache.clone().filter(|_| there)
+        });
+        let cache = connect.map(|connect| {
+            let new = || Arc::new(Cache::new(connect.cache_ttl, connect.stale_if_error));
+            known.unwrap_or_else(new)
+        });
+        let before = old.map(|old| {
+            let (lines, cache) = (old.lines.clone(), old.cache.clone());
+            Arc::new(Self { lines, first: old.first, cache, before: None })
+        });
+        Self {
+            lines: backends.list.iter().map(line).collect(),
+            first: backends.first,
+            cache,
+            before,
+        }
+    }
+
+    fn line(&self, id: BackendId) -> Option<&Arc<Line>> {
+        self.lines.get(usize::from(id.0.wrapping_sub(self.first)))
+    }
 }
 
 impl Switchboard {
@@ -44,26 +92,32 @@ impl Switchboard {
         budget: &Budget,
         (log, clock): (Log, Clock),
     ) -> Arc<Self> {
-        let line = |backend: &Backend| Line::new(backend.clone(), budget.clone());
-        let lines: Vec<Line> = backends.list.iter().map(line).collect();
-        let cache = backends
-            .connect
-            .and_then(|connect| backends.get(connect))
-            .filter(|connect| !connect.cache_ttl.is_zero())
-            .map(|connect| Cache::new(connect.cache_ttl, connect.stale_if_error));
-        let switchboard = Arc::new(Self { runtime, lines, shards, pause, log, clock, cache });
-        if !switchboard.lines.is_empty() {
-            let weak = Arc::downgrade(&switchboard);
-            switchboard.runtime.spawn(async move {
-                let mut pace = tokio::time::interval(TIDY_EVERY);
-                loop {
-                    pace.tick().await;
-                    let Some(switchboard) = weak.upgrade() else { return };
-                    switchboard.lines.iter().for_each(Line::tidy);
-                }
-            });
-        }
+        let exchange = RwLock::new(Arc::new(Exchange::of(backends, budget, None)));
+        let budget = budget.clone();
+        let switchboard = Arc::new(Self { runtime, exchange, budget, shards, pause, log, clock });
+        let weak = Arc::downgrade(&switchboard);
+        switchboard.runtime.spawn(async move {
+            let mut pace = tokio::time::interval(TIDY_EVERY);
+            loop {
+                pace.tick().await;
+                let Some(switchboard) = weak.upgrade() else { return };
+                let exchange = switchboard.exchange();
+                let before = exchange.before.iter().flat_map(|before| &before.lines);
+                exchange.lines.iter().chain(before).for_each(|line| line.tidy());
+            }
+        });
         switchboard
+    }
+
+    fn exchange(&self) -> Arc<Exchange> {
+        Arc::clone(&self.exchange.read())
+    }
+
+    /// Goes on with other backends. Those that are the same keep their connections; calls under way
+    /// are answered by whom they asked.
+    pub(crate) fn reload(&self, backends: &Backends) {
+        let mut exchange = self.exchange.write();
+        *exchange = Arc::new(Exchange::of(backends, &self.budget, Some(&exchange)));
     }
 
     /// Makes a call and mails its answer. A connection has few calls under way at once, so the
@@ -86,11 +140,15 @@ impl Switchboard {
     }
 
     async fn answer(&self, call: &Call) -> Answer {
-        // A bug of ours, should it be missing: settings and lines are made from one list.
-        let Some(line) = self.lines.get(usize::from(call.backend.0)) else {
-            return Answer::Failed;
+        let exchange = self.exchange();
+        let of = |exchange: &Exchange| {
+            Some((Arc::clone(exchange.line(call.backend)?), exchange.cache.clone()))
         };
-        let cache = self.cache.as_ref().filter(|_| call.kind == Kind::Connect);
+        let found = of(&exchange).or_else(|| exchange.before.as_deref().and_then(of));
+        // A call that waited while everything was reloaded twice.
+        let Some((line, cache)) = found else { return Answer::Failed };
+        let line = &*line;
+        let cache = cache.as_deref().filter(|_| call.kind == Kind::Connect);
         let Some((cache, key)) = cache.and_then(|cache| Some((cache, cache::key(call)?))) else {
             return self.ask(call, line).await;
         };
@@ -111,35 +169,37 @@ impl Switchboard {
     /// Forgets what the connect backend answered about a user: one who is sent away does not
     /// return without being asked about.
     pub(crate) fn forget(&self, user: &str) {
-        if let Some(cache) = &self.cache {
+        if let Some(cache) = &self.exchange().cache {
             cache.forget(user);
         }
     }
 
     /// How the calls of each backend go, in the order of the backends' numbers.
     pub(crate) fn metered(&self) -> Vec<Metered> {
-        self.lines.iter().map(Line::metered).collect()
+        self.exchange().lines.iter().map(|line| line.metered()).collect()
     }
 
     /// What is counted of the calls of each kind to each backend: the backend's option, and the
     /// kind.
-    pub(crate) fn calls(&self) -> impl Iterator<Item = (&str, Kind, &Calls)> {
-        self.lines.iter().flat_map(|line| {
+    pub(crate) fn calls(&self, f: &mut dyn FnMut(&str, Kind, &Calls)) {
+        for line in &self.exchange().lines {
             let option = line.backend.option.as_str();
-            Kind::ALL.into_iter().zip(&line.calls).map(move |(kind, calls)| (option, kind, calls))
-        })
+            for (kind, calls) in Kind::ALL.into_iter().zip(&line.calls) {
+                f(option, kind, calls);
+            }
+        }
     }
 
     /// Every number of those that only grows, with the kind's number and its own place.
     pub(crate) fn each_number(&self, f: &mut dyn FnMut(&str, u8, usize, &Cell)) {
-        for (option, kind, calls) in self.calls() {
+        self.calls(&mut |option, kind, calls| {
             calls.cells().enumerate().for_each(|(place, cell)| f(option, kind as u8, place, cell));
-        }
+        });
     }
 
     /// What the cache of connect answers did, where there is one.
     pub(crate) fn cached(&self) -> Option<Cached> {
-        self.cache.as_ref().map(Cache::counted)
+        self.exchange().cache.as_deref().map(Cache::counted)
     }
 
     async fn ask(&self, call: &Call, line: &Line) -> Answer {

@@ -41,6 +41,9 @@ pub struct BackendId(pub u16);
 pub struct Backends {
     /// In the order of their numbers.
     pub list: Vec<Backend>,
+    /// The number of the first. Settings that take the place of others number theirs from there on,
+    /// so that a call that was made by the old ones never reaches another backend.
+    pub first: u16,
     /// `client.proxy.connect`, when enabled.
     pub connect: Option<BackendId>,
     /// `client.proxy.refresh`, when enabled.
@@ -58,7 +61,7 @@ pub struct Backends {
 }
 
 /// One endpoint and how it is asked.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Backend {
     /// The option that a log line names, such as `client.proxy.connect`.
     pub option: String,
@@ -107,7 +110,7 @@ pub enum Transformed {
 impl Backends {
     /// The backend of this number.
     pub fn get(&self, id: BackendId) -> Option<&Backend> {
-        self.list.get(usize::from(id.0))
+        self.list.get(usize::from(id.0.wrapping_sub(self.first)))
     }
 
     /// Who answers a remote call.
@@ -133,7 +136,7 @@ impl Backends {
 
     fn add(&mut self, backend: Backend) -> Option<BackendId> {
         if let Some(at) = self.list.iter().position(|known| known.option == backend.option) {
-            return u16::try_from(at).ok().map(BackendId);
+            return Some(self.id(u16::try_from(at).ok()?));
         }
         let id = u16::try_from(self.list.len()).ok()?;
         for (all, some) in [
@@ -147,7 +150,16 @@ impl Backends {
             }
         }
         self.list.push(backend);
-        Some(BackendId(id))
+        Some(self.id(id))
+    }
+
+    /// The first number that none of them has.
+    pub(crate) fn next(&self) -> u16 {
+        self.first.wrapping_add(u16::try_from(self.list.len()).unwrap_or(u16::MAX))
+    }
+
+    fn id(&self, place: u16) -> BackendId {
+        BackendId(self.first.wrapping_add(place))
     }
 }
 
@@ -196,8 +208,8 @@ impl fmt::Debug for Backend {
 }
 
 /// Backends of clients and remote calls; those of channels are added by [`of_channel`].
-pub(super) fn backends(r: &mut Reader<'_>) -> Backends {
-    let mut backends = Backends::default();
+pub(super) fn backends(r: &mut Reader<'_>, first: u16) -> Backends {
+    let mut backends = Backends { first, ..Backends::default() };
     let cache_ttl = r.duration("client.proxy.connect.cache_ttl");
     let stale_if_error = r.duration("client.proxy.connect.stale_if_error");
     if !stale_if_error.is_zero() && cache_ttl.is_zero() {

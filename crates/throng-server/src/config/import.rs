@@ -200,7 +200,7 @@ fn list_of(path: &str) -> Option<&'static str> {
 
 /// A value in TOML, as its option's kind wants it; as it was where it is not of that kind, for the
 /// check to name it. None: null, which is nothing.
-fn toml_of(kind: Kind, value: &Value) -> Option<String> {
+pub(super) fn toml_of(kind: Kind, value: &Value) -> Option<String> {
     let of_kind = match kind {
         Kind::Bool => read::as_bool(value).map(|value| value.to_string()),
         Kind::Int => read::as_int(value).map(|value| value.to_string()),

@@ -57,19 +57,23 @@ const DEVELOPMENT: &[(&str, &str)] = &[
 ];
 
 /// What the written options mean; the settings count only where there is no problem.
-pub(super) fn mean(mut written: Written, dev: bool) -> (Settings, Vec<Problem>, Vec<Problem>) {
+pub(super) fn mean(
+    mut written: Written,
+    dev: bool,
+    first_backend: u16,
+) -> (Settings, Vec<Problem>, Vec<Problem>) {
     if dev {
         DEVELOPMENT.iter().for_each(|(path, value)| written.or_give(path, value));
     }
     let mut reader = Reader { written: &written, problems: Vec::new(), warnings: Vec::new() };
-    let settings = settings(&mut reader, dev);
+    let settings = settings(&mut reader, dev, first_backend);
     check(&mut reader, &settings);
     let Reader { problems, warnings, .. } = reader;
     (settings, problems, warnings)
 }
 
-fn settings(r: &mut Reader<'_>, dev: bool) -> Settings {
-    let mut backends = backends(r);
+fn settings(r: &mut Reader<'_>, dev: bool, first_backend: u16) -> Settings {
+    let mut backends = backends(r, first_backend);
     Settings {
         dev,
         http: http(r),

@@ -15,6 +15,7 @@ mod network;
 mod options;
 mod problem;
 mod read;
+mod said;
 mod schema;
 mod settings;
 mod tree;
@@ -34,6 +35,7 @@ pub use jwks::JwksEndpoint;
 pub(crate) use jwks::{KeysUrl, group};
 pub use network::{Network, NotANetwork};
 pub use problem::*;
+pub use said::Said;
 pub use schema::schema;
 pub use settings::*;
 
@@ -52,6 +54,8 @@ pub struct Sources {
     pub flags: Vec<(String, String)>,
     /// Development: everything is allowed where nothing else is said.
     pub dev: bool,
+    /// The number of the first backend; other than 0 where the settings take the place of others.
+    pub first_backend: u16,
 }
 
 /// A configuration, as far as it could be understood.
@@ -65,22 +69,25 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
     /// The file that was read, or should have been.
     pub file: Option<PathBuf>,
+    /// What all of them set.
+    pub said: Said,
 }
 
 /// Loads a configuration; every problem in it is found at once.
 pub fn load(sources: Sources) -> Loaded {
-    let dev = sources.dev;
+    let (dev, first_backend) = (sources.dev, sources.first_backend);
     let mut written = written::Written::gather(sources, written::Variables::Filled);
     let mut problems = std::mem::take(&mut written.problems);
     let mut warnings = std::mem::take(&mut written.warnings);
     let file = written.file.clone();
-    let (settings, wrong, doubtful) = meaning::mean(written, dev);
+    let said = Said::of(&written);
+    let (settings, wrong, doubtful) = meaning::mean(written, dev, first_backend);
     problems.extend(wrong);
     warnings.extend(doubtful);
     in_order(&mut problems);
     in_order(&mut warnings);
     let settings = problems.is_empty().then_some(settings);
-    Loaded { settings, problems, warnings, file }
+    Loaded { settings, problems, warnings, file, said }
 }
 
 impl Settings {

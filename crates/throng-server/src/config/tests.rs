@@ -345,7 +345,7 @@ fn every_supported_option_is_read_and_changes_something() {
         );
         let node = tree::Node { line: 0, value: tree::Value::Table(Vec::new()) };
         written.given.insert(path.clone(), written::Given { node, place: Place::Flag });
-        let (_, problems, _) = meaning::mean(written, false);
+        let (_, problems, _) = meaning::mean(written, false, 0);
         assert!(problems.iter().any(|problem| problem.path == *path), "{path} is never read");
     }
 }

@@ -9,6 +9,8 @@ use crate::restart::Wish;
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum Question {
     Status,
+    /// Answered with [`Reloaded`](crate::reload::Reloaded).
+    Reload,
     Who(Search),
     /// Answered with steps, and an outcome.
     Restart(Wish),

@@ -30,6 +30,7 @@ use crate::desk::Part;
 use crate::front::{Front, health};
 use crate::log::line;
 use crate::notary::Counted;
+use crate::reload;
 use crate::restart::Wish as RestartWish;
 use crate::restart::orders::{Order, Orders, STEPS_MAX};
 use crate::ring::{Close, Refused};
@@ -159,6 +160,7 @@ async fn converse(
         let mut lines = BufReader::new(reader.take(QUESTION_BYTES_MAX));
         tokio::time::timeout(DEADLINE, lines.read_until(b'\n', &mut question)).await??;
         let answer = match serde_json::from_slice(&question) {
+            Ok(Question::Reload) => encode(&Box::pin(reload::reload(&front)).await),
             Ok(Question::Status) => encode(&status(&front, &rate).await),
             Ok(Question::Who(search)) => match who(&front, search).await {
                 Ok(who) => encode(&who),

@@ -187,7 +187,7 @@ impl Service<hyper::Request<hyper::body::Incoming>> for Visits {
     fn call(&self, request: hyper::Request<hyper::body::Incoming>) -> Self::Future {
         let front = Arc::clone(&self.front);
         let word = Arc::clone(&self.word);
-        let (proxies, headers) = (&front.settings().proxies, request.headers());
+        let (proxies, headers) = (&front.proxies, request.headers());
         if !word.arrived.swap(true, Ordering::Relaxed) {
             front.undeclared.note(self.from, headers, proxies, &front.common.log);
         }

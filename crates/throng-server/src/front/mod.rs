@@ -33,11 +33,12 @@ use self::address::{ClientAddress, Undeclared};
 use self::arrivals::Arrivals;
 use crate::addresses::{Addresses, Held, TooMany};
 use crate::clock::Clock;
-use crate::config::{Level, Settings};
+use crate::config::{Level, Proxies, Settings};
 use crate::handoff::Doors;
 use crate::log::line;
 use crate::metrics::{self, Of};
 use crate::origin;
+use crate::reload::Source;
 use crate::sessions::Common;
 
 pub(crate) use api::{Asks, METHODS as API_METHODS, call_api, method_name as api_method};
@@ -66,6 +67,10 @@ pub(crate) struct Front {
     /// Proxies that nobody declared.
     pub(crate) undeclared: Undeclared,
     pub(crate) addresses: Addresses,
+    /// Who stands in front; a reload does not change it.
+    pub(crate) proxies: Proxies,
+    /// Where a reload finds its configuration.
+    pub(crate) source: OnceLock<Source>,
     /// How this program is called from any directory, for the playground.
     pub(crate) command: String,
     /// What is listened on, once it is.
@@ -110,21 +115,20 @@ pub(crate) enum Outcome {
 }
 
 impl Front {
-    pub(crate) fn settings(&self) -> &Settings {
-        &self.common.settings
+    /// What holds now.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.common.settings()
     }
 
     /// What the port behind a door wants of those who connect.
     fn listener(&self, door: Door) -> address::Listener<'_> {
-        let settings = self.settings();
+        let proxies = &self.proxies;
         let (protocol, option) = match door {
-            Door::Both | Door::Public => (settings.proxies.protocol, "http_server.proxy_protocol"),
-            Door::Internal => {
-                (settings.proxies.internal_protocol, "http_server.internal_proxy_protocol")
-            }
+            Door::Both | Door::Public => (proxies.protocol, "http_server.proxy_protocol"),
+            Door::Internal => (proxies.internal_protocol, "http_server.internal_proxy_protocol"),
         };
         let log = &self.common.log;
-        address::Listener { protocol, option, proxies: &settings.proxies, log }
+        address::Listener { protocol, option, proxies, log }
     }
 
     /// Whether more clients have come in this second than may.
@@ -136,14 +140,14 @@ impl Front {
     /// Counts one more connection or client of an address. A trusted proxy's own are not counted:
     /// whoever stands behind it is.
     fn admit_address(&self, ip: IpAddr) -> Result<Option<Box<Held>>, TooMany> {
-        if self.settings().proxies.trusts(ip) {
+        if self.proxies.trusts(ip) {
             return Ok(None);
         }
         self.addresses.admit(ip, Instant::now())
     }
 
     pub(crate) async fn visit(&self, visit: Visit) -> Outcome {
-        let path = path_number(self.settings(), visit.request.uri().path());
+        let path = path_number(&self.settings(), visit.request.uri().path());
         let method = method_number(visit.request.method());
         let outcome = self.answer(visit).await;
         let status = match &outcome {
@@ -172,7 +176,7 @@ impl Front {
                 return upgrade::websocket(self, &visit, crate::session::Kind::Unidirectional)
                     .await;
             }
-            if let Some(way) = stream::at(settings, path.as_bytes()) {
+            if let Some(way) = stream::at(&settings, path.as_bytes()) {
                 return stream::answer(self, visit, way).await;
             }
             if settings.emulates() && path == settings.emulation.path {
@@ -242,7 +246,7 @@ impl Front {
 
     fn not_found(&self, path: &str) -> Answer {
         let settings = self.settings();
-        if let Some(way) = stream::ways(settings).iter().find(|way| way.stream.path == path) {
+        if let Some(way) = stream::ways(&settings).iter().find(|way| way.stream.path == path) {
             return words(StatusCode::NOT_FOUND, format!("{}.enabled is off\n", way.section));
         }
         let hint = if path == settings.uni_websocket.path {

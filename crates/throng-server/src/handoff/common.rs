@@ -58,13 +58,15 @@ pub(super) fn put(front: &Front, now: Now) -> Vec<u8> {
         addresses,
         // Handed over as descriptors.
         doors: _,
+        proxies: _,
+        source: _,
     } = front;
     let Common {
         // Moved by pieces of their own.
         node: _,
         memory: _,
         // Made anew from the settings of the other process.
-        settings: _,
+        current: _,
         allowance: _,
         desk: _,
         switchboard: _,

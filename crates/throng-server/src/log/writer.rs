@@ -42,9 +42,22 @@ pub(super) fn open(target: &Target) -> io::Result<(Box<dyn Write + Send>, Format
 }
 
 /// Writes until the log is finished.
-pub(super) fn run(shared: &Shared, format: Format, sink: Box<dyn Write + Send>) {
+pub(super) fn run(
+    shared: &Shared,
+    format: Format,
+    sink: Box<dyn Write + Send>,
+    target: Option<&Target>,
+) {
     let mut writer = Writer { format, sink, buffer: String::new(), torn: false };
     while let Some(records) = next_batch(shared) {
+        let reopen = std::mem::take(&mut shared.state.lock().reopen);
+        if let (true, Some(target @ Target::File(_))) = (reopen, target) {
+            // Where it cannot be opened, the one that is open is better than none.
+            if let Ok((sink, _)) = open(target) {
+                writer.sink = sink;
+                writer.torn = false;
+            }
+        }
         writer.write_batch(shared, &records);
     }
     // What is still missing is told of once.
@@ -61,7 +74,7 @@ fn next_batch(shared: &Shared) -> Option<Vec<Record>> {
         let mut records = state.close_windows(Instant::now(), closing);
         let waiting = state.lines.len().min(BATCH_LINES_MAX);
         records.extend(state.lines.drain(..waiting));
-        if !records.is_empty() {
+        if !records.is_empty() || state.reopen {
             return Some(records);
         }
         if closing {

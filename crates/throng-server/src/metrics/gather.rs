@@ -239,10 +239,11 @@ fn put_node(front: &Front, seen: &Seen, rare: &BTreeMap<Key, u64>, page: &mut Pa
     page.family(&f::BROADCAST);
     page.spread(&[("type", "publication")], &fan_out, Unit::Micros);
     page.single(&f::CONNECTION_LIMIT, front.gate.refused.load(Ordering::Relaxed));
+    let settings = front.settings();
     page.family(&f::HTTP_REQUESTS);
     put_rare(page, ["path", "method", "status"], (rare, Of::Request), |key| {
         let (method, status) = (key.code / 1000, key.code % 1000);
-        let path = http_path(front.settings(), key.label);
+        let path = http_path(&settings, key.label);
         if key.code == OTHER {
             ["other", "other", "other"].map(str::to_owned)
         } else {
@@ -352,34 +353,34 @@ fn put_calls(common: &Common, rare: &BTreeMap<Key, u64>, page: &mut Page) {
         ["http".to_owned(), api_method(usize::from(key.label)).to_owned(), code(key.code)]
     });
     // A backend that was not asked for anything of a kind has no numbers of it.
-    let mut asked: BTreeMap<[&str; 2], (Sum, u64, u64)> = BTreeMap::new();
-    for (option, kind, calls) in common.switchboard.calls() {
+    let mut asked: BTreeMap<(&str, String), (Sum, u64, u64)> = BTreeMap::new();
+    common.switchboard.calls(&mut |option, kind, calls| {
         let mut times = Sum::default();
         calls.times.add_to(&mut times);
         let (failed, under_way) = (calls.failed.get(), calls.under_way.get());
         if times.count() + under_way == 0 {
-            continue;
+            return;
         }
         let name = option.strip_prefix("proxies.").unwrap_or("default");
-        let all = asked.entry([kind.name(), name]).or_default();
+        let all = asked.entry((kind.name(), name.to_owned())).or_default();
         calls.times.add_to(&mut all.0);
         all.1 += failed;
         all.2 += under_way;
-    }
-    fn labels([kind, name]: [&str; 2]) -> [Label<'_>; 3] {
+    });
+    fn labels<'l>((kind, name): &'l (&'static str, String)) -> [Label<'l>; 3] {
         [("protocol", "http"), ("type", kind), ("name", name)]
     }
     page.family(&f::PROXY_DURATION);
     for (of, (times, ..)) in &asked {
-        page.spread(&labels(*of), times, Unit::Micros);
+        page.spread(&labels(of), times, Unit::Micros);
     }
     page.family(&f::PROXY_ERRORS);
     for (of, (_, failed, _)) in &asked {
-        page.whole(&labels(*of), *failed);
+        page.whole(&labels(of), *failed);
     }
     page.family(&f::PROXY_INFLIGHT);
     for (of, (_, _, under_way)) in &asked {
-        page.whole(&labels(*of), *under_way);
+        page.whole(&labels(of), *under_way);
     }
 }
 

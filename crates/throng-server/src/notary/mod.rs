@@ -12,11 +12,11 @@ mod sets;
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 use throng_hub::request::ReplyTo;
 use throng_limits::{Budget, Guarantees};
 use tokio::runtime::Handle;
@@ -109,7 +109,9 @@ pub(crate) struct Notary {
 
 #[derive(Debug)]
 struct Office {
-    settings: Arc<Settings>,
+    settings: RwLock<Arc<Settings>>,
+    /// Whether its threads run.
+    staffed: AtomicBool,
     desk: Mutex<Pile>,
     bell: Condvar,
     sets: Mutex<Sets<Case>>,
@@ -166,7 +168,8 @@ impl Notary {
         (log, clock): (Log, Clock),
     ) -> std::io::Result<Arc<Self>> {
         let office = Arc::new(Office {
-            settings: Arc::clone(settings),
+            settings: RwLock::new(Arc::clone(settings)),
+            staffed: AtomicBool::new(false),
             desk: Mutex::default(),
             bell: Condvar::new(),
             sets: Mutex::default(),
@@ -178,16 +181,35 @@ impl Notary {
             clock,
             counts: Counts::default(),
         });
-        if settings.checks_signatures() {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            for number in 0..cores.div_ceil(2) {
-                let office = Arc::clone(&office);
-                std::thread::Builder::new()
-                    .name(format!("notary-{number}"))
-                    .spawn(move || office.work())?;
-            }
+        let notary = Arc::new(Self { office });
+        notary.staff(settings)?;
+        Ok(notary)
+    }
+
+    /// Starts the threads where they are needed and do not run yet.
+    fn staff(&self, settings: &Settings) -> std::io::Result<()> {
+        let office = &self.office;
+        if !settings.checks_signatures() || office.staffed.swap(true, Ordering::Relaxed) {
+            return Ok(());
         }
-        Ok(Arc::new(Self { office }))
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        for number in 0..cores.div_ceil(2) {
+            let office = Arc::clone(office);
+            std::thread::Builder::new()
+                .name(format!("notary-{number}"))
+                .spawn(move || office.work())?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with other settings.
+    ///
+    /// # Errors
+    /// When they need threads, and none can be started; then nothing has changed.
+    pub(crate) fn reload(&self, settings: &Arc<Settings>) -> std::io::Result<()> {
+        self.staff(settings)?;
+        *self.office.settings.write() = Arc::clone(settings);
+        Ok(())
     }
 
     /// Takes a token in; the answer comes by mail. Never waits.
@@ -197,7 +219,7 @@ impl Notary {
         // Told from the shard's own thread, these need no pass.
         if office.counts.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
             office.tell(&case, Proof::Busy);
-        } else if office.settings.checks_signatures() {
+        } else if office.staffed.load(Ordering::Relaxed) {
             office.put(Work::New(case));
         } else {
             // It came from a process with other settings; no thread runs, and none is needed.
@@ -307,7 +329,8 @@ impl Office {
     }
 
     fn look(self: &Arc<Self>, case: Case, check: &Check) {
-        let keys = check.purpose.keys(&self.settings);
+        let settings = self.settings();
+        let keys = check.purpose.keys(&settings);
         let (algorithm, url, kid) = match keys.way(&check.token) {
             Ok(Way::Set { algorithm, url, kid }) => (algorithm, url, kid),
             Ok(Way::Secret(_) | Way::Key(..)) => return self.tell(&case, self.shared(check)),
@@ -327,14 +350,19 @@ impl Office {
         }
     }
 
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read())
+    }
+
     /// Looks at a signature whose key is here.
     fn shared(&self, check: &Check) -> Proof {
         let now_s = self.clock.now().unix_ms / 1000;
-        proof(check.purpose.keys(&self.settings).prove(&check.token, now_s))
+        proof(check.purpose.keys(&self.settings()).prove(&check.token, now_s))
     }
 
     fn refused(&self, check: &Check, refusal: &Refusal) -> Proof {
-        let option = check.purpose.keys(&self.settings).option;
+        let settings = self.settings();
+        let option = check.purpose.keys(&settings).option;
         match refusal {
             Refusal::Unknown => Proof::Forged(
                 format!("no key of {option}.jwks_public_endpoint has the token's kid").into(),
@@ -392,7 +420,8 @@ impl Office {
                     office.pass_over();
                     continue;
                 };
-                let keys = check.purpose.keys(&office.settings);
+                let settings = office.settings();
+                let keys = check.purpose.keys(&settings);
                 let work = match (key, keys.way(&check.token)) {
                     (Ok(key), Ok(Way::Set { algorithm, .. })) => Work::Keyed(case, algorithm, key),
                     (Ok(_), _) => Work::New(case),

@@ -42,6 +42,8 @@ impl Sessions {
     pub(super) fn put_all(&mut self, out: &mut Writer) {
         let Self {
             common: _,
+            // The process's own.
+            settings: _,
             shard: _,
             registry,
             // Entered again by the sessions.

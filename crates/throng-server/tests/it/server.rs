@@ -95,6 +95,7 @@ impl Server {
                 command: "throng".to_owned(),
                 program: None,
                 watched_by: Manager::None,
+                source: None,
             };
             let started = |started: &throng_server::Started| tell.send(started.address).unwrap();
             // A test that failed drops the sender, which ends the server as well.

@@ -124,11 +124,10 @@ fn bad(because: impl Into<String>) -> ApiError {
 }
 
 /// The options of a channel that a call names.
-fn options<'f>(
-    front: &'f Front,
-    channel: &str,
-) -> std::result::Result<&'f Arc<ChannelOptions>, ApiError> {
-    front.settings().channel.resolve(channel).map(|resolved| resolved.options).map_err(|error| {
+fn options(front: &Front, channel: &str) -> std::result::Result<Arc<ChannelOptions>, ApiError> {
+    let settings = front.settings();
+    let resolved = settings.channel.resolve(channel);
+    resolved.map(|resolved| Arc::clone(resolved.options)).map_err(|error| {
         let code = match error {
             ChannelError::UnknownNamespace => ErrorCode::UNKNOWN_CHANNEL,
             _ => ErrorCode::BAD_REQUEST,
@@ -226,7 +225,7 @@ async fn publish_to(
             .then(|| publish.idempotency_key.as_str().into()),
         version: publish.version,
         version_epoch: publish.version_epoch.as_str().into(),
-        retention: retention(options),
+        retention: retention(&options),
     });
     front.common.published.fetch_add(1, Ordering::Relaxed);
     match ask(front, request).await? {
@@ -506,7 +505,8 @@ fn with_history(
     front: &Front,
     channel: &str,
 ) -> std::result::Result<throng_hub::request::Retention, ApiError> {
-    let retention = retention(options(front, channel)?);
+    let options = options(front, channel)?;
+    let retention = retention(&options);
     if retention.keeps() {
         return Ok(retention);
     }

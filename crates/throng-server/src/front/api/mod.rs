@@ -239,7 +239,8 @@ fn authorise(
     headers: &HeaderMap,
     query: Option<&str>,
 ) -> Result<(), Box<Answer>> {
-    let wanted = front.settings().http_api.key.as_bytes();
+    let settings = front.settings();
+    let wanted = settings.http_api.key.as_bytes();
     let by_header = headers.get("x-api-key").map(|key| key.as_bytes().to_vec());
     let by_authorization = || {
         let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;

@@ -176,7 +176,8 @@ fn publish(front: &Mutex<Arc<Front>>, runtime: &Runtime, channel: &str, data: St
             std::thread::yield_now();
             continue;
         };
-        let resolved = here.settings().channel.resolve(channel).unwrap();
+        let settings = here.settings();
+        let resolved = settings.channel.resolve(channel).unwrap();
         let publish = publication(channel, data.into(), retention(resolved.options));
         let request = Request::Publish(publish);
         let (to, mut answer) = here.common.desk.ask();
