@@ -294,12 +294,7 @@ impl Partition {
 
 impl Kept {
     /// Forgets what is over, which a snapshot on its way may have spoken of; whether that is all.
-    fn ends(
-        &mut self,
-        channel: &ChannelName,
-        ahead: &mut Option<Box<Ahead>>,
-        now: Now,
-    ) -> bool {
+    fn ends(&mut self, channel: &ChannelName, ahead: &mut Option<Box<Ahead>>, now: Now) -> bool {
         let Some(ahead) = ahead else { return self.is_over(now) };
         let sent = self.stream.as_deref().map(Stream::position);
         let had = (self.stream.is_some(), self.version.is_some());

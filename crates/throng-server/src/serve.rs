@@ -437,6 +437,7 @@ fn common(
         memory,
         pause,
         awaited: Mutex::default(),
+        stands: Mutex::default(),
         settings: Arc::clone(settings),
         allowance,
         desk,

@@ -176,9 +176,9 @@ impl Memory {
                         // What went here goes there: its time comes there, too, but what is over
                         // and not swept yet may be used again.
                         let gone = || Copy::gone(name);
-                        put(channels.get(name).map_or_else(gone, |kept| {
-                            Copy::of(name, kept, *sent)
-                        }));
+                        put(channels
+                            .get(name)
+                            .map_or_else(gone, |kept| Copy::of(name, kept, *sent)));
                     }
                 }
             }

@@ -97,6 +97,8 @@ pub(crate) trait Outlet: Send + Sync {
 pub(crate) struct Patience {
     /// Until requests in progress are through. Clients are served meanwhile.
     pub(crate) requests: Duration,
+    /// Until what is being sent is sent. Clients are served meanwhile.
+    pub(crate) calm: Duration,
     /// From there until everything is written down.
     pub(crate) shards: Duration,
 }
@@ -105,7 +107,11 @@ impl Default for Patience {
     fn default() -> Self {
         // A request that waits for room in the allowance may take seconds; shards take
         // milliseconds, and a client notices a second.
-        Self { requests: Duration::from_secs(2), shards: Duration::from_secs(1) }
+        Self {
+            requests: Duration::from_secs(2),
+            calm: Duration::from_millis(50),
+            shards: Duration::from_secs(1),
+        }
     }
 }
 

@@ -149,6 +149,12 @@ impl Taking {
                     loaded.map_err(|error| self.refuse(error.to_string()))?;
                     self.say(&FromNew::Got(1))?;
                 }
+                FromOld::Connections { shard } => {
+                    let piece = damaged(self.file(with)?);
+                    let loaded = loading.ahead(shard, piece);
+                    loaded.map_err(|error| self.refuse(error.to_string()))?;
+                    self.say(&FromNew::Got(1))?;
+                }
                 FromOld::Ahead if fault::is_set(Fault::ExitBeforeReady) => std::process::abort(),
                 FromOld::Ahead => {
                     self.say(&FromNew::Ready { sockets: self.sockets })?;

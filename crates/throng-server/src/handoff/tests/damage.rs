@@ -68,8 +68,8 @@ fn damaged_state_never_panics() {
             } else {
                 change(piece);
             }
-            let mut next = World::new(&settings, 2, &runtime);
-            if next.load(&Default::default(), cargo, copies(&sockets)).is_ok() {
+            let next = World::new(&settings, 2, &runtime);
+            if let Ok(mut next) = next.load(cargo, copies(&sockets)) {
                 next.begin();
                 next.turns(4);
             }
@@ -87,14 +87,14 @@ fn state_that_is_cut_is_refused_with_its_name() {
         let mut cargo = cargo.clone();
         let cut = &mut *pieces(&mut cargo)[which];
         cut.truncate(cut.len() - 1);
-        let mut next = World::new(&settings, 2, &runtime);
-        let error = next.load(&Default::default(), cargo, copies(&sockets)).unwrap_err();
+        let next = World::new(&settings, 2, &runtime);
+        let error = next.load(cargo, copies(&sockets)).err().unwrap();
         let name = ["changes of the streams", "state of the node", "state of a shard"][which];
         assert!(error.contains(name) && error.contains("add up"), "{error}");
     }
     // A connection whose socket has not come.
-    let mut next = World::new(&settings, 2, &runtime);
-    let error = next.load(&Default::default(), cargo, copies(&sockets[1..])).unwrap_err();
+    let next = World::new(&settings, 2, &runtime);
+    let error = next.load(cargo, copies(&sockets[1..])).err().unwrap();
     assert!(error.contains("NoSocket"), "{error}");
     assert!(Arc::strong_count(&settings) >= 1);
 }

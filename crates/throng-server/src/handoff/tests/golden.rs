@@ -87,8 +87,7 @@ fn facts_of(change: impl Fn(&mut Cargo)) -> Result<String, String> {
     let mut same = busy_world(&settings, &runtime);
     let (mut cargo, sockets) = read("1.0", &mut same);
     change(&mut cargo);
-    let mut world = World::new(&settings, 3, &runtime);
-    world.load(&Default::default(), cargo, sockets)?;
+    let mut world = World::new(&settings, 3, &runtime).load(cargo, sockets)?;
     world.begin();
     world.settle();
     Ok(world.facts())
@@ -138,8 +137,7 @@ fn writes_the_golden_state() {
     for (at, shard) in shards.iter().enumerate() {
         std::fs::write(folder.join(format!("shard{at}")), shard).unwrap();
     }
-    let mut next = World::new(&settings, 3, &runtime);
-    next.load(&Default::default(), cargo, sockets).unwrap();
+    let mut next = World::new(&settings, 3, &runtime).load(cargo, sockets).unwrap();
     next.begin();
     next.settle();
     std::fs::write(folder.join("facts.txt"), next.facts() + "\n").unwrap();
