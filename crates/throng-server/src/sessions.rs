@@ -665,6 +665,7 @@ impl Handler for Sessions {
         self.meter.panics.set(counters.panics);
         self.meter.resets.set(counters.resets);
         self.meter.late_answers.set(counters.late_answers);
+        self.unload();
     }
 
     fn is_at_rest(&self, session: &Session) -> bool {

@@ -34,6 +34,8 @@ pub(super) struct Coming {
     shard: usize,
     /// Connections that want to publish, and how many bytes.
     starved: Vec<Starved>,
+    /// All have come.
+    is_through: bool,
 }
 
 #[derive(Debug)]
@@ -86,7 +88,7 @@ impl Sessions {
     }
 
     pub(super) fn take_all(&mut self, shard: usize, mut fields: Fields<'_>) -> Result<(), Corrupt> {
-        let Coming { channels, shard: of, starved } = &mut self.coming;
+        let Coming { channels, shard: of, starved, is_through: _ } = &mut self.coming;
         *of = shard;
         if channels.len() <= shard {
             channels.resize_with(shard + 1, Theirs::default);
@@ -188,7 +190,9 @@ impl Sessions {
 
     /// All sessions have come.
     pub(super) fn seat(&mut self, crowd: &Crowd<Session>) {
-        let Coming { mut channels, shard: _, starved } = std::mem::take(&mut self.coming);
+        let Coming { channels, shard: _, starved, is_through } = &mut self.coming;
+        *is_through = true;
+        let starved = std::mem::take(starved);
         let stands: Vec<Stands> = channels.iter_mut().flat_map(Theirs::take_stands).collect();
         self.registry.stand(&stands);
         // The node is told when all shards have come so far.
@@ -205,6 +209,14 @@ impl Sessions {
             if let Some(bytes) = waits.get(&conn.number) {
                 self.starved.push((conn, *bytes));
             }
+        }
+    }
+
+    /// Lets go what was needed while sessions came: giving the names of many channels back takes time,
+    /// which there is once it serves.
+    pub(super) fn unload(&mut self) {
+        if self.coming.is_through {
+            self.coming = Coming::default();
         }
     }
 
