@@ -489,7 +489,7 @@ fn tell(
         let mut fields = Fields::new(&subscriptions, 0, "subscriptions", Now::default());
         while let Some(field) = fields.field().unwrap() {
             to.take_subscription(*member, &"".into(), (theirs, &field), &mut |name, _| {
-                name.clone()
+                ChannelName::clone(name)
             })
             .unwrap();
         }

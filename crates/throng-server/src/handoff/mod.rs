@@ -117,7 +117,8 @@ impl Default for Patience {
         // milliseconds, and a client notices a second.
         Self {
             requests: Duration::from_secs(2),
-            calm: Duration::from_millis(50),
+            // Only a crowd that is sent more than it can be sent is never calm.
+            calm: Duration::from_millis(500),
             shards: Duration::from_secs(1),
         }
     }

@@ -384,7 +384,7 @@ impl<H: Handler> Shard<H> {
         let sent = match &mut copying.left {
             Left::Sockets(slots) => {
                 let copied = self.copy_batch(courier, copying.shard, slots);
-                copied.map(|sent| (sent, slots.len() == 0))
+                copied.map(|sent| (sent, (*slots).is_empty()))
             }
             Left::Connections(slots) => {
                 let told = self.tell_batch(courier, copying.shard, slots);
