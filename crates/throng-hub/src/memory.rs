@@ -144,12 +144,13 @@ impl Broker for Memory {
 
     fn leave(&self, channel: &ChannelName, client: Uuid, now: Now) {
         let mut partition = self.lock(channel);
-        let Some(kept) = partition.channels.get_mut(channel) else { return };
+        let Partition { channels, ahead, .. } = &mut *partition;
+        let Some(kept) = channels.get_mut(channel) else { return };
         if let Some(presence) = &mut kept.presence {
             presence.leave(client);
         }
-        if kept.is_over(now) {
-            partition.channels.remove(channel);
+        if kept.ends(channel, ahead, now) {
+            channels.remove(channel);
         }
     }
 
@@ -273,7 +274,7 @@ impl Partition {
     fn note(&mut self, channel: &ChannelName) {
         if let Some(ahead) = &mut self.ahead {
             let stream = self.channels.get(channel).and_then(|kept| kept.stream.as_deref());
-            ahead.note(channel, stream);
+            ahead.note(channel, stream.map(Stream::position));
         }
     }
 
@@ -283,7 +284,8 @@ impl Partition {
 
     fn sweep(&mut self, now: Now) {
         self.keys.expire(now);
-        self.channels.retain(|_, kept| !kept.is_over(now));
+        let ahead = &mut self.ahead;
+        self.channels.retain(|channel, kept| !kept.ends(channel, ahead, now));
         if self.channels.capacity() > 4 * self.channels.len() {
             self.channels.shrink_to(2 * self.channels.len());
         }
@@ -291,6 +293,18 @@ impl Partition {
 }
 
 impl Kept {
+    /// Forgets what is over, which a snapshot on its way may have spoken of; whether that is all.
+    fn ends(&mut self, channel: &ChannelName, ahead: &mut Option<Box<Ahead>>, now: Now) -> bool {
+        let Some(ahead) = ahead else { return self.is_over(now) };
+        let sent = self.stream.as_deref().map(Stream::position);
+        let had = (self.stream.is_some(), self.version.is_some());
+        let is_over = self.is_over(now);
+        if had != (self.stream.is_some(), self.version.is_some()) {
+            ahead.note(channel, sent);
+        }
+        is_over
+    }
+
     /// Forgets what is over; whether that is all.
     fn is_over(&mut self, now: Now) -> bool {
         self.presence.take_if(|presence| presence.is_empty());

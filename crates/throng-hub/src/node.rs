@@ -1,10 +1,12 @@
 //! The partitions of all channels: the one order of events in each of them.
 
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use parking_lot::{Mutex, MutexGuard};
+use uuid::Uuid;
 
 use crate::broker::{Broker, BrokerEvent, Op, Open, Outcome, Read, Step};
 use crate::done::Done;
@@ -15,6 +17,7 @@ use crate::partition::{Given, Joiner, Partition, Question, Waiting};
 use crate::pattern::Pattern;
 use crate::publication::{ChannelName, ClientInfo, Position};
 use crate::random::Random;
+use crate::registry::{Stands, further};
 use crate::request::{
     Answer, Audience, HistoryQuery, HubError, Now, Publish, Recover, ReplyTo, Request, Retention,
     Subscribe, Subscribed, Unsubscribe,
@@ -156,6 +159,30 @@ impl Node {
         top: Option<Position>,
     ) -> ChannelName {
         self.lock(channel).take_seats(channel, (mailbox, count), top)
+    }
+
+    /// A mailbox has a subscription less of those that it brought.
+    pub fn unseat(&self, channel: &ChannelName, mailbox: u16) {
+        self.lock(channel).give_seat(channel, mailbox);
+    }
+
+    /// Where these channels stand, by the last word of those who brought them.
+    pub fn stand(&self, stands: &[Stands]) {
+        let mut last: HashMap<&ChannelName, Option<Position>, FixedState> = HashMap::default();
+        for (channel, position) in stands {
+            let known = last.entry(channel).or_default();
+            *known = further(*known, *position);
+        }
+        for (channel, position) in last {
+            self.lock(channel).stand(channel, position);
+        }
+    }
+
+    /// A client that comes from another process is no more in a channel's presence.
+    pub fn withdraw(&self, channel: &ChannelName, client: Uuid, now: Now) {
+        let partition = self.lock(channel);
+        self.broker.leave(channel, client, now);
+        drop(partition);
     }
 
     /// A client that comes from another process is in a channel's presence.

@@ -187,7 +187,10 @@ impl Partition {
                 let channel = entry.get_mut();
                 channel.seats.add(mailbox, count);
                 let known = channel.top.as_deref().copied();
-                channel.top = further(known, top).map(Box::new);
+                let stands = further(known, top);
+                if stands != known {
+                    channel.top = stands.map(Box::new);
+                }
                 ChannelName::clone(entry.key())
             }
             Entry::Vacant(entry) => {
@@ -195,6 +198,13 @@ impl Partition {
                 entry.insert(Channel { seats, top: top.map(Box::new) });
                 ChannelName::clone(channel)
             }
+        }
+    }
+
+    /// Where the channel stands now, nobody knowing better; none: nobody knows.
+    pub(crate) fn stand(&mut self, channel: &str, top: Option<Position>) {
+        if let Some(channel) = self.channels.get_mut(channel) {
+            channel.top = top.map(Box::new);
         }
     }
 

@@ -15,8 +15,9 @@ use crate::publication::{ChannelName, ClientInfo, Position};
 use crate::roster::{GONE, Roster};
 use crate::subscription::Subscriptions;
 
+use self::moving::Told;
 pub(crate) use self::moving::further;
-pub use self::moving::{Ours, Theirs};
+pub use self::moving::{Stands, Theirs};
 pub use crate::fanout::{Amount, Audience, Batch, Contents, Encode, Sink, Tally};
 pub use crate::subscription::{Member, SubFlags, Subscription};
 
@@ -76,6 +77,8 @@ pub struct Registry {
     spare: Vec<Box<Work>>,
     subscriptions: usize,
     queued_bytes: usize,
+    /// What another process was told of the channels; there while a restart is being prepared.
+    told: Option<Box<Told>>,
 }
 
 #[derive(Debug)]
@@ -159,6 +162,7 @@ impl Registry {
         // While nobody was here publications passed this shard by: what it knew is old.
         if entry.live() == 0 || entry.position.is_none() {
             entry.position = join.position.map(Box::new);
+            Told::moved(&mut self.told, at);
         }
         let index = entry.roster.push(member);
         entry.listeners += u32::from(join.flags.contains(SubFlags::JOIN_LEAVE));
@@ -216,6 +220,11 @@ impl Registry {
         self.of(member).len()
     }
 
+    /// The channels that have subscribers here, in no order.
+    pub fn channels(&self) -> impl Iterator<Item = &ChannelName> {
+        self.channels.iter().flatten().map(|channel| &channel.name)
+    }
+
     /// How many channels have subscribers here.
     pub fn channel_count(&self) -> usize {
         self.names.len()
@@ -229,6 +238,11 @@ impl Registry {
     /// A channel's subscribers.
     pub fn members(&self, channel: &str) -> impl Iterator<Item = Member> {
         self.entry(channel).into_iter().flat_map(Channel::live_members)
+    }
+
+    /// Whether a channel has subscribers here.
+    pub fn has(&self, channel: &str) -> bool {
+        self.lookup(channel).is_some()
     }
 
     /// How many subscribers a channel has.
@@ -255,6 +269,7 @@ impl Registry {
     pub fn lose(&mut self, channel: &str) {
         if let Some(at) = self.lookup(channel) {
             channel_at(&mut self.channels, at).position = None;
+            Told::moved(&mut self.told, at);
             self.mark_lost(at);
         }
     }
@@ -271,6 +286,7 @@ impl Registry {
         if queued == Queued::Duplicate {
             return queued;
         }
+        Told::moved(&mut self.told, at);
         self.queued_bytes += weight(&item);
         let end = u32::try_from(entry.roster.len()).unwrap_or(u32::MAX);
         let work = entry.work.get_or_insert_with(|| {
@@ -399,6 +415,7 @@ impl Registry {
                 u32::try_from(self.channels.len() - 1).expect("fewer than 2^32 channels")
             }
         };
+        Told::opened(&mut self.told, at);
         let (hasher, channels) = (&self.hasher, &self.channels);
         let hash_at = |&at: &u32| hash(hasher, name_at(channels, at));
         self.names.insert_unique(hash(hasher, name), at, hash_at);

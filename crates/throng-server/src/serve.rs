@@ -446,6 +446,7 @@ fn common(
         memory,
         pause,
         awaited: Mutex::default(),
+        stands: Mutex::default(),
         current: RwLock::new(Arc::clone(settings)),
         allowance,
         desk,

@@ -13,8 +13,8 @@ use throng_hub::event::{Event, Item, Mailbox as HubMailbox};
 use throng_hub::memory::Memory;
 use throng_hub::node::Node;
 use throng_hub::publication::ChannelName;
-use throng_hub::registry::{Audience, Batch, Member, Ours, Queued, Registry, Sink};
-use throng_hub::request::{Answer, ReplyTo, Request, Unsubscribe};
+use throng_hub::registry::{Audience, Batch, Member, Queued, Registry, Sink, Stands};
+use throng_hub::request::{Answer, Now, ReplyTo, Request, Unsubscribe};
 use throng_hub::state::{Corrupt, Fields, Writer};
 use throng_wire::dialect::{self, Push};
 use throng_wire::framing::Framing;
@@ -154,6 +154,8 @@ pub(crate) struct Common {
     /// Who waits for answers to calls that another process made, by connection and ticket. Bounded
     /// by the calls that were under way there.
     pub awaited: Mutex<HashMap<(u64, u32), ReplyTo>>,
+    /// Where channels stand, by the last word of the process before this one; until the node is told.
+    pub stands: Mutex<Vec<Stands>>,
     /// What holds now; a reload puts others in its place. Shards have their own.
     pub current: RwLock<Arc<Settings>>,
     pub allowance: Arc<Allowance>,
@@ -199,9 +201,7 @@ pub(crate) struct Sessions {
     starved: Vec<(ConnRef, usize)>,
     /// Where shedding goes on.
     shed_from: u32,
-    /// The numbers under which the channels were written down last.
-    ours: Ours,
-    /// What is known of the shard of another process whose sessions are coming.
+    /// What is known of the shards of another process whose sessions are coming.
     coming: Coming,
     meter: Arc<Meter>,
     pings: Pings,
@@ -223,7 +223,6 @@ impl Sessions {
             late: HashMap::new(),
             starved: Vec::new(),
             shed_from: 0,
-            ours: Ours::default(),
             coming: Coming::default(),
         }
     }
@@ -329,6 +328,19 @@ impl Sessions {
         if personal.is_some_and(|personal| personal.single_connection) && !session.user().is_empty()
         {
             common.newest.claim(session.user(), conn.number);
+        }
+    }
+
+    /// Undoes [`Sessions::count_in`], but for the meter.
+    fn count_out(&mut self, conn: ConnRef, session: &Session) {
+        let common = &self.common;
+        self.users.remove(conn.slot);
+        common.clients.fetch_sub(1, Ordering::Relaxed);
+        if self.settings.client.user_connection_limit > 0 {
+            common.user_counts.remove(session.user());
+        }
+        if self.settings.client.personal_channel.is_some() {
+            common.newest.give_up(session.user(), conn.number);
         }
     }
 
@@ -586,14 +598,8 @@ impl Handler for Sessions {
             common.speakers.remove(id);
         }
         if session.is_connected() {
-            common.clients.fetch_sub(1, Ordering::Relaxed);
+            self.count_out(conn, &session);
             self.meter.left(session.kind().over(framing));
-            if self.settings.client.user_connection_limit > 0 {
-                common.user_counts.remove(session.user());
-            }
-            if self.settings.client.personal_channel.is_some() {
-                common.newest.give_up(session.user(), conn.number);
-            }
         }
         let to = ReplyTo { mailbox: self.shard, slot: conn.slot, number: conn.number, ticket: 0 };
         let (orphans, late) = (&mut self.orphans, &mut self.late);
@@ -670,18 +676,27 @@ impl Handler for Sessions {
         self.meter.panics.set(counters.panics);
         self.meter.resets.set(counters.resets);
         self.meter.late_answers.set(counters.late_answers);
+        self.unload();
     }
 
-    fn put_shared(&mut self, out: &mut Writer) {
-        self.put_all(out);
+    fn is_at_rest(&self, session: &Session) -> bool {
+        session.is_at_rest()
+    }
+
+    fn put_shared(&mut self, slots: &[u32], is_last: bool, out: &mut Writer) {
+        self.put_all(slots, is_last, out);
     }
 
     fn put_session(&mut self, conn: ConnRef, session: &Session, out: &mut Writer) {
         self.put_one(conn, session, out);
     }
 
-    fn take_shared(&mut self, fields: Fields<'_>) -> Result<(), Corrupt> {
-        self.take_all(fields)
+    fn forget_told(&mut self) {
+        self.forget_written();
+    }
+
+    fn take_shared(&mut self, shard: usize, fields: Fields<'_>) -> Result<(), Corrupt> {
+        self.take_all(shard, fields)
     }
 
     fn expect(&mut self, sessions: usize) {
@@ -697,8 +712,12 @@ impl Handler for Sessions {
         self.take_one((conn, framing), fields)
     }
 
-    fn settle_in(&mut self, _crowd: &mut Crowd<Session>) -> Result<(), Corrupt> {
-        self.seat();
+    fn drop_session(&mut self, (conn, framing): (ConnRef, Framing), session: Session, now: Now) {
+        self.drop_one((conn, framing), &session, now);
+    }
+
+    fn settle_in(&mut self, crowd: &mut Crowd<Session>) -> Result<(), Corrupt> {
+        self.seat(crowd);
         Ok(())
     }
 

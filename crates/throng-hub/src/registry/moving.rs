@@ -12,61 +12,131 @@ use crate::subscription::{Member, SubFlags, Subscription, Subscriptions};
 /// A number that no channel has.
 const NONE: u32 = u32::MAX;
 
-/// The numbers under which a registry's channels were written down.
+/// What another process was told of a registry's channels while this one serves on.
 #[derive(Debug, Default)]
-pub struct Ours(Vec<u32>);
+pub(super) struct Told {
+    /// By place.
+    channels: Vec<Known>,
+    /// The next number.
+    next: u32,
+    /// Places of channels whose position is another than was told; each once.
+    moved: Vec<u32>,
+}
+
+/// What was told of the channel in a place.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// The channel was the so many-th that was told; `NONE`: it was not told.
+    number: u32,
+    is_moved: bool,
+}
+
+const UNKNOWN: Known = Known { number: NONE, is_moved: false };
+
+impl Told {
+    /// A channel has been put in a place, perhaps of another one.
+    pub(super) fn opened(told: &mut Option<Box<Self>>, at: u32) {
+        if let Some(known) = told.as_mut().and_then(|told| told.channels.get_mut(at as usize)) {
+            *known = UNKNOWN;
+        }
+    }
+
+    /// The channel in a place stands elsewhere than before.
+    pub(super) fn moved(told: &mut Option<Box<Self>>, at: u32) {
+        let Some(told) = told else { return };
+        if let Some(known) = told.channels.get_mut(at as usize)
+            && known.number != NONE
+            && !known.is_moved
+        {
+            known.is_moved = true;
+            told.moved.push(at);
+        }
+    }
+}
 
 /// The channels of a registry of another process, in the order of their numbers.
 #[derive(Debug, Default)]
-pub struct Theirs(Vec<Their>);
-
-#[derive(Debug)]
-struct Their {
-    name: ChannelName,
-    position: Option<Position>,
-    /// Its number here, when it has subscribers here.
-    at: u32,
+pub struct Theirs {
+    list: Vec<Named>,
+    /// Numbers of those that stand elsewhere than was told first.
+    moved: Vec<u32>,
 }
 
+/// Where a channel stood last in another process.
+pub type Stands = (ChannelName, Option<Position>);
+
 impl Registry {
-    /// Writes the channels, each in a record of this tag. No fan-out may be under way.
-    pub fn put_channels(&self, tag: u8, out: &mut Writer) -> Ours {
+    /// Writes the channels of these members that were not written yet, each in a record of the first
+    /// tag; at the end, also where those stand now that have moved, in records of the second. What
+    /// was written is known until [`Registry::forget_told`]. No fan-out may be under way at the end.
+    pub fn put_channels(
+        &mut self,
+        members: &[Member],
+        is_last: bool,
+        (tag, moved_tag): (u8, u8),
+        out: &mut Writer,
+    ) {
         // Derived from the subscriptions: the tables, and how many there are.
         let Self {
             hasher: _,
             names: _,
             channels,
             free: _,
-            members: _,
+            members: all,
             rotation,
             spare: _,
             subscriptions: _,
             queued_bytes: _,
+            told,
         } = self;
-        debug_assert!(rotation.is_empty(), "everything is handed out");
-        let mut ours = vec![NONE; channels.len()];
-        let mut next = 0;
-        for (at, channel) in channels.iter().enumerate() {
-            let Some(channel) = channel else { continue };
+        debug_assert!(!is_last || rotation.is_empty(), "everything is handed out");
+        let told = told.get_or_insert_default();
+        told.channels.resize(channels.len().max(told.channels.len()), UNKNOWN);
+        let subscriptions = members.iter().filter_map(|member| all.get(*member as usize));
+        for subscription in subscriptions.flat_map(Subscriptions::as_slice) {
+            let at = subscription.channel as usize;
+            let (Some(Some(channel)), Some(known)) = (channels.get(at), told.channels.get_mut(at))
+            else {
+                continue;
+            };
+            if known.number != NONE {
+                continue;
+            }
             let Channel { name, roster: _, position, work: _, listeners: _ } = channel;
-            ours[at] = next;
-            next += 1;
+            *known = Known { number: told.next, is_moved: false };
+            told.next += 1;
             out.record(tag, |out| {
                 name.put(1, out);
                 Within::put(position, 2, out);
             });
         }
-        Ours(ours)
+        if !is_last {
+            return;
+        }
+        for at in &told.moved {
+            let at = *at as usize;
+            let (Some(Some(channel)), Some(known)) = (channels.get(at), told.channels.get(at))
+            else {
+                continue;
+            };
+            if known.is_moved {
+                out.record(moved_tag, |out| {
+                    known.number.put(1, out);
+                    Within::put(&channel.position, 2, out);
+                });
+            }
+        }
     }
 
-    /// Writes a member's subscriptions, each in a record of this tag.
-    pub fn put_subscriptions(&self, member: Member, ours: &Ours, tag: u8, out: &mut Writer) {
+    /// Writes a member's subscriptions, each in a record of this tag, after its channels.
+    pub fn put_subscriptions(&self, member: Member, tag: u8, out: &mut Writer) {
+        let told = self.told.as_ref().map_or(&[][..], |told| &told.channels);
         for subscription in self.of(member) {
             let Subscription { channel, index: _, expires_s, flags, _niche: _, info } =
                 subscription;
-            let channel = ours.0.get(*channel as usize).copied().unwrap_or(NONE);
+            let number = told.get(*channel as usize).map_or(NONE, |known| known.number);
             out.record(tag, |out| {
-                channel.put(1, out);
+                number.put(1, out);
                 <UntilUnlessZero as Through<u32>>::put(expires_s, 2, out);
                 flags.put(3, out);
                 Within::put(info, 4, out);
@@ -74,7 +144,13 @@ impl Registry {
         }
     }
 
-    /// Takes a subscription in that stood in a record, of a member whose user is `user`. Returns
+    /// No other process knows anything any more.
+    pub fn forget_told(&mut self) {
+        self.told = None;
+    }
+
+    /// Takes a subscription in that stood in a record, of a member whose user is `user`. `seat` is
+    /// told of the channel and where it stands, and answers the name that the node shares. Returns
     /// the channel, and the info with which the member is to be in its presence, if it is.
     ///
     /// # Errors
@@ -83,8 +159,8 @@ impl Registry {
         &mut self,
         member: Member,
         user: &Arc<str>,
-        theirs: &mut Theirs,
-        field: &Field<'_>,
+        (theirs, field): (&Theirs, &Field<'_>),
+        seat: &mut dyn FnMut(&ChannelName, Option<Position>) -> ChannelName,
     ) -> Result<Option<(ChannelName, Arc<ClientInfo>)>, Corrupt> {
         let (mut number, mut expires_s, mut flags) = (0, 0, SubFlags::default());
         let mut info: Option<ClientInfo> = None;
@@ -98,13 +174,10 @@ impl Registry {
                 _ => field.pass()?,
             }
         }
-        let Some(their) = theirs.0.get_mut(number as usize) else {
+        let Some(Named { name, position }) = theirs.list.get(number as usize) else {
             return Err(fields.corrupt(format!("there is no channel {number}")));
         };
-        if their.at == NONE {
-            their.at = self.restore(&their.name, their.position);
-        }
-        let at = their.at;
+        let at = self.restore(name, *position);
         if self.of(member).iter().any(|one| one.channel == at) {
             return Err(fields.corrupt("the channel is subscribed to already"));
         }
@@ -113,6 +186,7 @@ impl Registry {
         }
         let info = info.map(Arc::new);
         let entry = channel_at(&mut self.channels, at);
+        entry.name = seat(&entry.name, entry.position.as_deref().copied());
         let name = ChannelName::clone(&entry.name);
         let index = entry.roster.push(member);
         entry.listeners += u32::from(flags.contains(SubFlags::JOIN_LEAVE));
@@ -134,12 +208,18 @@ impl Registry {
         self.names.reserve(members, |&at| hash(hasher, name_at(channels, at)));
     }
 
-    /// Tells each channel's subscribers and position, and keeps the name that is answered, which
-    /// the node shares.
-    pub fn seat(&mut self, f: &mut dyn FnMut(&ChannelName, u32, Option<Position>) -> ChannelName) {
-        for channel in self.channels.iter_mut().flatten() {
-            let count = u32::try_from(channel.live()).unwrap_or(u32::MAX);
-            channel.name = f(&channel.name, count, channel.position.as_deref().copied());
+    /// Where channels stand that have moved since they were told, all subscriptions being there.
+    /// What was known before is old: it is passed over even where the other is no further.
+    pub fn stand(&mut self, stands: &[Stands]) {
+        let places: Vec<_> = stands.iter().map(|(name, _)| self.lookup(name)).collect();
+        for at in places.iter().flatten() {
+            channel_at(&mut self.channels, *at).position = None;
+        }
+        for (at, (_, position)) in places.iter().zip(stands) {
+            let Some(at) = at else { continue };
+            let entry = channel_at(&mut self.channels, *at);
+            let known = entry.position.as_deref().copied();
+            entry.position = further(known, *position).map(Box::new);
         }
     }
 
@@ -152,19 +232,23 @@ impl Registry {
             entry.position = None;
         }
         let known = entry.position.as_deref().copied();
-        entry.position = further(known, position).map(Box::new);
+        let stands = further(known, position);
+        if stands != known {
+            entry.position = stands.map(Box::new);
+        }
         at
     }
 }
 
-/// Of two places that a channel was seen at, the one that came later.
+/// Of two places that a channel was seen at, the one that came later: the further one, and of two
+/// epochs the one that is told last.
 pub(crate) fn further(one: Option<Position>, other: Option<Position>) -> Option<Position> {
     match (one, other) {
-        (Some(one), Some(other)) if one.epoch == other.epoch && other.offset > one.offset => {
-            Some(other)
+        (Some(one), Some(other)) if one.epoch == other.epoch && other.offset <= one.offset => {
+            Some(one)
         }
-        (None, other) => other,
-        (one, _) => one,
+        (_, Some(other)) => Some(other),
+        (one, None) => one,
     }
 }
 
@@ -174,11 +258,41 @@ impl Theirs {
     /// # Errors
     /// When it cannot be one.
     pub fn take(&mut self, field: &Field<'_>) -> Result<(), Corrupt> {
-        let Named { name, position } = Named::take_fields(field.fields(Named::WHAT)?)?;
-        self.0.push(Their { name, position, at: NONE });
+        self.list.push(Named::take_fields(field.fields(Named::WHAT)?)?);
         Ok(())
     }
+
+    /// Takes in where a channel stands that has moved.
+    ///
+    /// # Errors
+    /// When it cannot be that.
+    pub fn take_moved(&mut self, field: &Field<'_>) -> Result<(), Corrupt> {
+        let fields = field.fields(Moved::WHAT)?;
+        let Moved { number, position } = Moved::take_fields(fields)?;
+        let Some(their) = self.list.get_mut(number as usize) else {
+            return Err(field.corrupt(format_args!("is of channel {number}, which there is not")));
+        };
+        their.position = position;
+        self.moved.push(number);
+        Ok(())
+    }
+
+    /// Where those stand that have moved, once.
+    pub fn take_stands(&mut self) -> impl Iterator<Item = Stands> + '_ {
+        let Self { list, moved } = self;
+        moved.drain(..).filter_map(|number| {
+            let Named { name, position } = list.get(number as usize)?;
+            Some((ChannelName::clone(name), *position))
+        })
+    }
 }
+
+#[derive(Debug)]
+struct Moved {
+    number: u32,
+    position: Option<Position>,
+}
+crate::record!("where a channel stands", Moved { 1 number, 2 position as Within });
 
 #[derive(Debug)]
 struct Named {

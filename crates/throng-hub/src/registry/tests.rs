@@ -12,8 +12,10 @@ use super::{
 };
 use crate::event::{Flight, Item};
 use crate::publication::{ChannelName, ClientInfo, Epoch, Position, Publication};
-use crate::request::Draw;
+use crate::registry::Theirs;
+use crate::request::{Draw, Now};
 use crate::roster::GONE;
+use crate::state::{Fields, Writer};
 use crate::subscription::Subscriptions;
 
 const EPOCH: Epoch = Epoch(*b"abcdefgh");
@@ -460,4 +462,75 @@ fn many_subscriptions_of_one_member_are_found_and_left() {
         assert!(registry.leave(5, channel).is_some());
         assert_eq!(registry.subscriptions(5).count(), 39 - at);
     }
+}
+
+/// Tells another registry of these members: their channels, and then each with its subscriptions.
+fn tell(
+    (from, to, theirs): (&mut Registry, &mut Registry, &mut Theirs),
+    members: &[Member],
+    is_last: bool,
+) {
+    let mut out = Writer::new(Vec::new(), Now::default());
+    from.put_channels(members, is_last, (1, 2), &mut out);
+    let channels = out.into_bytes();
+    let mut fields = Fields::new(&channels, 0, "channels", Now::default());
+    while let Some(field) = fields.field().unwrap() {
+        if field.tag == 1 {
+            theirs.take(&field).unwrap()
+        } else {
+            theirs.take_moved(&field).unwrap()
+        }
+    }
+    for member in members {
+        to.leave_all(*member, &mut |_, _| {});
+        let mut out = Writer::new(Vec::new(), Now::default());
+        from.put_subscriptions(*member, 1, &mut out);
+        let subscriptions = out.into_bytes();
+        let mut fields = Fields::new(&subscriptions, 0, "subscriptions", Now::default());
+        while let Some(field) = fields.field().unwrap() {
+            to.take_subscription(*member, &"".into(), (theirs, &field), &mut |name, _| {
+                ChannelName::clone(name)
+            })
+            .unwrap();
+        }
+    }
+    if is_last {
+        let stands: Vec<_> = theirs.take_stands().collect();
+        to.stand(&stands);
+    }
+}
+
+#[test]
+fn who_was_told_ahead_follows_the_channel_from_where_it_stands_in_the_end() {
+    let mut from = Registry::new();
+    let (mut to, mut theirs) = (Registry::with_seed(3), Theirs::default());
+    let at = |offset, epoch| Some(Position { offset, epoch });
+    let join = |offset, epoch| Join { position: at(offset, epoch), ..with(SubFlags::POSITIONED) };
+    let another = Epoch(*b"anotherx");
+    for (member, channel) in [(1, "moves"), (1, "stays"), (2, "ends"), (3, "anew"), (4, "anew")] {
+        from.join(member, &name(channel), join(4, EPOCH)).unwrap();
+    }
+    tell((&mut from, &mut to, &mut theirs), &[1, 2, 3, 4], false);
+    assert_eq!(to.subscription_count(), 5);
+    from.queue("moves", placed(5, EPOCH));
+    from.queue("moves", placed(6, EPOCH));
+    drain(&mut from);
+    // In the place of one that ends there is another.
+    from.leave_all(2, &mut |_, _| {});
+    from.join(2, &name("comes"), join(9, EPOCH)).unwrap();
+    // One is gone, and begins anew with somebody else.
+    from.leave(3, "anew");
+    from.leave(4, "anew");
+    from.join(4, &name("anew"), join(1, another)).unwrap();
+    tell((&mut from, &mut to, &mut theirs), &[4], false);
+    from.queue("anew", placed(2, another));
+    drain(&mut from);
+    tell((&mut from, &mut to, &mut theirs), &[2, 3], true);
+    for channel in ["moves", "stays", "ends", "comes", "anew"] {
+        assert_eq!(to.position(channel), from.position(channel), "{channel}");
+        assert_eq!(to.member_count(channel), from.member_count(channel), "{channel}");
+    }
+    assert_eq!(to.queue("moves", placed(7, EPOCH)), Queued::Queued);
+    assert_eq!(to.queue("moves", placed(7, EPOCH)), Queued::Duplicate);
+    assert_eq!(to.queue("anew", placed(3, another)), Queued::Queued);
 }

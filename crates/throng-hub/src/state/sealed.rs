@@ -18,7 +18,7 @@ pub struct Version {
 
 impl Version {
     /// What this program writes, and the major version that it reads.
-    pub const HERE: Self = Self { major: 1, minor: 0 };
+    pub const HERE: Self = Self { major: 1, minor: 1 };
 }
 
 impl fmt::Display for Version {

@@ -44,10 +44,9 @@ pub(crate) struct Ahead {
 }
 
 impl Ahead {
-    /// A channel is about to change; this is its stream as it is.
-    pub(crate) fn note(&mut self, channel: &ChannelName, stream: Option<&Stream>) {
+    /// A channel changes; this is where its stream stood before.
+    pub(crate) fn note(&mut self, channel: &ChannelName, sent: Option<Position>) {
         if !self.changed.contains_key(channel) {
-            let sent = stream.map(Stream::position);
             self.changed.insert(ChannelName::clone(channel), sent);
         }
     }
@@ -132,7 +131,7 @@ impl Snapshot<'_> {
         self.next += 1;
         let mut partition = partition.lock();
         let copies: Vec<Copy> =
-            partition.channels.iter().filter_map(|(name, kept)| copy(name, kept, None)).collect();
+            partition.channels.iter().filter_map(|(name, kept)| copy(name, kept)).collect();
         self.copies = copies.into_iter();
         self.keys = partition.keys.newest(u64::MAX).collect();
         let keys = partition.keys.added();
@@ -167,19 +166,19 @@ impl Memory {
             for (joint, published, end_ms) in keys.newest(keys.added() - sent_keys) {
                 put_key(&joint, published, end_ms, &mut out);
             }
-            let mut put = |name: &ChannelName, kept: &Kept, sent: Option<Position>| {
-                if let Some(copy) = copy(name, kept, sent) {
-                    put_channel(copy, &mut all, &mut out);
-                }
-            };
+            let mut put = |copy: Copy| drop(put_channel(copy, &mut all, &mut out));
             match ahead {
-                None => channels.iter().for_each(|(name, kept)| put(name, kept, None)),
+                None => {
+                    channels.iter().filter_map(|(name, kept)| copy(name, kept)).for_each(put);
+                }
                 Some(ahead) => {
                     for (name, sent) in &ahead.changed {
-                        // What is over by now is over there, too, when its time has come.
-                        if let Some(kept) = channels.get(name) {
-                            put(name, kept, *sent);
-                        }
+                        // What went here goes there: its time comes there, too, but what is over
+                        // and not swept yet may be used again.
+                        let gone = || Copy::gone(name);
+                        put(channels
+                            .get(name)
+                            .map_or_else(gone, |kept| Copy::of(name, kept, *sent)));
                     }
                 }
             }
@@ -248,6 +247,16 @@ impl Memory {
         }
         let name = name.ok_or_else(|| fields.corrupt("a channel without a name"))?;
         let mut partition = self.lock(&name);
+        if head.is_none() && version.is_none() {
+            // It went since it was told of.
+            if let Some(kept) = partition.channels.get_mut(&name) {
+                (kept.stream, kept.version) = (None, None);
+                if kept.presence.is_none() {
+                    partition.channels.remove(&name);
+                }
+            }
+            return Ok(());
+        }
         let entry = partition.channels.entry(name).or_default();
         entry.version = version;
         match head {
@@ -281,19 +290,29 @@ fn put_key(joint: &str, published: Published, end_ms: u64, out: &mut Writer) {
     });
 }
 
-/// What is to be written of a channel whose stream went ahead up to `sent`.
-fn copy(name: &ChannelName, kept: &Kept, sent: Option<Position>) -> Option<Copy> {
-    let Kept { stream, presence: _, version } = kept;
-    if stream.is_none() && version.is_none() && sent.is_none() {
-        return None;
+/// What is to be written of a channel of which nothing went ahead.
+fn copy(name: &ChannelName, kept: &Kept) -> Option<Copy> {
+    let speaks = kept.stream.is_some() || kept.version.is_some();
+    speaks.then(|| Copy::of(name, kept, None))
+}
+
+impl Copy {
+    /// A channel whose stream went ahead up to `sent`.
+    fn of(name: &ChannelName, kept: &Kept, sent: Option<Position>) -> Self {
+        let Kept { stream, presence: _, version } = kept;
+        let stream = stream.as_ref().map(|stream| {
+            let head = stream.head();
+            let sent = sent.filter(|sent| sent.epoch == head.epoch).map_or(0, |sent| sent.offset);
+            StreamCopy { head, publications: stream.after(sent).cloned().collect() }
+        });
+        let version = version.as_deref().cloned();
+        Self { channel: ChannelName::clone(name), stream, version }
     }
-    let stream = stream.as_ref().map(|stream| {
-        let head = stream.head();
-        let sent = sent.filter(|sent| sent.epoch == head.epoch).map_or(0, |sent| sent.offset);
-        StreamCopy { head, publications: stream.after(sent).cloned().collect() }
-    });
-    let version = version.as_deref().cloned();
-    Some(Copy { channel: ChannelName::clone(name), stream, version })
+
+    /// A channel of which nothing is kept any more.
+    fn gone(name: &ChannelName) -> Self {
+        Self { channel: ChannelName::clone(name), stream: None, version: None }
+    }
 }
 
 /// Writes a channel, or as much of it as there is room for; returns the rest.

@@ -65,6 +65,10 @@ impl Courier for Sent {
         let sockets: Vec<_> = batch.iter().map(|parcel| parcel.socket).collect();
         self.0.send(&Said::Sockets(numbers), &sockets, deadline()).map_err(io::Error::other)
     }
+
+    fn tell(&self, _: u16, _: Vec<u8>) -> io::Result<()> {
+        Err(io::Error::other("nobody is told of ahead here"))
+    }
 }
 
 /// Hands everything over to a new process, and ends.
@@ -155,13 +159,14 @@ fn load(
     (come, clock): (&HashSet<u64>, Clock),
 ) -> Result<(), Box<dyn Error>> {
     let shard_of = |number: u64| come.contains(&number).then_some(0);
-    let manifest = Manifest::read(Arc::new(state), 1, clock.now(), &shard_of)
+    let manifest = Manifest::read((Arc::new(state), 0), 1, clock.now(), &shard_of)
         .map_err(|error| format!("the state is not readable: {error:?}"))?;
     let (done, loaded) = channel();
     let unlimited = PerAddress { connections: 0, rate: 0, exempt_private: true };
     orders.send(Boarding::Load(LoadOrder {
         manifests: Arc::new(vec![manifest]),
         shard: 0,
+        is_last: true,
         addresses: Addresses::new(unlimited),
         done,
     }))?;

@@ -79,6 +79,8 @@ pub(super) fn put(front: &Front, now: Now) -> Vec<u8> {
         newest: _,
         clients: _,
         awaited: _,
+        // Told with the channels.
+        stands: _,
         published,
         ring,
         // Entered again by the sessions.

@@ -84,6 +84,18 @@ impl Freezer {
         tally
     }
 
+    /// Tells the courier of all connections whose sockets it has and which it does not know as they
+    /// are now, while everything is served; [`Tally::wait`] waits for the end of it. Each piece is for
+    /// [`super::Loading::ahead`], in their order.
+    pub(crate) fn tell_ahead(&self, courier: &Arc<dyn Courier>) -> Arc<Tally> {
+        let tally = Tally::new(self.shards());
+        for (shard, mailbox) in (0..).zip(&self.front.common.shards) {
+            let (courier, tally) = (Arc::clone(courier), Arc::clone(&tally));
+            mailbox.post(Post::Copy(CopyOrder::Tell { shard, courier, tally }));
+        }
+        tally
+    }
+
     /// The restart came to nothing, and nobody holds copies any more.
     pub(crate) fn forget_copies(&self) {
         for mailbox in &self.front.common.shards {
@@ -114,6 +126,15 @@ impl Freezer {
         if !common.pause.close(patience.requests) {
             return Err(CannotFreeze::Requests(patience.requests));
         }
+        // Who is being sent something just now shall have it: what would be left of it would make all
+        // of them different from what the other process knows of them. Nobody waits meanwhile but
+        // the requests.
+        let calm = Tally::new(self.shards());
+        for mailbox in &common.shards {
+            mailbox.post(Post::Copy(CopyOrder::Calm { tally: Arc::clone(&calm) }));
+        }
+        // Where it is never calm, it is frozen all the same.
+        calm.wait(patience.calm).ok();
         let start = Instant::now();
         let deadline = start + patience.shards;
         let stop = {

@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use foldhash::fast::FixedState;
@@ -68,6 +69,11 @@ pub(crate) enum LoadError {
     NoSocket {
         number: u64,
     },
+    /// Connections that went ahead are not there, or some that have gone are.
+    Missing {
+        told: u64,
+        connections: u64,
+    },
     Io {
         what: &'static str,
         error: io::Error,
@@ -91,6 +97,11 @@ impl fmt::Display for LoadError {
             Self::NoSocket { number } => {
                 write!(f, "the socket of connection {number} has not come")
             }
+            Self::Missing { told, connections } => write!(
+                f,
+                "there should be {told} connections, and {connections} have come: what went ahead \
+                 does not add up"
+            ),
             Self::Io { what, error } => write!(f, "{what}: {error}"),
         }
     }
@@ -137,8 +148,7 @@ impl Loading {
             let Some(permit) = self.front.clients.try_client() else {
                 return Err(LoadError::NoDescriptor { clients: self.front.clients.ceiling() });
             };
-            // Where there are as many shards as before, each has those that it had.
-            let shard = usize::from(shard) % lists.len();
+            let shard = self.shard_for(shard.into());
             placed.insert(number, shard);
             lists[shard].push(Reserved { number, socket: socket.into(), permit });
         }
@@ -163,6 +173,65 @@ impl Loading {
             .map_err(LoadError::Unreadable)
     }
 
+    /// Connections of the other process's shard `from` have come whose sockets are here, as they were
+    /// when they were written down; they may come again. Blocks.
+    ///
+    /// # Errors
+    /// When something cannot be read or is missing; then this is to be dropped.
+    pub(crate) fn ahead(&self, from: usize, piece: Vec<u8>) -> Result<(), LoadError> {
+        let manifest = {
+            let placed = self.placed.lock();
+            self.manifest((piece, from), &placed)?
+        };
+        let shard = self.shard_for(from);
+        let results = self.begin_boarding(shard..shard + 1, vec![manifest], false)?;
+        end_boarding(&results, 1).map(drop)
+    }
+
+    /// Which shard takes the connections of a shard of the other process. Where there are as many as
+    /// before, each has those that it had.
+    fn shard_for(&self, from: usize) -> usize {
+        from % self.shards.len()
+    }
+
+    fn manifest(
+        &self,
+        (piece, from): (Vec<u8>, usize),
+        placed: &HashMap<u64, usize, FixedState>,
+    ) -> Result<Manifest, LoadError> {
+        let shard_of = |number: u64| placed.get(&number).copied();
+        let now = self.front.clock.now();
+        Manifest::read((Arc::new(piece), from), self.shards.len(), now, &shard_of).map_err(
+            |unloadable| match unloadable {
+                Unloadable::Unreadable(unreadable) => LoadError::Unreadable(unreadable),
+                Unloadable::NoSocket(number) => LoadError::NoSocket { number },
+            },
+        )
+    }
+
+    /// Lets shards take in what is written down.
+    fn begin_boarding(
+        &self,
+        shards: Range<usize>,
+        manifests: Vec<Manifest>,
+        is_last: bool,
+    ) -> Result<Receiver<Result<Boarded, NotAboard>>, LoadError> {
+        let manifests = Arc::new(manifests);
+        let (done, results) = channel();
+        for (shard, berth) in self.shards.iter().enumerate() {
+            if shards.contains(&shard) {
+                berth.order(Boarding::Load(LoadOrder {
+                    manifests: Arc::clone(&manifests),
+                    shard,
+                    is_last,
+                    addresses: self.front.addresses.clone(),
+                    done: done.clone(),
+                }))?;
+            }
+        }
+        Ok(results)
+    }
+
     /// Takes in all that was written down. Blocks. After it, everything that is needed to serve is
     /// here, and nothing serves yet.
     ///
@@ -173,49 +242,22 @@ impl Loading {
         let front = &self.front;
         let now = front.clock.now();
         let placed = std::mem::take(&mut *self.placed.lock());
-        let shard_of = |number: u64| placed.get(&number).copied();
         let mut manifests = Vec::with_capacity(shards.len());
-        for piece in shards {
-            let manifest = Manifest::read(Arc::new(piece), self.shards.len(), now, &shard_of);
-            manifests.push(manifest.map_err(|unloadable| match unloadable {
-                Unloadable::Unreadable(unreadable) => LoadError::Unreadable(unreadable),
-                Unloadable::NoSocket(number) => LoadError::NoSocket { number },
-            })?);
+        for (from, piece) in shards.into_iter().enumerate() {
+            manifests.push(self.manifest((piece, from), &placed)?);
         }
-        let manifests = Arc::new(manifests);
-        let (done, results) = channel();
-        for (shard, berth) in self.shards.iter().enumerate() {
-            berth.order(Boarding::Load(LoadOrder {
-                manifests: Arc::clone(&manifests),
-                shard,
-                addresses: front.addresses.clone(),
-                done: done.clone(),
-            }))?;
-        }
-        drop(done);
+        let told: Option<u64> = manifests.iter().map(Manifest::connections).sum();
+        let results = self.begin_boarding(0..self.shards.len(), manifests, true)?;
         // While the shards read.
         let memory = &front.common.memory;
         memory.load(&changes, Piece::Changes, now).map_err(LoadError::Unreadable)?;
         common::take(front, &shared, now).map_err(LoadError::Unreadable)?;
-        let mut loaded = Loaded::default();
-        for _ in &self.shards {
-            let boarded = results.recv().map_err(|_| LoadError::Io {
-                what: "a shard has ended",
-                error: io::ErrorKind::BrokenPipe.into(),
-            })?;
-            let Boarded { connections, closed } = boarded.map_err(|not| match not {
-                NotAboard::Corrupt(corrupt) => LoadError::Unreadable(Unreadable::Corrupt {
-                    piece: "the state of a shard",
-                    corrupt,
-                }),
-                NotAboard::NoSocket(number) => LoadError::NoSocket { number },
-                NotAboard::Register(error) => {
-                    LoadError::Io { what: "a socket cannot be watched", error }
-                }
-            })?;
-            loaded.connections += connections;
-            loaded.closed += closed;
+        let Boarded { connections, closed } = end_boarding(&results, self.shards.len())?;
+        if let Some(told) = told.filter(|told| *told != connections) {
+            return Err(LoadError::Missing { told, connections });
         }
+        front.common.node.stand(&std::mem::take(&mut *front.common.stands.lock()));
+        let mut loaded = Loaded { connections, closed, awaited: 0 };
         loaded.awaited = front.common.awaited.lock().len();
         Ok(loaded)
     }
@@ -241,6 +283,33 @@ impl Berth {
             .send(boarding)
             .map_err(|_| LoadError::Io { what: "a shard has ended", error: error.into() })
     }
+}
+
+/// Waits for the shards that were told to take something in.
+fn end_boarding(
+    results: &Receiver<Result<Boarded, NotAboard>>,
+    shards: usize,
+) -> Result<Boarded, LoadError> {
+    let mut all = Boarded::default();
+    for _ in 0..shards {
+        let boarded = results.recv().map_err(|_| LoadError::Io {
+            what: "a shard has ended",
+            error: io::ErrorKind::BrokenPipe.into(),
+        })?;
+        let Boarded { connections, closed } = boarded.map_err(|not| match not {
+            NotAboard::Corrupt(corrupt) => LoadError::Unreadable(Unreadable::Corrupt {
+                piece: "the state of a shard",
+                corrupt,
+            }),
+            NotAboard::NoSocket(number) => LoadError::NoSocket { number },
+            NotAboard::Register(error) => {
+                LoadError::Io { what: "a socket cannot be watched", error }
+            }
+        })?;
+        all.connections += connections;
+        all.closed += closed;
+    }
+    Ok(all)
 }
 
 /// A server that has taken over.

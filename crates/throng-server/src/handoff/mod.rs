@@ -10,10 +10,17 @@
 //!    connection that ends is shut down first, since the other process holds a duplicate
 //!    ([`Freezer::forget_copies`] ends this after a restart that came to nothing).
 //! 3. [`Freezer::snapshot`]: the history, chunk by chunk, while everything is served.
-//! 4. [`Freezer::freeze`]: API and gate pause, the shards empty their mailboxes and stop; sockets
-//!    that are new go to the courier; every shard is written down. What is under way at a backend
-//!    goes on: its answer waits in the pause.
-//! 5. [`Frozen::resume`] (also when it is dropped): goes on as if nothing had happened. Or, once the
+//! 4. [`Freezer::tell_ahead`]: every shard writes down its connections, some in each turn, while
+//!    everything is served; called again, those that have changed since. Who is in the middle of
+//!    something (half a frame, bytes that wait, an answer that is awaited) is left for later. A
+//!    connection that is told of is marked; whoever takes its record to change it takes the mark away
+//!    (`shard/conns`), and so does nobody who only writes to its socket. Where a channel stands is no
+//!    connection's: a publication to a hundred thousand changes one channel.
+//! 5. [`Freezer::freeze`]: API and gate pause, what is being sent is sent, the shards empty their
+//!    mailboxes and stop; sockets that are new go to the courier; every shard writes down what was
+//!    not told as it is now, and who has gone. What is under way at a backend goes on: its answer
+//!    waits in the pause.
+//! 6. [`Frozen::resume`] (also when it is dropped): goes on as if nothing had happened. Or, once the
 //!    other process has acknowledged, [`Frozen::give_up`]: sockets are held and not touched; what
 //!    the front still has goes to an [`Outlet`]. [`Parachute`] ends that.
 //!
@@ -23,7 +30,8 @@
 //!    that counts on ([`Freezer::uptime_ms`], [`crate::clock::Clock::resume`]), without listeners;
 //!    nothing serves.
 //! 2. [`Loading::adopt`]: sockets, as they come; each has a place and is watched from then on, and
-//!    nothing is read. [`Loading::snapshot`]: the history.
+//!    nothing is read. [`Loading::snapshot`]: the history. [`Loading::ahead`]: connections, which
+//!    are taken in as if they were to be served; who comes again, or goes, is undone first.
 //! 3. [`Loading::load`]: checks and takes in everything, or says what is wrong; sockets that no
 //!    record speaks of are closed (never shut down). After it the acknowledgement may be sent.
 //! 4. [`Loading::serve`]: the shards begin. Nothing is lost by a socket having become readable
@@ -97,6 +105,8 @@ pub(crate) trait Outlet: Send + Sync {
 pub(crate) struct Patience {
     /// Until requests in progress are through. Clients are served meanwhile.
     pub(crate) requests: Duration,
+    /// Until what is being sent is sent. Clients are served meanwhile.
+    pub(crate) calm: Duration,
     /// From there until everything is written down.
     pub(crate) shards: Duration,
 }
@@ -105,7 +115,12 @@ impl Default for Patience {
     fn default() -> Self {
         // A request that waits for room in the allowance may take seconds; shards take
         // milliseconds, and a client notices a second.
-        Self { requests: Duration::from_secs(2), shards: Duration::from_secs(1) }
+        Self {
+            requests: Duration::from_secs(2),
+            // Only a crowd that is sent more than it can be sent is never calm.
+            calm: Duration::from_millis(500),
+            shards: Duration::from_secs(1),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Everything stops, is written down, and goes on elsewhere or here.
 
 mod aftermath;
+mod ahead;
 mod damage;
 mod golden;
 mod property;

@@ -139,6 +139,11 @@ impl Meter {
         self.clients[transport as usize].add(1);
     }
 
+    /// Undoes [`Meter::is_here`].
+    pub(crate) fn is_not_here(&self, transport: Transport) {
+        self.clients[transport as usize].subtract(1);
+    }
+
     /// A client that had connected is gone.
     pub(crate) fn left(&self, transport: Transport) {
         self.clients[transport as usize].subtract(1);

@@ -15,6 +15,8 @@ pub(crate) enum Fault {
     UnknownVersion,
     /// `corrupt`: a byte of the state is another when it is read.
     Corrupt,
+    /// `corrupt-ahead`: the same, of what goes ahead.
+    CorruptAhead,
     /// `truncated`: the end of the state is missing.
     Truncated,
     /// `exit-before-ack`: it ends with everything loaded.
@@ -39,6 +41,7 @@ impl Fault {
             Self::ExitAfterReady => "exit-after-ready",
             Self::UnknownVersion => "unknown-version",
             Self::Corrupt => "corrupt",
+            Self::CorruptAhead => "corrupt-ahead",
             Self::Truncated => "truncated",
             Self::ExitBeforeAck => "exit-before-ack",
             Self::HangBeforeAck => "hang-before-ack",

@@ -1,12 +1,14 @@
 //! The old process's side of a restart: proves the new program, copies what it can while it serves,
 //! freezes, hands over, and goes on as before if anything fails until then.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex};
 use throng_hub::state::Version;
 use tokio::sync::oneshot;
 
@@ -17,7 +19,7 @@ use crate::handoff::{Cargo, Courier, Freezer, Frozen, Outlet, Parcel, Patience};
 use super::channel::{Deadline, sealed};
 use super::fault;
 use super::heir::{Heir, Line, Program, Proof, Reins, Reply};
-use super::message::{FromNew, FromOld, Tag, common};
+use super::message::{FromNew, FromOld, TELLS_AHEAD, Tag, common};
 use super::outcome::{Outcome, Process, Step, Wish};
 use super::take::Predecessor;
 use super::touched::Touched;
@@ -38,6 +40,13 @@ const READY: Duration = Duration::from_secs(30);
 /// Batches that may be on their way: enough to keep both sides busy, and far from what the kernel
 /// allows one user to have in flight.
 const BATCHES_MAX: u64 = 4;
+/// How often connections are told of that have changed while others were; a crowd in which all talk
+/// all the time is never through.
+const TELLINGS_MAX: usize = 4;
+/// So few that telling of them once more would not be worth while.
+const FEW: u64 = 64;
+/// Pieces of connections that wait to be passed on, beside one of each shard that did not know.
+const PIECES_MAX: usize = 4;
 /// How long the new process may take to load what was frozen, at least: clients wait meanwhile.
 const LOAD: Duration = Duration::from_secs(2);
 /// And for so many connections a second more: some thirty times of what it takes.
@@ -169,6 +178,9 @@ impl Giving {
         (self.tell)(Step::History { bytes: outcome.history_bytes });
         // What came meanwhile goes now, so that the freeze has less to do.
         self.copy_ahead(&sent)?;
+        if spoken >= TELLS_AHEAD {
+            self.tell_ahead(&sent)?;
+        }
         line.say(&FromOld::Ahead, &[], Deadline::after(BATCH))?;
         match line.next(READY)? {
             FromNew::Ready { sockets } => outcome.connections = sockets,
@@ -184,6 +196,27 @@ impl Giving {
         let copied = self.freezer.copy_ahead(&courier).wait(COPIES);
         copied.map_err(|error| Failed(error.to_string()))?;
         Ok(sent.line.wait_for(sent.batches.load(Ordering::Acquire), BATCH)?)
+    }
+
+    /// What connections are, while they are served: all of them, and then those that have changed
+    /// meanwhile, until few do.
+    fn tell_ahead(&self, sent: &Arc<Sent>) -> Result<(), Failed> {
+        let courier = Arc::clone(sent) as Arc<dyn Courier>;
+        for _ in 0..TELLINGS_MAX {
+            let told = std::thread::scope(|scope| {
+                let pieces = &sent.pieces;
+                let passing_on = scope.spawn(|| sent.pass_on(pieces.come()));
+                let told = self.freezer.tell_ahead(&courier).wait(COPIES);
+                pieces.end();
+                let passed = passing_on.join().unwrap_or_else(|_| Err("a bug".to_owned()));
+                told.map_err(|error| error.to_string()).and_then(|told| passed.map(|()| told))
+            })?;
+            self.copy_ahead(sent)?;
+            if told < FEW {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn history(&self, sent: &Sent) -> Result<u64, Failed> {
@@ -257,13 +290,70 @@ pub(crate) struct Sent {
     /// Messages that are acknowledged one by one.
     batches: AtomicU64,
     sockets: AtomicU64,
+    pieces: Pieces,
+}
+
+/// What shards have written of their connections and was not passed on yet: a shard opens no file, and
+/// waits for none.
+#[derive(Debug, Default)]
+struct Pieces {
+    state: Mutex<PiecesState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct PiecesState {
+    /// Each with its shard.
+    list: VecDeque<(usize, Vec<u8>)>,
+    is_over: bool,
+}
+
+impl Pieces {
+    /// Pieces come, until [`Pieces::end`].
+    fn come(&self) -> impl Iterator<Item = (usize, Vec<u8>)> + '_ {
+        std::iter::from_fn(|| self.take())
+    }
+
+    fn put(&self, shard: usize, piece: Vec<u8>) {
+        self.state.lock().list.push_back((shard, piece));
+        self.changed.notify_all();
+    }
+
+    fn take(&self) -> Option<(usize, Vec<u8>)> {
+        let mut state = self.state.lock();
+        while state.list.is_empty() && !state.is_over {
+            self.changed.wait(&mut state);
+        }
+        let piece = state.list.pop_front();
+        state.is_over &= piece.is_some();
+        piece
+    }
+
+    fn end(&self) {
+        self.state.lock().is_over = true;
+        self.changed.notify_all();
+    }
+
+    fn have_room(&self) -> bool {
+        self.state.lock().list.len() < PIECES_MAX
+    }
 }
 
 impl Sent {
     /// Nothing but the listeners so far.
     fn on(line: &Arc<Line>) -> Arc<Self> {
         let (batches, sockets) = (AtomicU64::new(1), AtomicU64::new(0));
-        Arc::new(Self { line: Arc::clone(line), batches, sockets })
+        let pieces = Pieces::default();
+        Arc::new(Self { line: Arc::clone(line), batches, sockets, pieces })
+    }
+
+    /// Passes on what shards write, until there is no more. After an error the rest is let go.
+    fn pass_on(&self, pieces: impl Iterator<Item = (usize, Vec<u8>)>) -> Result<(), String> {
+        let mut passed = Ok(());
+        for (shard, piece) in pieces {
+            passed = passed.and_then(|()| self.file(&FromOld::Connections { shard }, &piece));
+        }
+        passed
     }
 
     /// One sealed file, when those before it have arrived.
@@ -290,9 +380,10 @@ impl Sent {
 impl Courier for Sent {
     fn is_ready(&self) -> bool {
         // Where nothing more comes, sending says why.
-        self.line.got().is_none_or(|got| {
-            self.batches.load(Ordering::Acquire).saturating_sub(got) < BATCHES_MAX
-        })
+        self.pieces.have_room()
+            && self.line.got().is_none_or(|got| {
+                self.batches.load(Ordering::Acquire).saturating_sub(got) < BATCHES_MAX
+            })
     }
 
     fn send(&self, batch: &[Parcel<'_>]) -> io::Result<()> {
@@ -309,6 +400,11 @@ impl Courier for Sent {
         self.sockets.fetch_add(sockets.len() as u64, Ordering::AcqRel);
         let message = FromOld::Sockets(tags);
         self.line.say(&message, &sockets, Deadline::after(BATCH)).map_err(io::Error::other)
+    }
+
+    fn tell(&self, shard: u16, piece: Vec<u8>) -> io::Result<()> {
+        self.pieces.put(shard.into(), piece);
+        Ok(())
     }
 }
 

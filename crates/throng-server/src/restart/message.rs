@@ -6,7 +6,9 @@ use super::heir::Proof;
 use crate::front::Asks;
 
 /// Versions of this conversation that this program speaks, the first and the last.
-pub(crate) const CONVERSATION: (u32, u32) = (1, 1);
+pub(crate) const CONVERSATION: (u32, u32) = (1, TELLS_AHEAD);
+/// From this one on, connections are told of ahead.
+pub(crate) const TELLS_AHEAD: u32 = 2;
 
 /// What the new process says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +54,8 @@ pub(crate) enum FromOld {
     Sockets(Vec<Tag>),
     /// A part of the history, in a sealed file.
     History,
+    /// Some connections of a shard as they are now, in a sealed file. Their sockets went before.
+    Connections { shard: usize },
     /// Everything that could go ahead has gone.
     Ahead,
     /// The freeze: everything else, in sealed files that come one by one in this order: changes of
@@ -109,9 +113,10 @@ mod tests {
 
     #[test]
     fn the_newest_conversation_that_both_speak_is_spoken() {
-        assert_eq!(common((1, 1)), Some(1));
-        assert_eq!(common((1, 7)), Some(1));
-        assert_eq!(common((2, 7)), None);
+        let (first, last) = CONVERSATION;
+        assert_eq!(common((first, first)), Some(first));
+        assert_eq!(common((first, last + 5)), Some(last));
+        assert_eq!(common((last + 1, last + 5)), None);
         assert_eq!(common((0, 0)), None);
     }
 

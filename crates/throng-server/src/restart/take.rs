@@ -149,6 +149,15 @@ impl Taking {
                     loaded.map_err(|error| self.refuse(error.to_string()))?;
                     self.say(&FromNew::Got(1))?;
                 }
+                FromOld::Connections { shard } => {
+                    let mut piece = self.file(with)?;
+                    if fault::is_set(Fault::CorruptAhead) {
+                        flip(&mut piece);
+                    }
+                    let loaded = loading.ahead(shard, piece);
+                    loaded.map_err(|error| self.refuse(error.to_string()))?;
+                    self.say(&FromNew::Got(1))?;
+                }
                 FromOld::Ahead if fault::is_set(Fault::ExitBeforeReady) => std::process::abort(),
                 FromOld::Ahead => {
                     self.say(&FromNew::Ready { sockets: self.sockets })?;
@@ -274,16 +283,20 @@ impl Predecessor {
 
 /// A part as it arrives where a test wants it damaged.
 fn damaged(mut part: Vec<u8>) -> Vec<u8> {
-    let half = part.len() / 2;
     if fault::is_set(Fault::Truncated) {
-        part.truncate(half);
+        part.truncate(part.len() / 2);
     }
-    if fault::is_set(Fault::Corrupt)
-        && let Some(byte) = part.get_mut(half)
-    {
-        *byte ^= 0x10;
+    if fault::is_set(Fault::Corrupt) {
+        flip(&mut part);
     }
     part
+}
+
+fn flip(part: &mut [u8]) {
+    let half = part.len() / 2;
+    if let Some(byte) = part.get_mut(half) {
+        *byte ^= 0x10;
+    }
 }
 
 /// Takes what comes from the old process after the commit.

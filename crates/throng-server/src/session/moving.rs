@@ -295,6 +295,11 @@ impl Session {
         }
     }
 
+    /// Whether it waits for nothing: no answer, and no commands that came too soon.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.pending.is_none() && self.backlog.is_none()
+    }
+
     /// The tickets of the answers of backends that it waits for.
     pub(crate) fn tickets(&self) -> impl Iterator<Item = u32> + '_ {
         let list = self.pending.iter().flat_map(|pending| &pending.list);

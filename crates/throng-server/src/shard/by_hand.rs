@@ -6,11 +6,15 @@ use std::sync::Arc;
 use mio::Events;
 
 use super::Handler;
-use super::board::{Boarded, LoadOrder, Manifest, NotAboard, Reserved, Waiting};
+use super::board::{Aboard, Boarded, LoadOrder, Manifest, NotAboard, Reserved};
 use super::conn::State;
-use super::freeze::Courier;
+use super::freeze::{CopyOrder, Courier};
 use super::turn::Shard;
 use crate::addresses::Addresses;
+
+/// Who is coming aboard.
+#[derive(Debug, Default)]
+pub(crate) struct ByHand(Aboard);
 
 impl<H: Handler> Shard<H> {
     /// Takes a turn. Returns whether more is to be done without anything new from outside.
@@ -50,23 +54,35 @@ impl<H: Handler> Shard<H> {
     }
 
     /// As [`Shard::board`] does.
+    pub(crate) fn take_sockets(&mut self, reserved: Vec<Reserved>, aboard: &mut ByHand) {
+        for each in reserved {
+            self.reserve(each, &mut aboard.0).unwrap();
+        }
+    }
+
+    /// As [`Shard::board`] does.
     pub(crate) fn take_over(
         &mut self,
-        reserved: Vec<Reserved>,
         manifests: &Arc<Vec<Manifest>>,
         (shard, addresses): (usize, &Addresses),
+        (aboard, is_last): (&mut ByHand, bool),
     ) -> Result<Boarded, NotAboard> {
-        let mut waiting = Waiting::default();
-        for each in reserved {
-            self.reserve(each, &mut waiting).unwrap();
-        }
         let order = LoadOrder {
             manifests: Arc::clone(manifests),
             shard,
+            is_last,
             addresses: addresses.clone(),
             done: std::sync::mpsc::channel().0,
         };
-        self.load(&order, &mut waiting)
+        self.load(&order, &mut aboard.0)
+    }
+
+    /// As when it is told to copy its sockets, tell of its connections, or forget that it did.
+    pub(crate) fn copy_by_hand(&mut self, order: CopyOrder) {
+        self.begin_copying(order);
+        while self.copying.is_some() {
+            self.copy_some();
+        }
     }
 
     /// How many connections are open, and how many bytes wait for all of them.

@@ -95,6 +95,10 @@ impl Flags {
     /// Nothing of it was read or written since it came from another process, which may take it
     /// back: see [`super::Crowd::touch`].
     pub(super) const UNTOUCHED: u16 = 1 << 11;
+    /// Another process has been told of it, and of what it was then.
+    pub(super) const TOLD: u16 = 1 << 12;
+    /// It is in the list of those that another process is still to be told of, or told again.
+    pub(super) const BEHIND: u16 = 1 << 13;
     /// What goes with the connection to another process. The numbers above are part of the state's
     /// format: none is ever given another meaning.
     pub(super) const MOVED: u16 = Self::READABLE
@@ -118,6 +122,11 @@ impl Flags {
 
     pub(super) fn has(self, flag: u16) -> bool {
         self.0 & flag != 0
+    }
+
+    /// Whether another process knows all of it.
+    pub(super) fn is_told(self) -> bool {
+        self.0 & (Self::TOLD | Self::BEHIND) == Self::TOLD
     }
 
     pub(super) fn set(&mut self, flag: u16) {
@@ -159,6 +168,30 @@ pub(super) enum Sent {
 }
 
 impl Link {
+    /// Forgets all that was said of it; its socket stays.
+    pub(super) fn empty(&mut self) {
+        let Self {
+            socket: _,
+            form,
+            framing,
+            state,
+            flags,
+            number: _,
+            decoder,
+            outbox,
+            stash,
+            wake_s,
+            deadline_s,
+            accounted,
+            _permit: _,
+            _address: address,
+        } = self;
+        (*form, *framing, *state) = (0, Framing::WebSocket, State::Dead);
+        (*flags, *decoder) = (Flags::default(), Decoder::new());
+        (*outbox, *stash, *address) = (None, None, None);
+        (*wake_s, *deadline_s, *accounted) = (super::NEVER, super::NEVER, 0);
+    }
+
     /// Writes frames, or queues what the socket does not take; with [`Manner::Queue`] all of them.
     pub(super) fn send(
         &mut self,
@@ -217,6 +250,15 @@ impl Link {
             self.outbox = None;
         }
         (left, flushed.map(drop))
+    }
+
+    /// Whether nothing of it is under way: what most connections are at most times.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.state == State::Open
+            && self.flags.bits() & Flags::MOVED == 0
+            && self.outbox.is_none()
+            && self.stash.is_none()
+            && !self.decoder.is_partial()
     }
 
     /// Bytes waiting for the socket.

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use slab::Slab;
 use throng_hub::request::Now;
 use throng_wire::dialect::Encoding;
 use throng_wire::framing::Framing;
 use throng_wire::websocket::{Decoder, Opcode, put_close, put_header};
 
-use super::conn::{Conn, Fallen, Flags, Link, Manner, Sent, State, Witnessed};
+use super::conn::{Fallen, Flags, Link, Manner, Sent, State, Witnessed};
+use super::conns::Conns;
 use super::{Bounds, ConnRef, NEVER, WakeAt};
 use crate::allowance::Allowance;
 use crate::clock::Clock;
@@ -30,7 +30,7 @@ const RELIEVED_MAX: usize = 64;
 /// All connections of a shard.
 #[derive(Debug)]
 pub struct Crowd<S> {
-    pub(super) conns: Slab<Conn<S>>,
+    pub(super) conns: Conns<S>,
     /// By slot: the next second in which the sweep has something to do there. Apart from the
     /// records so that a sweep over a silent crowd reads four bytes per connection.
     pub(super) due: Vec<u32>,
@@ -238,7 +238,7 @@ impl<S> Crowd<S> {
         if self.held == 0 {
             return slow;
         }
-        for (_, conn) in &self.conns {
+        for (_, conn) in self.conns.iter() {
             let waiting = conn.link.waiting_bytes() as u64;
             slow.clients += u64::from(waiting > 0);
             slow.bytes += waiting;
@@ -403,7 +403,8 @@ impl<S> Crowd<S> {
         if self.manner == Manner::Write && !frames.is_empty() && !self.touch(slot) {
             return;
         }
-        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        // What is written through changes nothing that moves: the hot path of every fan-out.
+        let Some(conn) = self.conns.peek_mut(slot as usize) else { return };
         if conn.link.state != State::Open {
             return;
         }
@@ -411,6 +412,7 @@ impl<S> Crowd<S> {
             Sent::Written => {}
             Sent::Queued(bytes) => {
                 let full = self.manner == Manner::Write && is_full(&conn.link, &self.bounds);
+                self.conns.changed(slot as usize);
                 self.take(bytes);
                 if self.manner == Manner::Queue {
                     self.unsent.push(slot);
@@ -576,7 +578,7 @@ impl<S> Crowd<S> {
     /// no more than are closed at once.
     pub(super) fn heaviest(&self, bytes: usize) -> Vec<u32> {
         let mut heaviest = BinaryHeap::with_capacity(RELIEVED_MAX + 1);
-        for (slot, conn) in &self.conns {
+        for (slot, conn) in self.conns.iter() {
             let held = conn.link.held_bytes();
             let least = heaviest.peek().map_or(0, |&Reverse((least, _))| least);
             if held == 0 || (heaviest.len() == RELIEVED_MAX && held <= least) {

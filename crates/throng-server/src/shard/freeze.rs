@@ -10,7 +10,7 @@ use throng_hub::state::sealed::{self, Piece};
 
 use super::conn::{Flags, Manner, State};
 use super::crowd::is_full;
-use super::record::{self, Frames};
+use super::record::{self, Ahead, Frames};
 use super::turn::{Shard, slot_of};
 use super::{ConnRef, Handler};
 use crate::codes::Disconnect;
@@ -21,6 +21,8 @@ pub const BATCH_MAX: usize = 253;
 const ASK_AGAIN: Duration = Duration::from_millis(1);
 /// What a connection's record takes, more or less.
 const RECORD_BYTES: usize = 200;
+/// Connections that are told of in one turn: some hundred microseconds.
+const TOLD_PER_TURN: usize = 512;
 
 /// One socket on its way to the other process.
 #[derive(Debug, Clone, Copy)]
@@ -45,12 +47,23 @@ pub trait Courier: Send + Sync {
     /// # Errors
     /// When it cannot: then the copying, or the freeze, has failed.
     fn send(&self, batch: &[Parcel<'_>]) -> io::Result<()>;
+
+    /// Sends what some connections of a shard are, whose sockets have been sent. [`Courier::is_ready`]
+    /// is asked before.
+    ///
+    /// # Errors
+    /// As above.
+    fn tell(&self, shard: u16, piece: Vec<u8>) -> io::Result<()>;
 }
 
 /// What a shard is to do with copies of its sockets.
 pub enum CopyOrder {
     /// Send all that were not sent yet, batch by batch, between turns.
     Send { shard: u16, courier: Arc<dyn Courier>, tally: Arc<Tally> },
+    /// Tell of all connections whose sockets were sent and that are not as they were told.
+    Tell { shard: u16, courier: Arc<dyn Courier>, tally: Arc<Tally> },
+    /// Say when nothing is in the middle of anything.
+    Calm { tally: Arc<Tally> },
     /// Nobody holds copies any more.
     Forget,
 }
@@ -75,7 +88,7 @@ impl Tally {
         Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() })
     }
 
-    /// Waits until every shard has sent what it has; how many sockets that were.
+    /// Waits until every shard has done what it was told; how many sockets or connections that were.
     ///
     /// # Errors
     /// When a courier failed, or it takes longer than `patience`.
@@ -86,7 +99,7 @@ impl Tally {
             if self.changed.wait_until(&mut state, deadline).timed_out() {
                 return Err(io::Error::new(
                     io::ErrorKind::TimedOut,
-                    format!("copying {} sockets took over {patience:?}", state.sent),
+                    format!("copying {} connections took over {patience:?}", state.sent),
                 ));
             }
         }
@@ -109,17 +122,27 @@ impl std::fmt::Debug for CopyOrder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Send { .. } => "Send",
+            Self::Tell { .. } => "Tell",
+            Self::Calm { .. } => "Calm",
             Self::Forget => "Forget",
         })
     }
 }
 
-/// Where a shard is with copying its sockets.
+/// Where a shard is with copying its sockets, or telling of its connections.
 pub(super) struct Copying {
     shard: u16,
     courier: Arc<dyn Courier>,
     tally: Arc<Tally>,
-    next: usize,
+    left: Left,
+}
+
+/// What a shard is still to send.
+enum Left {
+    /// The sockets in these slots.
+    Sockets(std::ops::Range<usize>),
+    /// What the connections in these slots are.
+    Connections(std::vec::IntoIter<u32>),
 }
 
 impl Copying {
@@ -166,6 +189,20 @@ enum Next {
     Again,
     Write,
     Resume,
+}
+
+/// Whether a piece is the last one, with which everything is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Last {
+    No,
+    Yes,
+}
+
+/// Whether a list is to be there afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taking {
+    Read,
+    Taken,
 }
 
 /// A shard's order to stop.
@@ -296,59 +333,152 @@ impl<H: Handler> Shard<H> {
     pub(super) fn begin_copying(&mut self, order: CopyOrder) {
         match order {
             CopyOrder::Send { shard, courier, tally } => {
-                self.copying = Some(Copying { shard, courier, tally, next: 0 });
+                self.leave_off();
+                let left = Left::Sockets(0..self.crowd.due.len());
+                self.copying = Some(Copying { shard, courier, tally, left });
             }
+            CopyOrder::Tell { shard, courier, tally } => {
+                let left = Left::Connections(self.untold(Taking::Taken).into_iter());
+                self.copying = Some(Copying { shard, courier, tally, left });
+            }
+            CopyOrder::Calm { tally } => self.calming = Some(tally),
             CopyOrder::Forget => {
                 self.copying = None;
-                for (_, conn) in &mut self.crowd.conns {
-                    conn.link.flags.clear(Flags::COPIED);
-                }
+                self.forget_told();
             }
         }
     }
 
-    /// Sends one batch of copies, if it is time for one.
+    /// What an order had not come to stays to be done.
+    fn leave_off(&mut self) {
+        let left = self.copying.take().map(|copying| copying.left);
+        if let Some(Left::Connections(slots)) = left {
+            slots.for_each(|slot| self.crowd.conns.put_off(slot));
+        }
+    }
+
+    fn forget_told(&mut self) {
+        self.crowd.conns.forget_told();
+        self.handler.forget_told();
+    }
+
+    /// Says so, where somebody waits for nothing being in the middle of anything.
+    pub(super) fn be_calm(&mut self) {
+        if self.calming.is_some()
+            && !self.handler.has_work()
+            && self.letters.len() == 0
+            && self.crowd.ready.is_empty()
+            && let Some(tally) = self.calming.take()
+        {
+            tally.end(Ok(()));
+        }
+    }
+
+    /// Sends one batch of copies, or of what connections are, if it is time for one.
     pub(super) fn copy_some(&mut self) {
-        let Some(copying) = self.copying.as_ref().filter(|copying| copying.courier.is_ready())
-        else {
+        if self.copying.as_ref().is_none_or(|copying| !copying.courier.is_ready()) {
             return;
+        }
+        let Some(mut copying) = self.copying.take() else { return };
+        let courier = &*copying.courier;
+        let sent = match &mut copying.left {
+            Left::Sockets(slots) => {
+                let copied = self.copy_batch(courier, copying.shard, slots);
+                copied.map(|sent| (sent, (*slots).is_empty()))
+            }
+            Left::Connections(slots) => {
+                let told = self.tell_batch(courier, copying.shard, slots);
+                told.map(|sent| (sent, slots.len() == 0))
+            }
         };
-        let courier = Arc::clone(&copying.courier);
-        match self.copy_batch(&*courier, copying.shard, copying.next) {
-            Ok((next, sent)) => {
-                let Some(copying) = &mut self.copying else { return };
+        match sent {
+            Ok((sent, is_through)) => {
                 copying.tally.sent(sent);
-                copying.next = next;
-                if next < self.crowd.due.len() {
-                    return;
-                }
-                if let Some(copying) = self.copying.take() {
+                if is_through {
                     copying.tally.end(Ok(()));
+                } else {
+                    self.copying = Some(copying);
                 }
             }
-            Err(error) => {
-                if let Some(copying) = self.copying.take() {
-                    copying.tally.end(Err(error));
-                }
-            }
+            Err(error) => copying.tally.end(Err(error)),
         }
     }
 
-    /// Sends a batch of the sockets in the slots from `first` on that were not sent yet. Returns
-    /// where to go on, and how many were sent.
+    /// Tells of some of the connections in these slots; who is in the middle of something, or whose
+    /// socket was not sent, is told of later. Returns how many were told of.
+    fn tell_batch(
+        &mut self,
+        courier: &dyn Courier,
+        shard: u16,
+        slots: &mut std::vec::IntoIter<u32>,
+    ) -> io::Result<usize> {
+        let mut batch = Vec::with_capacity(TOLD_PER_TURN);
+        for slot in slots.by_ref().take(4 * TOLD_PER_TURN) {
+            let Some(conn) = self.crowd.conns.get(slot as usize) else { continue };
+            if conn.link.flags.is_told() || conn.link.state == State::Dead {
+                continue;
+            }
+            let session = conn.session.as_ref();
+            let ready = conn.link.is_at_rest()
+                && conn.link.flags.has(Flags::COPIED)
+                && session.is_some_and(|session| self.handler.is_at_rest(session));
+            if ready {
+                batch.push(slot);
+            } else {
+                self.crowd.conns.put_off(slot);
+            }
+            if batch.len() == TOLD_PER_TURN {
+                break;
+            }
+        }
+        let telling = self.crowd.conns.begin_telling();
+        if batch.is_empty() && telling.gone.is_empty() {
+            return Ok(0);
+        }
+        let piece = self.write(&batch, Last::No);
+        for slot in &batch {
+            self.crowd.conns.told(*slot);
+        }
+        let telling = self.crowd.conns.begin_telling();
+        telling.gone.clear();
+        telling.pieces += 1;
+        courier.tell(shard, piece)?;
+        Ok(batch.len())
+    }
+
+    /// The slots of all connections that are to be told, or told again, the lowest first; some may
+    /// be empty, or need not be told.
+    fn untold(&mut self, taking: Taking) -> Vec<u32> {
+        let all = 0..slot_of(self.crowd.due.len());
+        let mut slots = match (self.crowd.conns.telling(), taking) {
+            (None, _) => all.collect(),
+            (Some(telling), Taking::Read) => telling.behind.clone(),
+            (Some(_), Taking::Taken) => {
+                std::mem::take(&mut self.crowd.conns.begin_telling().behind)
+            }
+        };
+        // What an order had not come to.
+        if let Some(Left::Connections(left)) = self.copying.as_ref().map(|copying| &copying.left) {
+            slots.extend(left.as_slice());
+        }
+        slots.sort_unstable();
+        slots.dedup();
+        slots
+    }
+
+    /// Sends a batch of the sockets in these slots that were not sent yet; how many.
     fn copy_batch(
         &mut self,
         courier: &dyn Courier,
         shard: u16,
-        first: usize,
-    ) -> io::Result<(usize, usize)> {
-        let slots = self.crowd.due.len();
+        slots: &mut impl Iterator<Item = usize>,
+    ) -> io::Result<usize> {
         let mut parcels = Vec::with_capacity(BATCH_MAX);
-        let mut next = first;
-        while next < slots && parcels.len() < BATCH_MAX {
-            let conn = self.crowd.conns.get(next);
-            next += 1;
-            let Some(conn) = conn.filter(|conn| {
+        let mut looked_at = Vec::with_capacity(BATCH_MAX);
+        while parcels.len() < BATCH_MAX
+            && let Some(slot) = slots.next()
+        {
+            let Some(conn) = self.crowd.conns.get(slot).filter(|conn| {
                 conn.link.state != State::Dead && !conn.link.flags.has(Flags::COPIED)
             }) else {
                 continue;
@@ -356,17 +486,18 @@ impl<H: Handler> Shard<H> {
             let socket = conn.link.socket.as_fd();
             let cookie = rustix::net::sockopt::socket_cookie(socket)?;
             parcels.push(Parcel { number: conn.link.number, cookie, shard, socket });
+            looked_at.push(slot);
         }
         let sent = parcels.len();
         if sent > 0 {
             courier.send(&parcels)?;
         }
-        for slot in first..next {
-            if let Some(conn) = self.crowd.conns.get_mut(slot) {
+        for slot in looked_at {
+            if let Some(conn) = self.crowd.conns.peek_mut(slot) {
                 conn.link.flags.set(Flags::COPIED);
             }
         }
-        Ok((next, sent))
+        Ok(sent)
     }
 
     /// Stops until the verdict. No event is taken from the kernel meanwhile, so none is lost.
@@ -406,8 +537,8 @@ impl<H: Handler> Shard<H> {
         keeps: &(dyn Fn(u64, BorrowedFd<'_>) -> bool + Send + Sync),
     ) {
         let mut over = Vec::new();
-        for (key, conn) in &mut self.crowd.conns {
-            conn.link.flags.clear(Flags::COPIED);
+        self.forget_told();
+        for (key, conn) in self.crowd.conns.iter() {
             if !keeps(conn.link.number, conn.link.socket.as_fd()) {
                 over.push(slot_of(key));
             }
@@ -447,30 +578,55 @@ impl<H: Handler> Shard<H> {
 
     /// Sends the sockets that came since the copying.
     pub(super) fn copy_rest(&mut self, courier: &dyn Courier, shard: u16) -> io::Result<()> {
-        let mut next = 0;
-        while next < self.crowd.due.len() {
-            (next, _) = self.copy_batch(courier, shard, next)?;
+        // Who was told of was copied.
+        let slots = self.untold(Taking::Read);
+        let mut slots = slots.into_iter().map(|slot| slot as usize).peekable();
+        while slots.peek().is_some() {
+            self.copy_batch(courier, shard, &mut slots)?;
         }
         Ok(())
     }
 
-    /// Writes everything down; nothing is changed by it.
+    /// Writes everything down that another process does not know yet; nothing of it is changed.
     pub(super) fn write_down(&mut self) -> Vec<u8> {
         debug_assert!(self.crowd.fallen.is_empty(), "who fell is reaped");
-        let room = self.crowd.len() * RECORD_BYTES + 4096;
-        let mut out = sealed::begin(Piece::Shard, self.crowd.time.now, room);
-        out.record(record::SHARED, |out| self.handler.put_shared(out));
-        self.crowd.counters.put(record::COUNTERS, &mut out);
+        let slots = self.untold(Taking::Read);
+        self.write(&slots, Last::Yes)
+    }
+
+    /// Writes a piece of what the connections in these slots are, but those that are told of.
+    fn write(&mut self, slots: &[u32], last: Last) -> Vec<u8> {
+        let crowd = &self.crowd;
+        let needs_telling = |slot: &u32| {
+            let conn = crowd.conns.get(*slot as usize)?;
+            let is_new = !conn.link.flags.is_told() && conn.link.state != State::Dead;
+            is_new.then_some(*slot)
+        };
+        let slots: Vec<u32> = slots.iter().filter_map(needs_telling).collect();
+        let mut out =
+            sealed::begin(Piece::Shard, crowd.time.now, slots.len() * RECORD_BYTES + 4096);
+        let (is_last, connections) = (last == Last::Yes, crowd.conns.len() as u64);
+        let handler = &mut self.handler;
+        out.record(record::SHARED, |out| handler.put_shared(&slots, is_last, out));
+        if is_last {
+            crowd.counters.put(record::COUNTERS, &mut out);
+        }
+        if let Some(telling) = crowd.conns.telling() {
+            let ahead = Ahead {
+                pieces: telling.pieces,
+                connections: is_last.then_some(connections),
+                gone: telling.gone.clone(),
+            };
+            ahead.put(&mut out);
+        }
         let mut frames = Frames::default();
-        for (key, conn) in &self.crowd.conns {
-            if conn.link.state == State::Dead {
-                continue;
-            }
+        for slot in slots {
+            let Some(conn) = crowd.conns.get(slot as usize) else { continue };
             out.record(record::CONNECTION, |out| {
                 conn.link.put(&mut frames, out);
                 if let Some(session) = &conn.session {
-                    let conn = ConnRef { slot: slot_of(key), number: conn.link.number };
-                    out.record(record::SESSION, |out| self.handler.put_session(conn, session, out));
+                    let conn = ConnRef { slot, number: conn.link.number };
+                    out.record(record::SESSION, |out| handler.put_session(conn, session, out));
                 }
             });
         }

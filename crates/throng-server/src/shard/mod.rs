@@ -9,6 +9,7 @@ mod board;
 pub(crate) mod by_hand;
 mod closing;
 mod conn;
+mod conns;
 mod crowd;
 mod freeze;
 mod mailbox;
@@ -134,18 +135,28 @@ pub trait Handler: 'static {
     /// Once a second, after the sweep was begun.
     fn tick(&mut self, crowd: &mut Crowd<Self::Session>);
 
-    /// Writes down what the sessions share, for another process to go on with. Before any session.
-    fn put_shared(&mut self, _out: &mut Writer) {}
+    /// Whether a session waits for nothing, so that it may be told of while it is served: then what
+    /// was told can be taken back.
+    fn is_at_rest(&self, _session: &Self::Session) -> bool {
+        false
+    }
+
+    /// Writes down what the sessions in these slots share, as far as it was not written before, for
+    /// another process to go on with; the last time, all that is left of it. Before any session.
+    fn put_shared(&mut self, _slots: &[u32], _is_last: bool, _out: &mut Writer) {}
+
+    /// What was written before is known to nobody.
+    fn forget_told(&mut self) {}
 
     /// Writes a session down.
     fn put_session(&mut self, _conn: ConnRef, _session: &Self::Session, _out: &mut Writer) {}
 
-    /// Takes in what a shard of another process wrote with [`Handler::put_shared`]. The sessions
-    /// that follow are of that shard.
+    /// Takes in what a shard of another process, by its number, wrote with [`Handler::put_shared`].
+    /// The sessions that follow are of that shard.
     ///
     /// # Errors
     /// When it cannot be read.
-    fn take_shared(&mut self, _fields: Fields<'_>) -> Result<(), Corrupt> {
+    fn take_shared(&mut self, _shard: usize, _fields: Fields<'_>) -> Result<(), Corrupt> {
         Ok(())
     }
 
@@ -162,6 +173,15 @@ pub trait Handler: 'static {
         fields: Fields<'_>,
     ) -> Result<Self::Session, Corrupt> {
         Err(fields.corrupt("sessions of this kind cannot move"))
+    }
+
+    /// A session that was taken in has gone in the other process, or is to be taken in anew.
+    fn drop_session(
+        &mut self,
+        (_conn, _framing): (ConnRef, Framing),
+        _session: Self::Session,
+        _now: Now,
+    ) {
     }
 
     /// Another process served these sessions for a while and died: what clients know of streams is

@@ -33,12 +33,19 @@ impl<H: Handler> Shard<H> {
         // A slot is given away again only after all events of its turn were looked at, so an
         // event never meets a stranger.
         let Token(key) = event.token();
+        let Some(conn) = self.crowd.conns.get(key) else { return };
+        let is_read = event.is_readable() || event.is_read_closed() || event.is_error();
+        if !is_read && conn.link.is_at_rest() {
+            // It may be written to, and nothing is to be written: no reason to tell anybody of it
+            // once more.
+            return;
+        }
         let Some(conn) = self.crowd.conns.get_mut(key) else { return };
         let slot = slot_of(key);
         if event.is_read_closed() || event.is_error() {
             conn.link.flags.set(Flags::READ_CLOSED);
         }
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
+        if is_read {
             conn.link.flags.set(Flags::READABLE);
         }
         if event.is_writable() && conn.link.outbox.is_some() {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 
 use bytes::Bytes;
-use throng_hub::state::{Corrupt, Field, Fields, Part, Raw, Record, Through, Until, Writer};
+use throng_hub::state::{Corrupt, Each, Field, Fields, Part, Raw, Record, Through, Until, Writer};
 use throng_wire::framing::Framing;
 use throng_wire::websocket::{Decoder, Half, HalfFrame, Opcode, Role};
 
@@ -20,6 +20,8 @@ pub(super) const CONNECTION: u8 = 2;
 /// Frames that wait for several connections.
 pub(super) const FRAMES: u8 = 3;
 pub(super) const COUNTERS: u8 = 4;
+/// What went ahead of this piece; without it, nothing did.
+pub(super) const AHEAD: u8 = 5;
 
 /// In a connection's record: its number, before everything else.
 pub(super) const NUMBER: u8 = 1;
@@ -47,6 +49,25 @@ impl Frames {
         for frames in &self.list {
             out.bytes(FRAMES, frames);
         }
+    }
+}
+
+/// How a piece goes on from those before it.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    /// How many those are.
+    pub(super) pieces: u64,
+    /// How many connections there are with all that was told; in the last piece.
+    pub(super) connections: Option<u64>,
+    /// Those that were told and have gone.
+    pub(super) gone: Vec<u64>,
+}
+throng_hub::record!("what went ahead", Ahead { 1 pieces, 2 connections, 3 gone as Each });
+
+impl Ahead {
+    pub(super) fn put(&self, out: &mut Writer) {
+        // Who does not know it would take what is missing for what has gone.
+        out.needed(AHEAD, |out| self.put_fields(out));
     }
 }
 

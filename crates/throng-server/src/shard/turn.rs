@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
-use slab::Slab;
 use throng_wire::websocket::Decoder;
 
 use super::conn::{Conn, Flags, Link, Manner, State};
+use super::conns::Conns;
 use super::crowd::{Counters, Crowd, TurnTime, make_ready};
-use super::freeze::{After, Copying, StopOrder};
+use super::freeze::{After, Copying, StopOrder, Tally};
 use super::mailbox::{Mailbox, Post};
 use super::sweep::Sweep;
 use super::{Adopt, Handler, NEVER, ShardSetup};
@@ -52,6 +52,8 @@ pub struct Shard<H: Handler> {
     pub(super) stopping: bool,
     /// Sockets are being copied to another process.
     pub(super) copying: Option<Copying>,
+    /// Who waits for nothing being in the middle of anything.
+    pub(super) calming: Option<Arc<Tally>>,
     /// At the end of this turn everything stops.
     pub(super) stop: Option<StopOrder>,
     pub(super) log: Log,
@@ -88,7 +90,7 @@ impl<H: Handler> Shard<H> {
         let instant = Instant::now();
         let now = clock.at(instant);
         let crowd = Crowd {
-            conns: Slab::new(),
+            conns: Conns::new(),
             due: Vec::new(),
             ready: Vec::new(),
             fallen: Vec::new(),
@@ -114,6 +116,7 @@ impl<H: Handler> Shard<H> {
             sweep: Sweep::new(),
             stopping: false,
             copying: None,
+            calming: None,
             stop: None,
             log: setup.log,
         }
@@ -160,6 +163,7 @@ impl<H: Handler> Shard<H> {
         self.sweep_some();
         self.relieve();
         self.copy_some();
+        self.be_calm();
         Ok(())
     }
 
@@ -226,8 +230,7 @@ impl<H: Handler> Shard<H> {
     /// Takes a connection in: from here on this shard owns it.
     fn adopt(&mut self, adopt: Adopt<H::Open>) {
         let mut socket = TcpStream::from_std(adopt.socket);
-        let entry = self.crowd.conns.vacant_entry();
-        let key = entry.key();
+        let key = self.crowd.conns.vacant_key();
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut socket, Token(key), interest) {
             // Out of kernel memory or epoll watches: this one is dropped, with a reset.
@@ -255,7 +258,7 @@ impl<H: Handler> Shard<H> {
             _permit: adopt.permit,
             _address: adopt.address,
         };
-        entry.insert(Conn { link, session: None });
+        self.crowd.conns.insert(Conn { link, session: None });
         if self.crowd.due.len() <= key {
             self.crowd.due.resize(key + 1, NEVER);
         }

@@ -535,6 +535,7 @@ fn a_new_process_that_fails_before_it_serves_changes_nothing() {
         ("exit-before-ready", "ended without a word"),
         ("exit-after-ready", "ended without a word"),
         ("corrupt", "do not add up"),
+        ("corrupt-ahead", "do not add up"),
         ("truncated", "do not add up"),
         ("exit-before-ack", "ended without a word"),
         ("hang-before-ack", "did not answer within"),

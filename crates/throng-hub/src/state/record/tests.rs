@@ -178,7 +178,7 @@ fn a_higher_minor_version_is_read_and_a_higher_major_one_refused_with_words() {
     let refused = open(&other, Piece::Shard).unwrap_err().to_string();
     assert_eq!(
         refused,
-        "the state of a shard was written in version 2.0 of the state, and this program reads \
+        "the state of a shard was written in version 2.1 of the state, and this program reads \
          1.x: it cannot take over from that one; stop it and start this one instead"
     );
 }

@@ -1,7 +1,10 @@
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use super::*;
 use crate::broker::{Broker, Op, Open, Read, Step};
@@ -112,13 +115,19 @@ fn act(memory: &Memory, act: &Act, count: usize, now: &mut Now) {
     }
 }
 
+/// Other cases each time; the number that leads to them again is shown where one fails.
+fn any_seed() -> ProptestConfig {
+    let mut config = ProptestConfig::default();
+    if matches!(config.rng_seed, RngSeed::Random) {
+        let seed = RandomState::new().hash_one(0);
+        eprintln!("PROPTEST_RNG_SEED={seed} makes the same cases again");
+        config.rng_seed = RngSeed::Fixed(seed);
+    }
+    config
+}
+
 proptest! {
-    // The same cases every time. What has ended and was not swept yet may be forgotten here and still
-    // be known there: PROPTEST_RNG_SEED with other numbers finds that, too.
-    #![proptest_config(ProptestConfig {
-        rng_seed: proptest::test_runner::RngSeed::Fixed(1),
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(any_seed())]
     #[test]
     fn a_broker_goes_on_elsewhere_with_everything_it_had(
         acts in acts(), (first, second) in (0_usize..60, 0_usize..60),

@@ -25,7 +25,24 @@ fn pieces(cargo: &mut Cargo) -> Vec<&mut Vec<u8>> {
     [changes, common].into_iter().chain(shards).collect()
 }
 
-fn copies(sockets: &[Incoming]) -> Vec<Incoming> {
+/// Changes a byte at a place from 0 to 1, cuts the rest off, or puts another one in.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a place in a piece"
+)]
+pub(super) fn damaged(bytes: &mut Vec<u8>, (place, byte, how): (f64, u8, usize)) {
+    let at = (bytes.len() as f64 * place) as usize;
+    match how {
+        _ if at >= bytes.len() => {}
+        0 => bytes[at] = byte,
+        1 => bytes.truncate(at),
+        _ => bytes.insert(at, byte),
+    }
+}
+
+pub(super) fn copies(sockets: &[Incoming]) -> Vec<Incoming> {
     let copy = |one: &Incoming| Incoming {
         number: one.number,
         cookie: one.cookie,
@@ -50,26 +67,14 @@ fn damaged_state_never_panics() {
             let mut pieces = pieces(&mut cargo);
             let which = which % pieces.len();
             let piece = &mut *pieces[which];
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                clippy::cast_precision_loss,
-                reason = "a place in a piece"
-            )]
-            let at = (piece.len() as f64 * place) as usize;
-            let change = |bytes: &mut Vec<u8>| match how {
-                _ if at >= bytes.len() => {}
-                0 => bytes[at] = byte,
-                1 => bytes.truncate(at),
-                _ => bytes.insert(at, byte),
-            };
+            let change = |bytes: &mut Vec<u8>| damaged(bytes, (place, byte, how));
             if sums {
                 *piece = resealed(std::mem::take(piece), change);
             } else {
                 change(piece);
             }
-            let mut next = World::new(&settings, 2, &runtime);
-            if next.load(&Default::default(), cargo, copies(&sockets)).is_ok() {
+            let next = World::new(&settings, 2, &runtime);
+            if let Ok(mut next) = next.load(cargo, copies(&sockets)) {
                 next.begin();
                 next.turns(4);
             }
@@ -87,14 +92,14 @@ fn state_that_is_cut_is_refused_with_its_name() {
         let mut cargo = cargo.clone();
         let cut = &mut *pieces(&mut cargo)[which];
         cut.truncate(cut.len() - 1);
-        let mut next = World::new(&settings, 2, &runtime);
-        let error = next.load(&Default::default(), cargo, copies(&sockets)).unwrap_err();
+        let next = World::new(&settings, 2, &runtime);
+        let error = next.load(cargo, copies(&sockets)).err().unwrap();
         let name = ["changes of the streams", "state of the node", "state of a shard"][which];
         assert!(error.contains(name) && error.contains("add up"), "{error}");
     }
     // A connection whose socket has not come.
-    let mut next = World::new(&settings, 2, &runtime);
-    let error = next.load(&Default::default(), cargo, copies(&sockets[1..])).unwrap_err();
+    let next = World::new(&settings, 2, &runtime);
+    let error = next.load(cargo, copies(&sockets[1..])).err().unwrap();
     assert!(error.contains("NoSocket"), "{error}");
     assert!(Arc::strong_count(&settings) >= 1);
 }

@@ -12,13 +12,15 @@ use tokio::runtime::Runtime;
 
 use super::damage::resealed;
 use super::property::{settings, token};
-use super::world::{World, runtime};
+use super::world::{Heir, World, runtime};
 use crate::config::Settings;
 use crate::handoff::Cargo;
 use crate::session::Kind;
 
 /// What can be seen of the state of version 1.0.
 const FACTS_1_0: &str = include_str!("golden/1.0/facts.txt");
+/// And of version 1.1, of which most went ahead.
+const FACTS_1_1: &str = include_str!("golden/1.1/facts.txt");
 
 fn folder(version: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/handoff/tests/golden").join(version)
@@ -73,6 +75,15 @@ pub(super) fn busy_world(settings: &Arc<Settings>, runtime: &Arc<Runtime>) -> Wo
     world
 }
 
+/// What is different after the first was told.
+pub(super) fn go_on(world: &mut World) {
+    let at = world.join(Kind::Bidirectional);
+    world.say(at, &format!(r#"{{"id":1,"connect":{{"token":"{}"}}}}"#, token("late")), None);
+    world.publish("kept:one", "\"second\"", None);
+    world.hang_up(5);
+    world.turns(6);
+}
+
 fn read(version: &str, sockets: &mut World) -> (Cargo, Vec<crate::handoff::Incoming>) {
     let piece = |name: &str| std::fs::read(folder(version).join(name)).unwrap();
     let shards = vec![piece("shard0"), piece("shard1")];
@@ -87,8 +98,7 @@ fn facts_of(change: impl Fn(&mut Cargo)) -> Result<String, String> {
     let mut same = busy_world(&settings, &runtime);
     let (mut cargo, sockets) = read("1.0", &mut same);
     change(&mut cargo);
-    let mut world = World::new(&settings, 3, &runtime);
-    world.load(&Default::default(), cargo, sockets)?;
+    let mut world = World::new(&settings, 3, &runtime).load(cargo, sockets)?;
     world.begin();
     world.settle();
     Ok(world.facts())
@@ -97,6 +107,24 @@ fn facts_of(change: impl Fn(&mut Cargo)) -> Result<String, String> {
 #[test]
 fn the_state_of_version_1_0_is_read() {
     assert_eq!(facts_of(|_| {}).unwrap(), FACTS_1_0.trim_end());
+}
+
+#[test]
+fn the_state_of_version_1_1_is_read() {
+    let (settings, runtime) = (settings(), runtime());
+    let mut same = busy_world(&settings, &runtime);
+    let mut heir = Heir::of(World::new(&settings, 3, &runtime));
+    heir.take_sockets(same.tell().0);
+    for at in 0..2 {
+        let piece = std::fs::read(folder("1.1").join(format!("ahead{at}"))).unwrap();
+        heir.take_pieces(vec![(at, piece)], false).unwrap();
+    }
+    go_on(&mut same);
+    let (cargo, more) = read("1.1", &mut same);
+    let mut world = heir.load(cargo, more).unwrap();
+    world.begin();
+    world.settle();
+    assert_eq!(world.facts(), FACTS_1_1.trim_end());
 }
 
 #[test]
@@ -129,17 +157,25 @@ fn writes_the_golden_state() {
     assert!(std::env::var_os("THRONG_GOLDEN").is_some(), "set THRONG_GOLDEN to write files");
     let (settings, runtime) = (settings(), runtime());
     let mut world = busy_world(&settings, &runtime);
-    let (cargo, sockets) = world.freeze();
     let folder = folder(&Version::HERE.to_string());
     std::fs::create_dir_all(&folder).unwrap();
+    let mut heir = Heir::of(World::new(&settings, 3, &runtime));
+    let (sockets, pieces) = world.tell();
+    heir.take_sockets(sockets);
+    assert_eq!(pieces.iter().map(|piece| piece.0).collect::<Vec<_>>(), [0, 1]);
+    for (at, piece) in pieces {
+        std::fs::write(folder.join(format!("ahead{at}")), &piece).unwrap();
+        heir.take_pieces(vec![(at, piece)], false).unwrap();
+    }
+    go_on(&mut world);
+    let (cargo, more) = world.freeze();
     let Cargo { changes, common, shards } = &cargo;
     std::fs::write(folder.join("changes"), changes).unwrap();
     std::fs::write(folder.join("common"), common).unwrap();
     for (at, shard) in shards.iter().enumerate() {
         std::fs::write(folder.join(format!("shard{at}")), shard).unwrap();
     }
-    let mut next = World::new(&settings, 3, &runtime);
-    next.load(&Default::default(), cargo, sockets).unwrap();
+    let mut next = heir.load(cargo, more).unwrap();
     next.begin();
     next.settle();
     std::fs::write(folder.join("facts.txt"), next.facts() + "\n").unwrap();

@@ -389,12 +389,28 @@ struct Run {
 #[derive(Debug, Clone, Copy)]
 enum Between {
     Nothing,
-    /// At this step, a freeze that comes to nothing.
-    Resume(usize),
-    /// At this step, everything moves to so many shards.
-    Move(usize, usize),
-    /// Everything moves at every step.
+    /// A freeze that comes to nothing.
+    Resume(Way),
+    /// Everything moves.
+    Move(Way),
+    /// Everything moves at every step, every other time with nothing gone ahead.
     MoveAlways,
+}
+
+/// A way to another world.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    /// The steps at which everything goes ahead that is not there as it is; none: nothing does.
+    ahead: Option<[usize; 2]>,
+    /// The step at which everything stops.
+    when: usize,
+    shards: usize,
+}
+
+impl Way {
+    fn goes_ahead(self, at: usize) -> bool {
+        self.ahead.is_some_and(|ahead| ahead.contains(&at))
+    }
 }
 
 fn run(
@@ -404,20 +420,21 @@ fn run(
 ) -> Run {
     let mut world = World::new(settings, 2, runtime);
     for (at, (step, turns)) in trace.iter().enumerate() {
-        // The history goes ahead some steps before.
-        match between {
-            Between::Resume(when) | Between::Move(when, _) if at + 3 == when => world.snapshot(),
-            Between::MoveAlways if at % 2 == 0 => world.snapshot(),
-            _ => {}
-        }
         world.take(step);
         world.turns(*turns);
         match between {
-            Between::Resume(when) if at == when => {
+            Between::Resume(way) | Between::Move(way) if way.goes_ahead(at) => {
+                world.go_ahead(way.shards);
+            }
+            Between::MoveAlways if at % 2 == 0 => world.go_ahead(1 + at % 3),
+            _ => {}
+        }
+        match between {
+            Between::Resume(way) if at == way.when => {
                 world.freeze();
                 world.resume();
             }
-            Between::Move(when, shards) if at == when => world = world.move_to(shards),
+            Between::Move(way) if at == way.when => world = world.move_to(way.shards),
             Between::MoveAlways => world = world.move_to(1 + at % 3),
             _ => {}
         }
@@ -436,8 +453,11 @@ fn difference(one: &[String], other: &[String]) -> Option<String> {
     Some(format!("of {at}, from {same} on:\n  {}\n  {}", around(one), around(other)))
 }
 
+/// A trace, and what says when things go ahead.
+type Trace = (Vec<Moment>, Vec<(usize, usize)>);
+
 fn check(
-    trace: &[Moment],
+    (trace, chances): &Trace,
     place: (&Arc<Settings>, &Arc<Runtime>),
     written: &RefCell<BTreeSet<(u8, u8)>>,
 ) -> Result<(), TestCaseError> {
@@ -451,9 +471,15 @@ fn check(
         }
     };
     same(Between::Nothing)?;
-    for at in 0..trace.len() {
-        same(Between::Resume(at))?;
-        same(Between::Move(at, 1 + at % 3))?;
+    for (when, (first, second)) in (0..trace.len()).zip(chances) {
+        let (first, second) = (first % (when + 1), second % (when + 1));
+        let ahead = [first.min(second), first.max(second)];
+        let way = Way { ahead: Some(ahead), when, shards: 1 + when % 3 };
+        same(Between::Resume(way))?;
+        same(Between::Move(way))?;
+        if when % 3 == 0 {
+            same(Between::Move(Way { ahead: None, ..way }))?;
+        }
     }
     same(Between::MoveAlways)
 }
@@ -473,7 +499,10 @@ fn serving_a_trace_is_serving_its_beginning_moving_and_serving_the_rest() {
     };
     let (settings, runtime) = (settings(), runtime());
     let written = RefCell::default();
-    runner.run(&moments(), |trace| check(&trace, (&settings, &runtime), &written)).unwrap();
+    let chances = prop::collection::vec((0_usize..1000, 0_usize..1000), STEPS + 3);
+    runner
+        .run(&(moments(), chances), |trace| check(&trace, (&settings, &runtime), &written))
+        .unwrap();
     // What makes it hard was met: half a frame, a half-written one, frames of one's own and those
     // of many, bytes read and not looked at; commands that wait, and what few clients have.
     let written = written.into_inner();

@@ -34,7 +34,8 @@ use crate::shard::{Adopt, Post, Touch};
 
 /// Far more than anything takes on a busy machine.
 const LONG: Duration = Duration::from_secs(60);
-const PATIENT: Patience = Patience { requests: LONG, shards: LONG };
+const PATIENT: Patience =
+    Patience { requests: LONG, calm: Duration::from_millis(50), shards: LONG };
 /// Clients of the crowd.
 const CLIENTS: usize = 12;
 /// What each client says, at least, and what is said to all.
@@ -121,6 +122,13 @@ impl Server {
         loading.adopt(std::mem::take(&mut *sockets.0.lock())).unwrap();
         for chunk in freezer.snapshot() {
             loading.snapshot(&chunk).unwrap();
+        }
+        // All of them, and then those that have changed.
+        for _ in 0..2 {
+            freezer.tell_ahead(&courier).wait(LONG).unwrap();
+            for (shard, piece) in std::mem::take(&mut *sockets.1.lock()) {
+                loading.ahead(shard, piece).unwrap();
+            }
         }
         let frozen = freezer.freeze(&courier, PATIENT).unwrap();
         (loading, frozen, sockets)
@@ -418,6 +426,10 @@ impl Courier for Broken {
     fn send(&self, _: &[Parcel<'_>]) -> std::io::Result<()> {
         Err(std::io::ErrorKind::BrokenPipe.into())
     }
+
+    fn tell(&self, _: u16, _: Vec<u8>) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::BrokenPipe.into())
+    }
 }
 
 #[test]
@@ -436,7 +448,7 @@ fn what_cannot_be_frozen_goes_on() {
     let whole = Arc::new(Crate::default()) as Arc<dyn Courier>;
     // A request that does not end.
     let pass = runtime.block_on(server.front.common.pause.enter()).unwrap();
-    let hasty = Patience { requests: Duration::from_millis(5), shards: LONG };
+    let hasty = Patience { requests: Duration::from_millis(5), ..PATIENT };
     let error = freezer.freeze(&whole, hasty).unwrap_err();
     assert!(matches!(error, CannotFreeze::Requests(_)), "{error}");
     drop(pass);

@@ -63,8 +63,7 @@ fn a_token_whose_key_has_not_come_is_looked_at_by_the_next_process() {
         "client.allow_anonymous_connect_without_token = true\n\
          client.token.ecdsa_public_key = \"\"\"{PUBLIC}\"\"\""
     ));
-    let mut next = World::new(&here, 1, &runtime);
-    next.load(&Default::default(), cargo, sockets).unwrap();
+    let mut next = World::new(&here, 1, &runtime).load(cargo, sockets).unwrap();
     next.clients = std::mem::take(&mut world.clients);
     drop(world);
     next.begin();

@@ -28,7 +28,8 @@ use crate::log::Log;
 use crate::serve::{Parts, Seats, assemble};
 use crate::session::{Kind, Open, Order, Target, retention};
 use crate::sessions::Sessions;
-use crate::shard::{Adopt, Manifest, Post, Reserved, Shard};
+use crate::shard::by_hand::ByHand;
+use crate::shard::{Adopt, CopyOrder, Manifest, Post, Reserved, Shard, Tally};
 
 const HEAD: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
 const MASK: [u8; 4] = [7, 0, 99, 200];
@@ -60,19 +61,24 @@ pub(super) struct World {
     runtime: Arc<Runtime>,
     settings: Arc<Settings>,
     budget: Budget,
-    /// A snapshot that was taken before, and when.
-    ahead: Ahead,
+    /// The one that is being prepared to go on.
+    heir: Option<Box<Heir>>,
     next_shard: usize,
     /// Fields that were written down, by how deep in a connection's record.
     pub(super) written: BTreeSet<(u8, u8)>,
 }
 
-/// Chunks of a snapshot, which are loaded when they were written.
-type Ahead = (Vec<Vec<u8>>, Now);
+/// A world that does not serve yet.
+pub(super) struct Heir {
+    world: World,
+    aboard: Vec<ByHand>,
+    /// Which shard each connection's socket went to.
+    placed: HashMap<u64, usize>,
+}
 
-/// Keeps copies of sockets.
+/// Keeps copies of sockets, and what was told of connections, with the shard that did.
 #[derive(Default)]
-pub(super) struct Crate(pub(super) Mutex<Vec<Incoming>>);
+pub(super) struct Crate(pub(super) Mutex<Vec<Incoming>>, pub(super) Mutex<Vec<(usize, Vec<u8>)>>);
 
 impl Courier for Crate {
     fn is_ready(&self) -> bool {
@@ -88,6 +94,11 @@ impl Courier for Crate {
             let socket = socket.try_clone_to_owned()?;
             self.0.lock().push(Incoming { number, cookie, shard, socket });
         }
+        Ok(())
+    }
+
+    fn tell(&self, shard: u16, piece: Vec<u8>) -> io::Result<()> {
+        self.1.lock().push((shard.into(), piece));
         Ok(())
     }
 }
@@ -140,7 +151,7 @@ impl World {
             runtime: Arc::clone(runtime),
             settings: Arc::clone(settings),
             budget,
-            ahead: Ahead::default(),
+            heir: None,
             next_shard: 0,
             written: BTreeSet::new(),
         }
@@ -294,11 +305,43 @@ impl World {
         }
     }
 
-    /// What is in the streams goes ahead.
-    pub(super) fn snapshot(&mut self) {
-        let mut snapshot = self.front.common.memory.snapshot();
-        let now = self.front.clock.now();
-        self.ahead = (std::iter::from_fn(|| snapshot.next_at(now)).collect(), now);
+    /// What there is goes ahead to a world with so many shards; what is there already, as it is now.
+    pub(super) fn go_ahead(&mut self, shards: usize) {
+        let mut heir = match self.heir.take() {
+            Some(heir) => heir,
+            None => {
+                let heir = Heir::at(&self.settings, shards, &self.runtime, self.hand);
+                let mut snapshot = self.front.common.memory.snapshot();
+                let now = self.front.clock.now();
+                while let Some(chunk) = snapshot.next_at(now) {
+                    heir.world.front.common.memory.load(&chunk, Piece::Snapshot, now).unwrap();
+                }
+                Box::new(heir)
+            }
+        };
+        let (sockets, pieces) = self.tell();
+        heir.take_sockets(sockets);
+        for (from, piece) in pieces {
+            heir.take_pieces(vec![(from, piece)], false).unwrap();
+        }
+        self.heir = Some(heir);
+    }
+
+    /// Copies of the sockets that were not copied yet, and what connections are that were not told as
+    /// they are now.
+    pub(super) fn tell(&mut self) -> (Vec<Incoming>, Vec<(usize, Vec<u8>)>) {
+        let told = Arc::new(Crate::default());
+        for (at, shard) in (0..).zip(&mut self.shards) {
+            let courier = || Arc::clone(&told) as Arc<dyn Courier>;
+            let tally = || Tally::new(1);
+            shard.copy_by_hand(CopyOrder::Send { shard: at, courier: courier(), tally: tally() });
+            shard.copy_by_hand(CopyOrder::Tell { shard: at, courier: courier(), tally: tally() });
+        }
+        let (sockets, pieces) = (&mut *told.0.lock(), &mut *told.1.lock());
+        for (_, piece) in pieces.iter() {
+            note_fields(piece, &mut self.written);
+        }
+        (std::mem::take(sockets), std::mem::take(pieces))
     }
 
     /// Everything stops. Returns what is written down, and copies of all sockets.
@@ -328,14 +371,20 @@ impl World {
     pub(super) fn resume(&mut self) {
         self.begin();
         self.front.common.memory.forget_snapshot();
+        self.heir = None;
+        for shard in &mut self.shards {
+            shard.copy_by_hand(CopyOrder::Forget);
+        }
     }
 
     /// Another world with so many shards goes on from here.
     pub(super) fn move_to(mut self, shards: usize) -> Self {
+        let heir = self.heir.take().unwrap_or_else(|| {
+            Box::new(Heir::at(&self.settings, shards, &self.runtime, self.hand))
+        });
+        assert_eq!(heir.world.shards.len(), shards);
         let (cargo, sockets) = self.freeze();
-        let ahead = std::mem::take(&mut self.ahead);
-        let mut next = Self::at(&self.settings, shards, &self.runtime, self.hand);
-        next.load(&ahead, cargo, sockets).unwrap();
+        let mut next = heir.load(cargo, sockets).unwrap();
         next.clients = std::mem::take(&mut self.clients);
         next.written = std::mem::take(&mut self.written);
         // The old world ends: its descriptors are closed, which nobody must notice.
@@ -382,42 +431,9 @@ impl World {
         }
     }
 
-    /// Takes in what another world wrote down.
-    pub(super) fn load(
-        &mut self,
-        (ahead, ahead_at): &Ahead,
-        cargo: Cargo,
-        sockets: Vec<Incoming>,
-    ) -> Result<(), String> {
-        let now = self.front.clock.now();
-        let memory = &self.front.common.memory;
-        for chunk in ahead {
-            memory.load(chunk, Piece::Snapshot, *ahead_at).map_err(|error| error.to_string())?;
-        }
-        memory.load(&cargo.changes, Piece::Changes, now).map_err(|error| error.to_string())?;
-        common::take(&self.front, &cargo.common, now).map_err(|error| error.to_string())?;
-        let count = self.shards.len();
-        let mut placed = HashMap::new();
-        let mut lists: Vec<Vec<Reserved>> = (0..count).map(|_| Vec::new()).collect();
-        for Incoming { number, socket, .. } in sockets {
-            let shard = usize::try_from(number).unwrap() % count;
-            placed.insert(number, shard);
-            let permit = self.budget.try_client().unwrap();
-            lists[shard].push(Reserved { number, socket: socket.into(), permit });
-        }
-        let mut manifests = Vec::new();
-        for piece in cargo.shards {
-            let read =
-                Manifest::read(Arc::new(piece), count, now, &|number| placed.get(&number).copied());
-            manifests.push(read.map_err(|error| format!("{error:?}"))?);
-        }
-        let manifests = Arc::new(manifests);
-        for (at, (shard, list)) in self.shards.iter_mut().zip(lists).enumerate() {
-            shard
-                .take_over(list, &manifests, (at, &self.front.addresses))
-                .map_err(|error| format!("{error:?}"))?;
-        }
-        Ok(())
+    /// Takes in what another world wrote down, of which nothing went ahead.
+    pub(super) fn load(self, cargo: Cargo, sockets: Vec<Incoming>) -> Result<Self, String> {
+        Heir::of(self).load(cargo, sockets)
     }
 
     /// All that can be seen of the world from inside, but names that are drawn by lot.
@@ -445,6 +461,82 @@ impl World {
              {channels:?}, {presences:?}, {counts:?}, {closes:?}, {} permits",
             self.budget.open()
         )
+    }
+}
+
+impl Heir {
+    fn at(
+        settings: &Arc<Settings>,
+        shards: usize,
+        runtime: &Arc<Runtime>,
+        hand: &'static AtomicU64,
+    ) -> Self {
+        Self::of(World::at(settings, shards, runtime, hand))
+    }
+
+    /// A world that has not begun.
+    pub(super) fn of(world: World) -> Self {
+        let aboard = world.shards.iter().map(|_| ByHand::default()).collect();
+        Self { world, aboard, placed: HashMap::new() }
+    }
+
+    pub(super) fn take_sockets(&mut self, sockets: Vec<Incoming>) {
+        let world = &mut self.world;
+        let mut lists: Vec<Vec<Reserved>> = world.shards.iter().map(|_| Vec::new()).collect();
+        for Incoming { number, socket, .. } in sockets {
+            // One shard's connections go to several, and several shards' to one.
+            let shard = usize::try_from(number).unwrap() % lists.len();
+            self.placed.insert(number, shard);
+            let permit = world.budget.try_client().unwrap();
+            lists[shard].push(Reserved { number, socket: socket.into(), permit });
+        }
+        for ((shard, list), aboard) in world.shards.iter_mut().zip(lists).zip(&mut self.aboard) {
+            shard.take_sockets(list, aboard);
+        }
+    }
+
+    /// Takes in what shards wrote.
+    pub(super) fn take_pieces(
+        &mut self,
+        pieces: Vec<(usize, Vec<u8>)>,
+        is_last: bool,
+    ) -> Result<(), String> {
+        let world = &mut self.world;
+        let now = world.front.clock.now();
+        let (placed, count) = (&self.placed, world.shards.len());
+        let mut manifests = Vec::new();
+        for (from, piece) in pieces {
+            let shard_of = |number| placed.get(&number).copied();
+            let read = Manifest::read((Arc::new(piece), from), count, now, &shard_of);
+            manifests.push(read.map_err(|error| format!("{error:?}"))?);
+        }
+        let told: Option<u64> = manifests.iter().map(Manifest::connections).sum();
+        let manifests = Arc::new(manifests);
+        let mut connections = 0;
+        for (at, (shard, aboard)) in world.shards.iter_mut().zip(&mut self.aboard).enumerate() {
+            let boarded = shard
+                .take_over(&manifests, (at, &world.front.addresses), (aboard, is_last))
+                .map_err(|error| format!("{error:?}"))?;
+            connections += boarded.connections;
+        }
+        if let Some(told) = told.filter(|told| is_last && *told != connections) {
+            return Err(format!("{told} were told and {connections} have come"));
+        }
+        Ok(())
+    }
+
+    /// Takes in all that is left.
+    pub(super) fn load(mut self, cargo: Cargo, sockets: Vec<Incoming>) -> Result<World, String> {
+        self.take_sockets(sockets);
+        let common = &self.world.front.common;
+        let now = self.world.front.clock.now();
+        let changed = common.memory.load(&cargo.changes, Piece::Changes, now);
+        changed.map_err(|error| error.to_string())?;
+        common::take(&self.world.front, &cargo.common, now).map_err(|error| error.to_string())?;
+        self.take_pieces(cargo.shards.into_iter().enumerate().collect(), true)?;
+        let common = &self.world.front.common;
+        common.node.stand(&std::mem::take(&mut *common.stands.lock()));
+        Ok(self.world)
     }
 }
 
