@@ -4,6 +4,7 @@
 
 mod captured;
 mod live;
+mod logs;
 mod matrix;
 mod origin;
 mod roles;
