@@ -8,5 +8,6 @@ mod logs;
 mod matrix;
 mod origin;
 mod roles;
+mod rows;
 mod sockets;
 mod tree;

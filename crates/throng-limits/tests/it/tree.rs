@@ -1,7 +1,7 @@
 //! Small machines written down in one file each: processes, files, and when they were changed.
 //!
 //! ```text
-//! Composed by hand: supervisord that was never told a number.
+//! Composed by hand from 1.3/9: supervisord that was never told a number.
 //!
 //! include debian
 //! now 2026-11-28T18:00
@@ -11,6 +11,8 @@
 //! file 2026-11-01T12:00 /etc/supervisor/supervisord.conf
 //!     [supervisord]
 //! ```
+//!
+//! The first line says from which rows of `trees/ROWS.tsv` it was composed.
 //!
 //! A process is its number, its parent's, its name, user, limits, start and command line. The cgroup,
 //! the environment and `at` (a working directory) are those of the process above them. The lines of a
