@@ -89,9 +89,11 @@ fn finding(facts: &Facts, state: State, file: &WrittenFile) -> Finding {
     };
     let severity = if state >= State::Low { Severity::Tight } else { Severity::Note };
     let fd = format!("/proc/{pid}/fd/{}", file.number);
+    // df would look for the name on the disks of whoever asks.
+    let room = format!("stat -Lf {fd}");
     let finding = Finding::new("log_disk", severity, what)
-        .verify(format!("df -h {fd}"))
-        .seen(format!("{taken} taken, {free} of {} left", bytes(file.of)), format!("df -h {fd}"));
+        .verify(room.clone())
+        .seen(format!("{taken} taken, {free} of {} left", bytes(file.of)), room);
     if !file.is_log {
         return finding
             .because(
