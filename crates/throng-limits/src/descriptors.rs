@@ -7,7 +7,7 @@ mod written;
 
 pub use kind::{Kind, Kinds, socket_inode};
 pub use watches::{Watched, Watches, watches};
-pub use written::{Written, written};
+pub use written::{AllWritten, Written, written};
 
 use std::path::Path;
 

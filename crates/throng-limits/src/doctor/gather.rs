@@ -6,7 +6,7 @@ use super::facts::{Caller, Facts, Kernel, Listener, Open, Route, Select, Silence
 use super::finding::{OriginReport, Unseen};
 use super::logs;
 use super::words::counted;
-use crate::descriptors::{self, Descriptors};
+use crate::descriptors::{self, Descriptors, Written};
 use crate::facts::identity::Rights;
 use crate::facts::limits::parse_open_files;
 use crate::facts::{Cgroup, FactError, Identity, Network, OpenFiles, kernel, waiting};
@@ -174,16 +174,17 @@ fn open(
     match &found {
         Some(found) => {
             held(tree, pid, limit, found, &mut open);
-            let (files, unknown) = written_files(tree, who, found);
-            open.files = files;
-            if unknown > 0 {
-                unseen.push(Unseen {
-                    what: format!("what room is left for {}", counted(unknown, "file")),
-                    why: if tree.is_live() { "so many are not asked" } else { NOT_IN_COPY }
-                        .to_owned(),
-                    root_sees: false,
-                });
+            let written = descriptors::written(tree, pid, found);
+            let elsewhere = "on a disk of another machine, which may not answer";
+            let many = if tree.is_live() { "so many are not asked" } else { NOT_IN_COPY };
+            for (count, why) in [(written.unknown, many), (written.remote, elsewhere)] {
+                if count > 0 {
+                    let files = counted(u64::try_from(count).unwrap_or(u64::MAX), "file");
+                    let what = format!("what room is left for {files}");
+                    unseen.push(Unseen { what, why: why.to_owned(), root_sees: false });
+                }
             }
+            open.files = with_room(who, written.files);
         }
         None => match descriptors::count(tree, pid) {
             Ok(count) => open.count = Some(count),
@@ -212,9 +213,8 @@ fn held(tree: &Tree, pid: u32, limit: OpenFiles, found: &Descriptors, open: &mut
     }
 }
 
-/// The files it writes to, where there is a bound to that, and how many could not be asked.
-fn written_files(tree: &Tree, who: &Identity, found: &Descriptors) -> (Vec<WrittenFile>, u64) {
-    let (written, unknown) = descriptors::written(tree, who.pid, found);
+/// The files it writes to, where there is a bound to that.
+fn with_room(who: &Identity, written: Vec<Written>) -> Vec<WrittenFile> {
     let is_root = who.user.effective == 0;
     let files = written.into_iter().filter(|each| each.space.size > 0).map(|each| WrittenFile {
         is_log: logs::is_log(&each),
@@ -226,7 +226,7 @@ fn written_files(tree: &Tree, who: &Identity, found: &Descriptors) -> (Vec<Writt
         appends: each.appends,
         per_second: None,
     });
-    (files.collect(), u64::try_from(unknown).unwrap_or(u64::MAX))
+    files.collect()
 }
 
 fn connected(pid: u32, sockets: &Sockets, is_own: bool, open: &mut Open) {

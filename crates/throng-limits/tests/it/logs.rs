@@ -46,6 +46,18 @@ fn what_is_kept_for_root_is_room_for_root() {
     assert!(found.what.ends_with("and 5.0 GiB are left"), "{}", found.what);
 }
 
+/// One that is gone would be waited for.
+#[test]
+fn a_disk_of_another_machine_is_not_asked_and_said_to_be_so() {
+    let mounts = "file 2026-11-03T08:00 /proc/4121/mountinfo\n    \
+                  29 1 0:52 / /srv rw - nfs4 files:/srv rw\n";
+    let machine = Machine::compose(&(read("log-full", "tree") + mounts));
+    assert_eq!(said(&machine.tree(), 4121, None), None);
+    let facts = gather(&machine.tree(), 4121, &Ask::default()).unwrap();
+    let unseen = facts.unseen.iter().find(|each| each.what == "what room is left for 2 files");
+    assert!(unseen.unwrap().why.contains("another machine"), "{:?}", facts.unseen);
+}
+
 /// A shell that writes what it is told to, on a disk of 1 MiB that nobody else sees.
 struct Writer {
     child: Child,

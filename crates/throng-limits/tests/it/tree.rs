@@ -113,7 +113,10 @@ impl Files {
                     let words: Vec<&str> = rest.split(' ').collect();
                     let [number, flags, name, space @ ..] = &words[..] else { panic!("{rest}") };
                     self.put(&format!("proc/{pid}/fd/{number}"), "");
-                    self.put(&format!("proc/{pid}/fdinfo/{number}"), &format!("flags:\t{flags}\n"));
+                    self.put(
+                        &format!("proc/{pid}/fdinfo/{number}"),
+                        &format!("flags:\t{flags}\nmnt_id:\t29\n"),
+                    );
                     let space = space.join("\t");
                     writeln!(self.links, "link\t{pid}/fd/{number}\t{name}").unwrap();
                     writeln!(self.links, "space\t{pid}/fd/{number}\t{space}").unwrap();

@@ -103,13 +103,17 @@ fn finding(facts: &Facts, state: State, file: &WrittenFile) -> Finding {
             .for_good(format!("sudo du -xah '{}' | sort -rh | head", quoted(beside(&name))));
     }
     let holes = if file.appends { "" } else { "; its length stays, as a hole that takes nothing" };
+    let cause = if facts.used().is_some_and(|used| used >= facts.ceiling()) {
+        "it is out of descriptors, and who logs every refusal writes megabytes a second"
+    } else {
+        "nothing bounds it: a log that is not rotated grows until its disk is full"
+    };
     let (name, program) = (quoted(&name), plain(facts));
     // Emptied by the descriptor: its name is another one outside of a container, or is gone.
     finding
         .now(format!("sudo truncate -s 0 {fd}"))
         .because(format!(
-            "a server out of descriptors that logs every refusal writes megabytes a second; \
-             what truncate removes is lost, and the program writes on{holes}"
+            "{cause}; what truncate removes is lost, and the program writes on{holes}"
         ))
         .for_good("let it log a refusal once a second, not every one; logrotate looks once a day:")
         .for_good(format!("printf '{ROTATION}' '{name}' | sudo tee /etc/logrotate.d/{program}"))

@@ -424,15 +424,19 @@ fn a_log_that_fills_the_disk_is_named_with_when_and_emptied_by_its_descriptor() 
     assert!(
         found.for_good[1].contains("'/srv/push'\\''s.log' | sudo tee /etc/logrotate.d/python3")
     );
-    assert!(!found.why.unwrap().contains("hole"));
+    let why = found.why.unwrap();
+    assert!(why.starts_with("nothing bounds it") && !why.contains("hole"), "{why}");
 
+    facts.open.below_limit = Some(facts.limit.soft);
     facts.open.files = vec![WrittenFile { appends: false, ..log(107, 0, Some(3)) }];
     let [found] = look("log_disk", &facts).findings.try_into().unwrap();
     assert_eq!(
         found.what,
         "cannot write to /srv/push's.log: its disk is full; the file has 107 MiB, grows by 3 MiB a second"
     );
-    assert!(found.why.unwrap().ends_with("a hole that takes nothing"));
+    let why = found.why.unwrap();
+    assert!(why.starts_with("it is out of descriptors"), "{why}");
+    assert!(why.ends_with("a hole that takes nothing"), "{why}");
 }
 
 #[test]
