@@ -422,6 +422,31 @@ describe('the doctor and leaks', () => {
   });
 });
 
+describe('the doctor and logs', { skip: NOT_ROOT || lacks('unshare') }, () => {
+  it('says when a log has filled its disk, and what it prints gives the room back', TEST, async (test) => {
+    const dir = await emptyDirectory();
+    // A disk of 16 MiB that nobody else sees, full after some 25 seconds.
+    const mount = `mount -t tmpfs -o size=16m none ${dir}`;
+    const writes = `${mount} && exec 3>>${dir}/push.log && echo ready && `
+      + 'while head -c 65536 /dev/zero >&3; do sleep .1; done; exec sleep 300';
+    const may = await typed(`unshare --mount sh -c '${mount}'`);
+    if (may.code !== 0) return test.skip(`no disk can be mounted here: ${may.stderr}`);
+    await during(Target.start(`exec unshare --mount sh -c '${writes}'`), async (target) => {
+      await target.says(/ready/);
+      const watched = await screen(target.pid, '--watch=1', '--looks', 4);
+      assert.match(watched.text, /TIGHT .* its log \/\S+\/push\.log has \d+ [KM]iB, grows by \d+ KiB a second, and \d+ [KM]iB are left: full in \d+/);
+      const isFull = async () => /cannot write to \/\S+\/push\.log: its disk is full/.test((await told(target.pid)).verdict);
+      await until('the disk is full', isFull);
+      const said = await screen(target.pid);
+      said.holdsTheSevenFacts();
+      assert.equal(said.code, 1, said.text);
+      const done = await typed(said.now);
+      assert.equal(done.code, 0, `${said.now}: ${done.stderr}`);
+      assert.equal((await screen(target.pid)).code, 0);
+    });
+  });
+});
+
 describe('the doctor and idle connections', () => {
   let target;
   let crowd;

@@ -3,9 +3,11 @@
 mod kind;
 mod look;
 mod watches;
+mod written;
 
 pub use kind::{Kind, Kinds, socket_inode};
 pub use watches::{Watched, Watches, watches};
+pub use written::{AllWritten, Written, written};
 
 use std::path::Path;
 
@@ -34,6 +36,8 @@ pub struct Descriptors {
     /// Numbers of the descriptors whose `fdinfo` tells more.
     pub epolls: Vec<u32>,
     pub inotifies: Vec<u32>,
+    /// Numbers of the plain files, with a name and without; the first thousand.
+    pub files: Vec<u32>,
     /// Descriptors that were closed while we looked.
     pub closed: u32,
     /// The process had more than we look at.

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{Dir, Mode, OFlags, ResolveFlags, openat2, readlinkat};
+use rustix::fs::{Dir, Mode, OFlags, ResolveFlags, openat2, readlinkat, statvfs};
 
 use crate::facts::FactError;
 use record::{Index, Look, Noted, Recorder};
@@ -28,6 +28,9 @@ const ROOT_BYTES_MAX: u64 = 4 << 20;
 const NAMES_MAX: usize = 2 << 20;
 /// Characters of one name that are shown: no screen is wider, and a name may have megabytes.
 const PRINTABLE_CHARS_MAX: usize = 256;
+
+/// stat(2): the unit of `st_blocks`, whatever the file system's own is.
+const BLOCK_BYTES: u64 = 512;
 
 /// Renames during one opening after which it is given up.
 const RACES_MAX: usize = 16;
@@ -52,6 +55,19 @@ pub struct Meta {
     pub mode: u32,
     pub is_dir: bool,
     pub uid: u32,
+}
+
+/// What a file takes, and what is left where it lies; all in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Space {
+    /// What comes back when the file is emptied: holes in it take nothing.
+    pub taken: u64,
+    /// What is left on its file system for everybody.
+    pub free: u64,
+    /// What is left for root, for whom some file systems keep a part.
+    pub free_for_root: u64,
+    /// The size of the file system; zero where it has none.
+    pub size: u64,
 }
 
 /// One of the two directories.
@@ -201,6 +217,19 @@ impl Tree {
         self.meta(&self.root, abs)
     }
 
+    /// What a file takes and what is left where it lies, such as that of `4121/fd/7`. A server of
+    /// files that does not answer is waited for.
+    ///
+    /// # Errors
+    /// When it is not there, not for us, or not a plain file.
+    pub fn space_proc(&self, rel: &str) -> Result<Space, FactError> {
+        let path = tame(rel);
+        let done = self.proc.space(&path);
+        let note = done.as_ref().map(|space| Noted::Space(*space));
+        self.note(&self.proc, &path, Look::Space, note);
+        done.map_err(|error| self.proc.error(&path, error))
+    }
+
     /// Leaves something in the copy that did not come from a file, such as what the kernel said
     /// over a socket; a captured tree gives it back by `read_proc`. Nothing where no copy is made.
     pub fn record_proc(&self, rel: &str, text: &str) {
@@ -322,6 +351,30 @@ impl Side {
             Some(_) => File::from(self.open(path, OFlags::PATH)?).metadata()?,
         };
         Ok(Meta::from(&meta))
+    }
+
+    fn space(&self, path: &str) -> io::Result<Space> {
+        self.index.refused(Look::Space, path)?;
+        if let Some(space) = self.index.space(path) {
+            return Ok(space);
+        }
+        // What the disk below a copy has left says nothing about the machine.
+        if !self.live {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let at = self.full(path);
+        let meta = std::fs::metadata(&at)?;
+        if !meta.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file"));
+        }
+        let room = statvfs(&at)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(room.f_frsize);
+        Ok(Space {
+            taken: meta.len().min(meta.blocks().saturating_mul(BLOCK_BYTES)),
+            free: bytes(room.f_bavail),
+            free_for_root: bytes(room.f_bfree),
+            size: bytes(room.f_blocks),
+        })
     }
 
     /// Opens a file. One that a stranger laid out is opened as if its directory were all there is.

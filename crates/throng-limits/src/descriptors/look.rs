@@ -24,6 +24,8 @@ const LINK_BYTES: usize = 4096;
 /// BOUNDED: deleted files whose size is asked for, and different names that are remembered.
 const DELETED_ASKED_MAX: u32 = 1024;
 const DELETED_NAMES_MAX: usize = 64;
+/// BOUNDED: files whose numbers are kept; logs are opened early.
+const FILES_MAX: usize = 1024;
 /// Names of deleted files that are worth showing.
 pub(super) const EXAMPLES: usize = 3;
 
@@ -222,6 +224,9 @@ impl Look {
                 None => kind = Kind::File,
             },
             _ => {}
+        }
+        if matches!(kind, Kind::File | Kind::DeletedFile) && self.found.files.len() < FILES_MAX {
+            self.found.files.push(number);
         }
         self.found.kinds.add(kind);
     }

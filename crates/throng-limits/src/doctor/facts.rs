@@ -85,6 +85,8 @@ pub struct Open {
     pub half_open: u64,
     pub inotify: u64,
     pub epoll_watched: u64,
+    /// Files that it writes to, and what room they have.
+    pub files: Vec<WrittenFile>,
     /// Whether its network is another than that of whoever asks.
     pub elsewhere: bool,
     /// How silent the inbound connections are.
@@ -103,6 +105,26 @@ pub struct Listener {
     /// How many may wait; none where the kernel's text does not say.
     pub backlog: Option<u64>,
     pub at_file: String,
+}
+
+/// A file that the process writes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenFile {
+    /// As the process sees it.
+    pub name: String,
+    pub number: u32,
+    /// Bytes that come back when it is emptied.
+    pub taken: u64,
+    /// Bytes that the process may still write where it lies.
+    pub free: u64,
+    /// Bytes that the file system has in all.
+    pub of: u64,
+    pub appends: bool,
+    /// Whether it is a log, by all that can be seen: only written, and either the output of the
+    /// program or a file that is named like one and appended to.
+    pub is_log: bool,
+    /// Bytes a second by which it grew since the last look, where it is watched.
+    pub per_second: Option<u64>,
 }
 
 /// Connections from one source to one target.

@@ -2,9 +2,11 @@
 
 use super::advice::wanted_limit;
 use super::caps;
-use super::facts::{Caller, Facts, Kernel, Listener, Open, Route, Select, Silence};
+use super::facts::{Caller, Facts, Kernel, Listener, Open, Route, Select, Silence, WrittenFile};
 use super::finding::{OriginReport, Unseen};
-use crate::descriptors::{self, Descriptors};
+use super::logs;
+use super::words::counted;
+use crate::descriptors::{self, Descriptors, Written};
 use crate::facts::identity::Rights;
 use crate::facts::limits::parse_open_files;
 use crate::facts::{Cgroup, FactError, Identity, Network, OpenFiles, kernel, waiting};
@@ -14,6 +16,7 @@ use crate::sockets::{self, Namespace, Owned, Place, Sockets, State};
 use crate::tree::{Tree, printable};
 
 const EPOLL_WATCHES: &str = "sys/fs/epoll/max_user_watches";
+const NOT_IN_COPY: &str = "the copy does not say; one that is made now does";
 /// Watches are counted where a process has a tenth as many descriptors as it may watch.
 const WATCHES_SHARE: u64 = 10;
 
@@ -43,7 +46,7 @@ pub fn gather(tree: &Tree, pid: u32, ask: &Ask) -> Result<Facts, FactError> {
     })?;
     let mut unseen = Vec::new();
     let namespace = Namespace::of(tree, pid);
-    let open = open(tree, pid, limit, ask.each, &mut unseen);
+    let open = open(tree, &who, limit, ask.each, &mut unseen);
     let select = select(tree, &who);
     let mut facts = Facts {
         kernel: kernel(tree),
@@ -144,7 +147,14 @@ fn missing(what: &str, error: &FactError) -> Unseen {
 }
 
 /// What a process has open, as far as it can be seen.
-fn open(tree: &Tree, pid: u32, limit: OpenFiles, each: bool, unseen: &mut Vec<Unseen>) -> Open {
+fn open(
+    tree: &Tree,
+    who: &Identity,
+    limit: OpenFiles,
+    each: bool,
+    unseen: &mut Vec<Unseen>,
+) -> Open {
+    let pid = who.pid;
     let (found, sockets) = if each {
         let found = descriptors::descriptors(tree, pid);
         let sockets = sockets::sockets(tree, pid, found.as_ref().ok());
@@ -162,7 +172,20 @@ fn open(tree: &Tree, pid: u32, limit: OpenFiles, each: bool, unseen: &mut Vec<Un
     unseen.extend(sockets.unseen.iter().cloned());
     let mut open = Open::default();
     match &found {
-        Some(found) => held(tree, pid, limit, found, &mut open),
+        Some(found) => {
+            held(tree, pid, limit, found, &mut open);
+            let written = descriptors::written(tree, pid, found);
+            let elsewhere = "on a disk of another machine, which may not answer";
+            let many = if tree.is_live() { "so many are not asked" } else { NOT_IN_COPY };
+            for (count, why) in [(written.unknown, many), (written.remote, elsewhere)] {
+                if count > 0 {
+                    let files = counted(u64::try_from(count).unwrap_or(u64::MAX), "file");
+                    let what = format!("what room is left for {files}");
+                    unseen.push(Unseen { what, why: why.to_owned(), root_sees: false });
+                }
+            }
+            open.files = with_room(who, written.files);
+        }
         None => match descriptors::count(tree, pid) {
             Ok(count) => open.count = Some(count),
             Err(error) => unseen.push(missing("how many descriptors it has", &error)),
@@ -188,6 +211,22 @@ fn held(tree: &Tree, pid: u32, limit: OpenFiles, found: &Descriptors, open: &mut
     if most.is_some_and(|most| found.count().saturating_mul(WATCHES_SHARE) >= most) {
         open.epoll_watched = descriptors::watches(tree, pid, found).by_epoll();
     }
+}
+
+/// The files it writes to, where there is a bound to that.
+fn with_room(who: &Identity, written: Vec<Written>) -> Vec<WrittenFile> {
+    let is_root = who.user.effective == 0;
+    let files = written.into_iter().filter(|each| each.space.size > 0).map(|each| WrittenFile {
+        is_log: logs::is_log(&each),
+        taken: each.space.taken,
+        free: if is_root { each.space.free_for_root } else { each.space.free },
+        of: each.space.size,
+        name: each.name,
+        number: each.number,
+        appends: each.appends,
+        per_second: None,
+    });
+    files.collect()
 }
 
 fn connected(pid: u32, sockets: &Sockets, is_own: bool, open: &mut Open) {

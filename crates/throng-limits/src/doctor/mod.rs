@@ -11,6 +11,7 @@ pub mod facts;
 pub mod finding;
 pub mod gather;
 pub mod ladder;
+pub mod logs;
 pub mod machine;
 pub mod report;
 pub mod words;

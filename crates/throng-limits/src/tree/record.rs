@@ -11,8 +11,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::Meta;
 use super::redact::redacted;
+use super::{Meta, Space};
 
 /// The two directories of a copy.
 pub(super) const PROC: &str = "proc";
@@ -34,6 +34,7 @@ pub(super) enum Look {
     List,
     Link,
     Meta,
+    Space,
 }
 
 /// What was found at a path.
@@ -43,6 +44,7 @@ pub(super) enum Noted<'a> {
     Listing(&'a [String]),
     Link(&'a str),
     Meta(Meta),
+    Space(Space),
 }
 
 /// Writes a copy.
@@ -67,6 +69,7 @@ pub(super) struct Index {
     listings: HashMap<String, Vec<String>>,
     links: HashMap<String, String>,
     metas: HashMap<String, Meta>,
+    spaces: HashMap<String, Space>,
     errors: HashMap<(Look, String), i32>,
 }
 
@@ -97,6 +100,11 @@ impl Recorder {
                 let path = escaped(path);
                 let is_dir = u8::from(is_dir);
                 format!("meta\t{path}\t{mtime_s}\t{len}\t{mode:o}\t{is_dir}\t{uid}\n")
+            }
+            Noted::Space(space) => {
+                let Space { taken, free, free_for_root, size } = space;
+                let path = escaped(path);
+                format!("space\t{path}\t{taken}\t{free}\t{free_for_root}\t{size}\n")
             }
         };
         self.add(side, &line);
@@ -197,6 +205,13 @@ impl Index {
                 };
                 self.metas.insert(path, meta);
             }
+            "space" => {
+                let path = unescaped(fields.next()?);
+                let mut number = || fields.next()?.parse().ok();
+                let (taken, free) = (number()?, number()?);
+                let (free_for_root, size) = (number()?, number()?);
+                self.spaces.insert(path, Space { taken, free, free_for_root, size });
+            }
             "error" => {
                 let look = Look::named(fields.next()?)?;
                 let path = unescaped(fields.next()?);
@@ -231,10 +246,14 @@ impl Index {
     pub(super) fn meta(&self, path: &str) -> Option<Meta> {
         self.metas.get(path).copied()
     }
+
+    pub(super) fn space(&self, path: &str) -> Option<Space> {
+        self.spaces.get(path).copied()
+    }
 }
 
 impl Look {
-    const ALL: [Self; 4] = [Self::Read, Self::List, Self::Link, Self::Meta];
+    const ALL: [Self; 5] = [Self::Read, Self::List, Self::Link, Self::Meta, Self::Space];
 
     fn name(self) -> &'static str {
         match self {
@@ -242,6 +261,7 @@ impl Look {
             Self::List => "list",
             Self::Link => "link",
             Self::Meta => "meta",
+            Self::Space => "space",
         }
     }
 

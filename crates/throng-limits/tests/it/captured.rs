@@ -9,7 +9,7 @@ use throng_limits::origin::Origin;
 use crate::tree::{Machine, directory, read};
 
 /// The runs, and what was asked.
-const RUNS: [(&str, Option<u64>); 4] = [
+pub(crate) const RUNS: [(&str, Option<u64>); 4] = [
     ("cron-reboot", None),
     ("nginx-stock", Some(1500)),
     ("su-namespace", None),

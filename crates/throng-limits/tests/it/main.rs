@@ -4,8 +4,10 @@
 
 mod captured;
 mod live;
+mod logs;
 mod matrix;
 mod origin;
 mod roles;
+mod rows;
 mod sockets;
 mod tree;

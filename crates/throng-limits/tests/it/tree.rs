@@ -1,7 +1,7 @@
 //! Small machines written down in one file each: processes, files, and when they were changed.
 //!
 //! ```text
-//! Composed by hand: supervisord that was never told a number.
+//! Composed by hand from 1.3/9: supervisord that was never told a number.
 //!
 //! include debian
 //! now 2026-11-28T18:00
@@ -12,8 +12,12 @@
 //!     [supervisord]
 //! ```
 //!
+//! The first line says from which rows of `trees/ROWS.tsv` it was composed.
+//!
 //! A process is its number, its parent's, its name, user, limits, start and command line. The cgroup,
 //! the environment and `at` (a working directory) are those of the process above them. The lines of a
+//! `log 3 02102001 /srv/push.log 1048576 0 0 4194304` is a file of that process: its descriptor, flags,
+//! name, and in bytes what it takes, what is left for everybody and for root, and the disk. The lines of a
 //! file are indented; `{BOM}` and `{CR}` stand for what an editor would not show.
 
 use std::collections::HashMap;
@@ -105,6 +109,18 @@ impl Files {
                 }
                 "weak" => self.append(&format!("proc/{pid}/status"), "CapBnd:\t000001fffeffffff\n"),
                 "at" => writeln!(self.links, "link\t{pid}/cwd\t{rest}").unwrap(),
+                "log" => {
+                    let words: Vec<&str> = rest.split(' ').collect();
+                    let [number, flags, name, space @ ..] = &words[..] else { panic!("{rest}") };
+                    self.put(&format!("proc/{pid}/fd/{number}"), "");
+                    self.put(
+                        &format!("proc/{pid}/fdinfo/{number}"),
+                        &format!("flags:\t{flags}\nmnt_id:\t29\n"),
+                    );
+                    let space = space.join("\t");
+                    writeln!(self.links, "link\t{pid}/fd/{number}\t{name}").unwrap();
+                    writeln!(self.links, "space\t{pid}/fd/{number}\t{space}").unwrap();
+                }
                 "file" => {
                     let (changed, path) = rest.split_once(' ').unwrap();
                     let bare = path.trim_start_matches('/');

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use throng_limits::Tree;
 use throng_limits::doctor::gather::sample;
+use throng_limits::doctor::logs::Pace;
 use throng_limits::doctor::words::{grouped, limit};
 use throng_limits::doctor::{Ask, Report, Severity, diagnose};
 use throng_limits::growth::{History, trend};
@@ -43,8 +44,13 @@ pub(super) fn run(
         // Several: the worst is watched.
         pids => super::process::examine(tree, pids, &ask)?[0].pid,
     };
-    let mut watched =
-        Watched { pid, started: Instant::now(), history: History::default(), lost_first: None };
+    let mut watched = Watched {
+        pid,
+        started: Instant::now(),
+        history: History::default(),
+        pace: Pace::default(),
+        lost_first: None,
+    };
     let mut looks = 0;
     let mut last = watched.look(tree, ask.clone())?;
     loop {
@@ -77,6 +83,8 @@ struct Watched {
     pid: u32,
     started: Instant,
     history: History,
+    /// How large its logs were at the last look.
+    pace: Pace,
     /// Connections that its network had lost at the first look.
     lost_first: Option<u64>,
 }
@@ -92,6 +100,7 @@ impl Watched {
         };
         let free = facts.ceiling().saturating_sub(facts.used().unwrap_or(0));
         facts.trend = trend(self.history.samples(), free);
+        self.pace.fill(at_ms, &mut facts.open.files);
         let lost = facts.network.lost.listen_overflows;
         facts.lost_lately = Some(lost.saturating_sub(*self.lost_first.get_or_insert(lost)));
         Ok(diagnose(&facts))

@@ -12,6 +12,7 @@ mod huge_limit;
 mod idle;
 mod inotify;
 mod leaks;
+mod log_disk;
 mod neighbours;
 mod nr_open;
 mod one_address;
@@ -46,7 +47,7 @@ pub struct Outcome {
 }
 
 /// Every check. Of findings that are equally bad the earlier one is the verdict.
-pub const CHECKS: [Check; 20] = [
+pub const CHECKS: [Check; 21] = [
     Check { name: "descriptors", look: descriptors::look },
     Check { name: "nr_open", look: nr_open::look },
     Check { name: "file_max", look: file_max::look },
@@ -64,6 +65,7 @@ pub const CHECKS: [Check; 20] = [
     Check { name: "threads", look: threads::look },
     Check { name: "epoll", look: epoll::look },
     Check { name: "inotify", look: inotify::look },
+    Check { name: "log_disk", look: log_disk::look },
     Check { name: "idle", look: idle::look },
     Check { name: "huge_limit", look: huge_limit::look },
     Check { name: "one_address", look: one_address::look },

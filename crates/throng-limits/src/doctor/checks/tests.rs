@@ -1,5 +1,5 @@
 use super::*;
-use crate::doctor::facts::{Cap, Route, Select, Silence, Step, Takes, UnixListener};
+use crate::doctor::facts::{Cap, Route, Select, Silence, Step, Takes, UnixListener, WrittenFile};
 use crate::doctor::finding::Severity;
 use crate::doctor::ladder::{Bounds, Resource};
 use crate::facts::cgroup::Use;
@@ -380,6 +380,80 @@ fn growth_says_when_it_is_full_and_what_grows() {
     assert_eq!(found.what, "leaks: CLOSE_WAIT +95/min, which nobody needs and nobody closes");
     facts.trend = Some(Trend { grows: false, full_in_ms: None, growing: Vec::new(), ..trend });
     assert_eq!(look("growth", &facts), Outcome::default());
+}
+
+/// A log of so many MiB, with so many left of 100 GiB, that grows by so many a second.
+fn log(taken: u64, free: u64, per_second: Option<u64>) -> WrittenFile {
+    WrittenFile {
+        name: "/srv/push's.log".to_owned(),
+        number: 3,
+        taken: taken << 20,
+        free: free << 20,
+        of: 100 << 30,
+        appends: true,
+        is_log: true,
+        per_second: per_second.map(|pace| pace << 20),
+    }
+}
+
+#[test]
+fn a_log_that_fills_the_disk_is_named_with_when_and_emptied_by_its_descriptor() {
+    let mut facts = Facts::quiet();
+    for (file, expected) in [
+        (log(107, 90_000, None), Severity::Fine),
+        (log(107, 90_000, Some(0)), Severity::Fine),
+        (log(107, 106, None), Severity::Tight),
+        (log(50, 40, None), Severity::Fine),
+        (log(20_000, 19_000, None), Severity::Note),
+        // 3 MiB a second: 5,120 MiB last for half an hour, 90,000 for eight, 1,000,000 for days.
+        (log(1, 5_120, Some(3)), Severity::Tight),
+        (log(1, 90_000, Some(3)), Severity::Note),
+        (log(1, 1_000_000, Some(3)), Severity::Fine),
+        (log(0, 0, None), Severity::Tight),
+    ] {
+        facts.open.files = vec![file.clone()];
+        assert_eq!(severity("log_disk", &facts), expected, "{file:?}");
+    }
+    facts.open.files = vec![log(1, 1_000_000, None), log(107, 5_120, Some(3))];
+    let [found] = look("log_disk", &facts).findings.try_into().unwrap();
+    assert_eq!(
+        found.what,
+        "its log /srv/push's.log has 107 MiB, grows by 3 MiB a second, and 5.0 GiB are left: full in 28 min"
+    );
+    assert_eq!(found.now.as_deref(), Some("sudo truncate -s 0 /proc/4121/fd/3"));
+    assert!(
+        found.for_good[1].contains("'/srv/push'\\''s.log' | sudo tee /etc/logrotate.d/python3")
+    );
+    let why = found.why.unwrap();
+    assert!(why.starts_with("nothing bounds it") && !why.contains("hole"), "{why}");
+
+    facts.open.below_limit = Some(facts.limit.soft);
+    facts.open.files = vec![WrittenFile { appends: false, ..log(107, 0, Some(3)) }];
+    let [found] = look("log_disk", &facts).findings.try_into().unwrap();
+    assert_eq!(
+        found.what,
+        "cannot write to /srv/push's.log: its disk is full; the file has 107 MiB, grows by 3 MiB a second"
+    );
+    let why = found.why.unwrap();
+    assert!(why.starts_with("it is out of descriptors"), "{why}");
+    assert!(why.ends_with("a hole that takes nothing"), "{why}");
+}
+
+#[test]
+fn what_is_no_log_is_never_emptied() {
+    let mut facts = Facts::quiet();
+    let data = |free| WrittenFile { is_log: false, ..log(20_000, free, Some(3)) };
+    facts.open.files = vec![data(10)];
+    assert_eq!(severity("log_disk", &facts), Severity::Fine);
+    facts.open.files = vec![data(0)];
+    let [found] = look("log_disk", &facts).findings.try_into().unwrap();
+    assert_eq!((found.severity, &found.now), (Severity::Tight, &None));
+    assert!(!found.for_good.iter().any(|line| line.contains("truncate")), "{:?}", found.for_good);
+    assert_eq!(found.for_good[1], "sudo du -xah '/srv' | sort -rh | head");
+    // The log beside it is what may go.
+    facts.open.files.push(log(1, 0, None));
+    let [found] = look("log_disk", &facts).findings.try_into().unwrap();
+    assert!(found.now.is_some());
 }
 
 #[test]
