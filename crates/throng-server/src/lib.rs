@@ -34,6 +34,6 @@ mod users;
 mod version;
 mod watch;
 
-pub use front::{PROBE_HEADER, SEEN_HEADER};
+pub use front::{PROBE_HEADER, SEEN_HEADER, openapi};
 pub use serve::{ServeError, ServeOptions, Started, TookOver, serve, serve_until};
 pub use version::version;

@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Payload bytes of one page of history.
 const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Commands of one batch, and channels of one broadcast.
-const MANY_MAX: usize = 10_000;
+pub(super) const MANY_MAX: usize = 10_000;
 
 /// What a method returns: the result object, or what went wrong.
 type Result = std::result::Result<Vec<u8>, ApiError>;
