@@ -37,14 +37,16 @@ describe('OpenAPI', { skip }, () => {
       config: { ...base, channel: { max_length: 100_000, without_namespace: everything } },
     });
     const { stdout } = await run(['openapi']);
-    const { paths, components, ...head } = JSON.parse(stdout);
+    // Bounds that a number here would not hold exactly are carried as text.
+    const { paths, components, ...head } = JSON.parse(stdout.replace(/: (-?\d{16,})/g, ': "=$1"'));
     for (const { post } of Object.values(paths)) post.responses = closed(post.responses);
     document = path.join(throng.cwd, 'openapi.json');
-    await writeFile(document, JSON.stringify({
+    const whole = JSON.stringify({
       ...head,
       paths,
       components: { ...components, schemas: closed(components.schemas), responses: closed(components.responses) },
-    }));
+    });
+    await writeFile(document, whole.replace(/"=(-?\d{16,})"/g, '$1'));
   });
   after(() => throng?.stop());
 
@@ -64,6 +66,7 @@ describe('OpenAPI', { skip }, () => {
 
   it('tells of every answer, with errors in the body', TEST, async () => {
     assert.equal(await schemathesis(
+      '--header', 'X-Centrifugo-Error-Mode: body',
       // A bad request is answered with 200 and an error, as Centrifugo's backends expect.
       '--exclude-checks', 'negative_data_rejection',
     ), '');

@@ -11,6 +11,7 @@ pub mod control;
 mod desk;
 mod front;
 mod handoff;
+mod keyed;
 mod listeners;
 pub mod log;
 mod metrics;

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use throng_wire::dialect::payload;
 
 use crate::codes::ErrorCode;
+use crate::keyed::Keyed;
 
 /// One call.
 #[derive(Debug, Clone, Copy)]
@@ -89,9 +90,9 @@ pub(super) struct Subscribe {
     pub(super) b64data: String,
     #[serde(deserialize_with = "or_default")]
     pub(super) expire_at: i64,
-    pub(super) recover_since: Option<Position>,
+    pub(super) recover_since: Option<Keyed<Position>>,
     #[serde(rename = "override", deserialize_with = "or_default")]
-    pub(super) overrides: crate::token::Override,
+    pub(super) overrides: Keyed<crate::token::Override>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -118,7 +119,7 @@ pub(super) struct Disconnect {
     pub(super) session: String,
     #[serde(deserialize_with = "or_default")]
     pub(super) whitelist: Vec<String>,
-    pub(super) disconnect: Option<Code>,
+    pub(super) disconnect: Option<Keyed<Code>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -176,7 +177,7 @@ pub(super) struct History {
     pub(super) channel: String,
     #[serde(deserialize_with = "or_default")]
     pub(super) limit: i32,
-    pub(super) since: Option<Position>,
+    pub(super) since: Option<Keyed<Position>>,
     #[serde(deserialize_with = "or_default")]
     pub(super) reverse: bool,
 }

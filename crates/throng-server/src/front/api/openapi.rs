@@ -194,8 +194,8 @@ const BASE64: &str = "^([A-Za-z0-9+/]{4})*\
 /// What the fields are, wherever they occur.
 fn words(field: &str) -> Option<&'static str> {
     Some(match field {
-        "b64data" => "The data as base64, for bytes that are not JSON.",
-        "b64info" => "The info as base64, for bytes that are not JSON.",
+        "b64data" => "The data as base64, for bytes that are not JSON; it counts before `data`.",
+        "b64info" => "The info as base64, for bytes that are not JSON; it counts before `info`.",
         "channel" => {
             "The channel. Unless configured otherwise it is of ASCII characters without `*`, of \
              255 bytes at most, and what is before a `:` is its namespace."
