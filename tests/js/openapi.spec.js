@@ -54,7 +54,7 @@ describe('OpenAPI', { skip }, () => {
   function schemathesis(...more) {
     const args = [
       'run', document, '--url', `${throng.http}/api`, '--header', `X-API-Key: ${API_KEY}`,
-      '--checks', 'all', '--max-examples', '20', '--seed', '1', '--workers', '2', '--no-shrink', '--continue-on-failure',
+      '--checks', 'all', '--max-examples', '20', '--seed', '1', '--no-shrink', '--continue-on-failure',
       '--generation-database', 'none', '--warnings', 'off', '--no-color', ...more,
     ];
     return new Promise((resolve) => {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use throng_wire::dialect::payload;
 
+use super::whole::whole;
 use crate::codes::ErrorCode;
 use crate::keyed::Keyed;
 
@@ -65,7 +66,7 @@ pub(super) struct Publish {
     pub(super) tags: BTreeMap<String, String>,
     #[serde(deserialize_with = "or_default")]
     pub(super) idempotency_key: String,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "whole")]
     pub(super) version: u64,
     #[serde(deserialize_with = "or_default")]
     pub(super) version_epoch: String,
@@ -88,7 +89,7 @@ pub(super) struct Subscribe {
     pub(super) data: Option<Box<RawValue>>,
     #[serde(deserialize_with = "or_default")]
     pub(super) b64data: String,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "whole")]
     pub(super) expire_at: i64,
     pub(super) recover_since: Option<Keyed<Position>>,
     #[serde(rename = "override", deserialize_with = "or_default")]
@@ -125,7 +126,7 @@ pub(super) struct Disconnect {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Code {
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "whole")]
     pub(super) code: u16,
     #[serde(deserialize_with = "or_default")]
     pub(super) reason: String,
@@ -142,7 +143,7 @@ pub(super) struct Refresh {
     pub(super) session: String,
     #[serde(deserialize_with = "or_default")]
     pub(super) expired: bool,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "whole")]
     pub(super) expire_at: i64,
     pub(super) info: Option<Box<RawValue>>,
 }
@@ -164,7 +165,7 @@ pub(super) struct Channels {
 #[derive(Debug, Default, Deserialize, Clone)]
 #[serde(default)]
 pub(super) struct Position {
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "whole")]
     pub(super) offset: u64,
     #[serde(deserialize_with = "or_default")]
     pub(super) epoch: String,
@@ -175,7 +176,7 @@ pub(super) struct Position {
 pub(super) struct History {
     #[serde(deserialize_with = "or_default")]
     pub(super) channel: String,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "whole")]
     pub(super) limit: i32,
     pub(super) since: Option<Keyed<Position>>,
     #[serde(deserialize_with = "or_default")]

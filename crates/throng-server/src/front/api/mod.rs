@@ -4,6 +4,7 @@ mod call;
 mod methods;
 mod openapi;
 mod shape;
+mod whole;
 
 use std::time::Duration;
 

@@ -510,21 +510,19 @@ fn answer(operation: &Operation) -> Value {
 }
 
 fn parameters() -> Value {
-    let header = |name: &str, example: &str, description: &str| {
+    let header = |name: &str, description: &str| {
         json!({
             "name": name, "in": "header", "description": description,
-            "schema": {"type": "string"}, "example": example,
+            "schema": {"type": "string"},
         })
     };
     json!({
         "ErrorMode": header(
             "X-Centrifugo-Error-Mode",
-            "transport",
             "`transport`: errors are HTTP statuses. Anything else is passed over.",
         ),
         "Audience": header(
             "X-Throng-Audience",
-            "true",
             "`true`: the answer says whom the publication reached. Anything else is passed over.",
         ),
     })
