@@ -439,7 +439,7 @@ pub fn openapi() -> Result<Value, Error> {
 }
 
 const ABOUT: &str = "Every call is a POST request with a JSON object, whatever its Content-Type. \
-    Fields that are not known are passed over, and null is as good as absent. What goes wrong in \
+    Fields that are not known are passed over, and where null may be, it is as good as absent. What goes wrong in \
     a call is answered with the status 200 and an `error`, unless the request has the header \
     `X-Centrifugo-Error-Mode: transport` or the server `http_api.error_mode = \"transport\"`: then \
     the status says it too, and the body is the error alone.";
