@@ -11,6 +11,7 @@ pub mod control;
 mod desk;
 mod front;
 mod handoff;
+mod keyed;
 mod listeners;
 pub mod log;
 mod metrics;
@@ -34,6 +35,6 @@ mod users;
 mod version;
 mod watch;
 
-pub use front::{PROBE_HEADER, SEEN_HEADER};
+pub use front::{PROBE_HEADER, SEEN_HEADER, openapi};
 pub use serve::{ServeError, ServeOptions, Started, TookOver, serve, serve_until};
 pub use version::version;

@@ -22,6 +22,7 @@ use serde_json::value::RawValue;
 use throng_wire::dialect::payload;
 
 use crate::config::{ChannelOptions, KeysUrl, Token, group};
+use crate::keyed::Keyed;
 
 pub use judge::{Judged, Refused, judge};
 pub use key::{Algorithm, Family, Mismatch, PrivateKey, PublicKey};
@@ -786,7 +787,7 @@ fn boxed_bool<'de, D: Deserializer<'de>>(value: D) -> Result<Option<bool>, D::Er
         #[serde(default)]
         value: bool,
     }
-    Ok(Option::<Boxed>::deserialize(value)?.map(|boxed| boxed.value))
+    Ok(Option::<Keyed<Boxed>>::deserialize(value)?.map(|Keyed(boxed)| boxed.value))
 }
 
 #[cfg(test)]

@@ -50,6 +50,14 @@ pub(crate) fn call(place: &Place, method: &str, params: &Value) -> Result<Value,
     }
 }
 
+/// `throng openapi`.
+pub(crate) fn openapi(out: &mut dyn Write) -> Result<(), Failure> {
+    let document = throng_server::openapi().map_err(|error| {
+        Failure::could_not_run(format!("the document cannot be made, which is a bug: {error}"))
+    })?;
+    Ok(writeln!(out, "{document:#}")?)
+}
+
 /// Opens a connection to the server.
 pub(crate) fn connect(place: &Place) -> Result<TcpStream, Failure> {
     let failed = |error: &dyn std::fmt::Display| {

@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Token(TokenArgs),
     /// What an error or close code means, and what to do
     Explain(ExplainArgs),
+    /// Print an OpenAPI document of the server API
+    Openapi,
     /// Start, check and print configurations
     Config {
         #[command(subcommand)]

@@ -77,6 +77,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Disconnect(args) => inspect::disconnect(&args, out),
         Command::Token(args) => token::run(&args, out),
         Command::Explain(args) => explain::run(&args, out),
+        Command::Openapi => api::openapi(out),
         Command::Config { command } => match command {
             ConfigCommand::Init(args) => config::init(&args, out),
             ConfigCommand::Check(args) => config::check(&args, out),

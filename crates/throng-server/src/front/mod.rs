@@ -41,6 +41,7 @@ use crate::origin;
 use crate::reload::Source;
 use crate::sessions::Common;
 
+pub use api::openapi;
 pub(crate) use api::{Asks, METHODS as API_METHODS, call_api, method_name as api_method};
 pub(crate) use connection::drive;
 pub use upgrade::{PROBE_HEADER, SEEN_HEADER};

@@ -9,7 +9,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use throng_wire::dialect::payload;
 
+use super::whole::whole;
 use crate::codes::ErrorCode;
+use crate::keyed::Keyed;
 
 /// One call.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +66,7 @@ pub(super) struct Publish {
     pub(super) tags: BTreeMap<String, String>,
     #[serde(deserialize_with = "or_default")]
     pub(super) idempotency_key: String,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "whole")]
     pub(super) version: u64,
     #[serde(deserialize_with = "or_default")]
     pub(super) version_epoch: String,
@@ -87,11 +89,11 @@ pub(super) struct Subscribe {
     pub(super) data: Option<Box<RawValue>>,
     #[serde(deserialize_with = "or_default")]
     pub(super) b64data: String,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "whole")]
     pub(super) expire_at: i64,
-    pub(super) recover_since: Option<Position>,
+    pub(super) recover_since: Option<Keyed<Position>>,
     #[serde(rename = "override", deserialize_with = "or_default")]
-    pub(super) overrides: crate::token::Override,
+    pub(super) overrides: Keyed<crate::token::Override>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -118,13 +120,13 @@ pub(super) struct Disconnect {
     pub(super) session: String,
     #[serde(deserialize_with = "or_default")]
     pub(super) whitelist: Vec<String>,
-    pub(super) disconnect: Option<Code>,
+    pub(super) disconnect: Option<Keyed<Code>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Code {
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "whole")]
     pub(super) code: u16,
     #[serde(deserialize_with = "or_default")]
     pub(super) reason: String,
@@ -141,7 +143,7 @@ pub(super) struct Refresh {
     pub(super) session: String,
     #[serde(deserialize_with = "or_default")]
     pub(super) expired: bool,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "whole")]
     pub(super) expire_at: i64,
     pub(super) info: Option<Box<RawValue>>,
 }
@@ -163,7 +165,7 @@ pub(super) struct Channels {
 #[derive(Debug, Default, Deserialize, Clone)]
 #[serde(default)]
 pub(super) struct Position {
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "whole")]
     pub(super) offset: u64,
     #[serde(deserialize_with = "or_default")]
     pub(super) epoch: String,
@@ -174,9 +176,9 @@ pub(super) struct Position {
 pub(super) struct History {
     #[serde(deserialize_with = "or_default")]
     pub(super) channel: String,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "whole")]
     pub(super) limit: i32,
-    pub(super) since: Option<Position>,
+    pub(super) since: Option<Keyed<Position>>,
     #[serde(deserialize_with = "or_default")]
     pub(super) reverse: bool,
 }

@@ -27,6 +27,7 @@ use crate::codes::{Disconnect as Why, ErrorCode};
 use crate::config::{ChannelError, ChannelOptions, DataFormat};
 use crate::desk::Part;
 use crate::front::Front;
+use crate::keyed::Keyed;
 use crate::metrics::Of;
 use crate::session::{Order, Target, error_code, retention};
 use crate::sessions::Mail;
@@ -38,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Payload bytes of one page of history.
 const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Commands of one batch, and channels of one broadcast.
-const MANY_MAX: usize = 10_000;
+pub(super) const MANY_MAX: usize = 10_000;
 
 /// What a method returns: the result object, or what went wrong.
 type Result = std::result::Result<Vec<u8>, ApiError>;
@@ -173,15 +174,8 @@ async fn broadcast(front: &Front, publish: Publish, asks_audience: bool) -> Resu
 
 /// The payload of a publication.
 fn payload(publish: &Publish) -> std::result::Result<Bytes, ApiError> {
-    if let Some(data) = &publish.data {
-        return Ok(Bytes::copy_from_slice(data.get().as_bytes()));
-    }
-    if publish.b64data.is_empty() {
-        return Err(bad("data or b64data is missing"));
-    }
-    let data =
-        STANDARD.decode(&publish.b64data).map_err(|error| bad(format!("b64data: {error}")))?;
-    Ok(payload::sealed(&data).into_owned().into())
+    given(publish.data.as_deref(), &publish.b64data, "data")?
+        .ok_or_else(|| bad("data or b64data is missing"))
 }
 
 async fn publish_to(
@@ -342,16 +336,14 @@ fn target(user: &str, client: &str, session: &str) -> Target {
     Target { user: user.into(), client, session, ..Target::default() }
 }
 
+/// A payload in one of its two forms; where there are both, base64 is the one that counts.
 fn given(
-    json: Option<Box<RawValue>>,
+    json: Option<&RawValue>,
     base64: &str,
     field: &str,
 ) -> std::result::Result<Option<Bytes>, ApiError> {
-    if let Some(json) = json {
-        return Ok(Some(Bytes::copy_from_slice(json.get().as_bytes())));
-    }
     if base64.is_empty() {
-        return Ok(None);
+        return Ok(json.map(|json| Bytes::copy_from_slice(json.get().as_bytes())));
     }
     let bytes = STANDARD.decode(base64).map_err(|error| bad(format!("b64{field}: {error}")))?;
     Ok(Some(payload::sealed(&bytes).into_owned().into()))
@@ -360,15 +352,17 @@ fn given(
 async fn subscribe(front: &Front, call: Subscribe) -> Result {
     options(front, &call.channel)?;
     let grant = Grant {
-        info: given(call.info, &call.b64info, "info")?,
-        data: given(call.data, &call.b64data, "data")?,
-        overrides: call.overrides,
+        info: given(call.info.as_deref(), &call.b64info, "info")?,
+        data: given(call.data.as_deref(), &call.b64data, "data")?,
+        overrides: call.overrides.0,
     };
     let what = Order::Subscribe {
         channel: call.channel.as_str().into(),
         grant,
         expire_at: (call.expire_at > 0).then_some(call.expire_at),
-        recover_since: call.recover_since.map(|since| (since.epoch.into_boxed_str(), since.offset)),
+        recover_since: call
+            .recover_since
+            .map(|Keyed(since)| (since.epoch.into_boxed_str(), since.offset)),
     };
     order(front, target(&call.user, &call.client, &call.session), what).await
 }
@@ -382,7 +376,7 @@ async fn unsubscribe(front: &Front, call: Unsubscribe) -> Result {
 }
 
 async fn disconnect(front: &Front, call: Disconnect) -> Result {
-    let why = match call.disconnect {
+    let why = match call.disconnect.map(|Keyed(code)| code) {
         None => Why::FORCE_DISCONNECT,
         Some(code) if (3000..=4999).contains(&code.code) => Why::custom(code.code, &code.reason),
         Some(code) => {
@@ -402,7 +396,7 @@ async fn refresh(front: &Front, call: Refresh) -> Result {
     let what = Order::Refresh {
         expired: call.expired,
         expire_at: (call.expire_at > 0).then_some(call.expire_at),
-        info: given(call.info, "", "info")?,
+        info: given(call.info.as_deref(), "", "info")?,
     };
     order(front, target(&call.user, &call.client, &call.session), what).await
 }
@@ -467,8 +461,9 @@ struct Kept<'a> {
 
 async fn history(front: &Front, call: History) -> Result {
     let retention = with_history(front, &call.channel)?;
-    let since =
-        call.since.map(|since| Since { offset: since.offset, epoch: since.epoch.into_boxed_str() });
+    let since = call
+        .since
+        .map(|Keyed(since)| Since { offset: since.offset, epoch: since.epoch.into_boxed_str() });
     let query = HistoryQuery {
         limit: usize::try_from(call.limit).ok(),
         since,

@@ -2,6 +2,9 @@
 
 mod call;
 mod methods;
+mod openapi;
+mod shape;
+mod whole;
 
 use std::time::Duration;
 
@@ -21,6 +24,7 @@ use crate::log::line;
 use crate::metrics;
 
 pub(super) use call::{ApiError, Call};
+pub use openapi::openapi;
 
 /// How many methods there are.
 pub(crate) const METHODS: usize = methods::METHODS.len();
@@ -169,19 +173,25 @@ fn logged<T>(front: &Front, result: Result<T, ApiError>) -> Result<T, ApiError> 
     })
 }
 
+/// The errors of calls, and their statuses for those who ask for statuses.
+const STATUSES: [(ErrorCode, StatusCode); 8] = [
+    (ErrorCode::INTERNAL, StatusCode::INTERNAL_SERVER_ERROR),
+    (ErrorCode::UNKNOWN_CHANNEL, StatusCode::NOT_FOUND),
+    (ErrorCode::METHOD_NOT_FOUND, StatusCode::NOT_FOUND),
+    (ErrorCode::BAD_REQUEST, StatusCode::BAD_REQUEST),
+    (ErrorCode::NOT_AVAILABLE, StatusCode::BAD_REQUEST),
+    (ErrorCode::TOO_MANY_REQUESTS, StatusCode::TOO_MANY_REQUESTS),
+    (ErrorCode::UNRECOVERABLE_POSITION, StatusCode::RANGE_NOT_SATISFIABLE),
+    (ErrorCode::CONCURRENT_PAGINATION, StatusCode::CONFLICT),
+];
+
 fn failed(error: &ApiError, asks: Asks) -> Answer {
     let body = error.body();
     if !asks.transport_errors {
         return json(StatusCode::OK, format!("{{\"error\":{body}}}"));
     }
-    let status = match error.code.code {
-        102 | 104 => StatusCode::NOT_FOUND,
-        107 | 108 => StatusCode::BAD_REQUEST,
-        112 => StatusCode::RANGE_NOT_SATISFIABLE,
-        113 => StatusCode::CONFLICT,
-        111 => StatusCode::TOO_MANY_REQUESTS,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    };
+    let known = STATUSES.iter().find(|(code, _)| code.code == error.code.code);
+    let status = known.map_or(StatusCode::INTERNAL_SERVER_ERROR, |(_, status)| *status);
     json(status, body)
 }
 
