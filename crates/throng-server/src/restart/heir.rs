@@ -33,6 +33,8 @@ const SAID_BYTES_MAX: u64 = 64 * 1024;
 const CALL: Duration = Duration::from_secs(2);
 /// How often it is looked, while a program proves itself, whether that is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long what lies in a channel may take to be read: its reader does nothing else.
+const LAST_WORD: Duration = Duration::from_secs(2);
 /// What is said of a new process that is gone, whether that is seen by listening or by speaking.
 const ENDED: &str = "the new process ended without a word; its log says why";
 /// The flag that makes a program load its configuration, say who it is, and end.
@@ -181,12 +183,22 @@ impl Line {
         deadline: Deadline,
     ) -> Result<(), String> {
         self.channel.send(message, descriptors, deadline).map_err(|error| {
+            let gone = matches!(error, ChannelError::Gone);
+            if gone {
+                self.hear_last();
+            }
             // What the other process said last is the better reason.
-            self.refusal().unwrap_or_else(|| match error {
-                ChannelError::Gone => ENDED.to_owned(),
-                error => error.to_string(),
-            })
+            let plain = || if gone { ENDED.to_owned() } else { error.to_string() };
+            self.refusal().unwrap_or_else(plain)
         })
+    }
+
+    /// Waits until all is heard that was said before the other end was closed, which it is: what it
+    /// said last may still lie in the channel.
+    fn hear_last(&self) {
+        let deadline = Instant::now() + LAST_WORD;
+        let mut heard = self.heard.lock();
+        while heard.over.is_none() && !self.news.wait_until(&mut heard, deadline).timed_out() {}
     }
 
     /// Passes a request of the API on; its answer is nothing when the new process is gone. There are
