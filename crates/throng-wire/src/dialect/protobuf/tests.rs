@@ -185,6 +185,24 @@ fn a_connect_of_ten_thousand_parts_is_read_once() {
     assert_eq!(connect.subs.len(), 5000);
 }
 
+/// A publication with everything that one can have.
+fn full<'a>(binary: Payload<'a>, tags: &'a [(String, String)]) -> Publication<'a> {
+    let info = ClientInfo {
+        user: "u",
+        client: CLIENT.into(),
+        conn_info: Some(br#"{"n":1}"#),
+        chan_info: Some(binary),
+    };
+    Publication {
+        data: br#"{"a":1}"#,
+        info: Some(info),
+        offset: 300,
+        tags,
+        time: 1_700_000_000_000,
+        epoch: "abcdefgh",
+    }
+}
+
 #[test]
 fn replies_are_written_as_an_sdk_reads_them() {
     let says = |id: u32, reply: Reply<'_>, hex: &str| {
@@ -193,21 +211,9 @@ fn replies_are_written_as_an_sdk_reads_them() {
         assert_eq!(out, bytes(hex), "{reply:?}");
     };
     let binary = payload::sealed(&[0, 1]).into_owned();
-    let info = ClientInfo {
-        user: "u",
-        client: CLIENT.into(),
-        conn_info: Some(br#"{"n":1}"#),
-        chan_info: Some(&binary),
-    };
     let tags = [("k".to_owned(), "v".to_owned())];
-    let publication = Publication {
-        data: br#"{"a":1}"#,
-        info: Some(info.clone()),
-        offset: 300,
-        tags: &tags,
-        time: 1_700_000_000_000,
-        epoch: "abcdefgh",
-    };
+    let publication = full(&binary, &tags);
+    let info = publication.info.clone().unwrap();
     let error = Reply::Error { code: 100, message: "internal server error", temporary: true };
     says(1, error, v::REPLY_ERROR);
     let sub = SubscribeResult {
@@ -265,21 +271,9 @@ fn pushes_are_written_as_an_sdk_reads_them() {
         assert_eq!(out, bytes(hex), "{push:?}");
     };
     let binary = payload::sealed(&[0, 1]).into_owned();
-    let info = ClientInfo {
-        user: "u",
-        client: CLIENT.into(),
-        conn_info: Some(br#"{"n":1}"#),
-        chan_info: Some(&binary),
-    };
     let tags = [("k".to_owned(), "v".to_owned())];
-    let publication = Publication {
-        data: br#"{"a":1}"#,
-        info: Some(info.clone()),
-        offset: 300,
-        tags: &tags,
-        time: 1_700_000_000_000,
-        epoch: "abcdefgh",
-    };
+    let publication = full(&binary, &tags);
+    let info = publication.info.clone().unwrap();
     let channel = "c";
     says(Push::Publication { channel, publication }, v::REPLY_PUB);
     says(Push::Join { channel, info: info.clone() }, v::REPLY_JOIN);
