@@ -50,7 +50,8 @@ describe('from Tornado', { skip: existsSync(PYTHON) && NGINX ? false : 'no Torna
   let ports;
 
   function start(program, args) {
-    const child = spawn(program, args, { cwd: directory, stdio: 'inherit' });
+    // What its own children inherit of ours would keep the test's output open.
+    const child = spawn(program, args, { cwd: directory, stdio: 'ignore' });
     started.push(child);
     return child;
   }
@@ -97,7 +98,12 @@ describe('from Tornado', { skip: existsSync(PYTHON) && NGINX ? false : 'no Torna
   after(async () => {
     await browser?.close();
     await throng?.stop();
-    for (const child of started) child.kill('SIGKILL');
+    // nginx ends its workers when it is asked to end, and not when it is killed.
+    await Promise.all(started.map((child) => {
+      const ended = once(child, 'exit');
+      child.kill('SIGTERM');
+      return ended;
+    }));
     if (directory) await rm(directory, { recursive: true, force: true });
   });
 
