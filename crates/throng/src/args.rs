@@ -76,6 +76,9 @@ pub(crate) enum Command {
     Load(LoadArgs),
     #[command(hide = true)]
     LoadBare(LoadBareArgs),
+    /// Starts a program that is to be nobody's child; for `throng restart`
+    #[command(hide = true)]
+    Orphan(OrphanArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -607,6 +610,14 @@ pub(crate) struct LoadArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What a server starts its successor with.
+#[derive(Debug, Args)]
+pub(crate) struct OrphanArgs {
+    pub(crate) program: PathBuf,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<std::ffi::OsString>,
 }
 
 /// What a load starts its own parts with.

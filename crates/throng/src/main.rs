@@ -98,5 +98,6 @@ fn run(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Backend { command: BackendCommand::Try(args) } => backend::run(&args, out),
         Command::Load(args) => load::run(&args, out),
         Command::LoadBare(args) => load::bare(&args),
+        Command::Orphan(args) => serve::orphan(&args),
     }
 }

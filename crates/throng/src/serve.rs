@@ -9,7 +9,7 @@ use throng_server::restart::manager::{Manager, Surroundings};
 use throng_server::restart::{self, Program, Proof};
 use throng_server::{ServeOptions, Started};
 
-use crate::args::{Keeper, ServeArgs};
+use crate::args::{Keeper, OrphanArgs, ServeArgs};
 use crate::config::{environment, unusable};
 use crate::failure::Failure;
 use crate::text::thousands;
@@ -67,6 +67,13 @@ fn keep(program: Program) -> Result<(), Failure> {
         // It has said why.
         status => Err(Failure { status, message: String::new() }),
     }
+}
+
+/// Starts a server that is to be no child of the one that wants it.
+pub(crate) fn orphan(args: &OrphanArgs) -> Result<(), Failure> {
+    restart::orphan::start(&args.program, &args.arguments).map_err(|error| {
+        Failure::could_not_run(format!("orphan is for a server that restarts: {error}"))
+    })
 }
 
 /// Where this program is, whatever is installed there later.

@@ -18,7 +18,7 @@ use crate::handoff::{Cargo, Courier, Freezer, Frozen, Outlet, Parcel, Patience};
 
 use super::channel::{Deadline, sealed};
 use super::fault;
-use super::heir::{Heir, Line, Program, Proof, Reins, Reply};
+use super::heir::{Heir, Line, Parent, Program, Proof, Reins, Reply};
 use super::message::{FromNew, FromOld, TELLS_AHEAD, Tag, common};
 use super::outcome::{Outcome, Process, Step, Wish};
 use super::take::Predecessor;
@@ -79,6 +79,8 @@ pub(crate) struct Giving {
     pub(crate) gate: Arc<Gate>,
     pub(crate) program: Program,
     pub(crate) wish: Wish,
+    /// That of the new process.
+    pub(crate) parent: Parent,
     /// The process before this one, if there was one.
     pub(crate) predecessor: Option<Predecessor>,
     /// The way to the keeper, if there is one.
@@ -123,7 +125,7 @@ impl Giving {
         conversation(&proof)?;
         let program = self.program.path.clone();
         (self.tell)(Step::Checked { program, version: proof.version });
-        let mut heir = Heir::start(&self.program)?;
+        let mut heir = Heir::start(&self.program, self.parent)?;
         self.reins.take(&heir.line);
         let touched = Touched::new().map_err(|error| error.to_string())?;
         let done = self.prepare(&heir, outcome).and_then(|sent| {

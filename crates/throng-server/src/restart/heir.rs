@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use throng_hub::state::Version;
 use tokio::sync::oneshot;
@@ -21,10 +22,13 @@ use super::channel::{Channel, ChannelError, Deadline, sealed, unsealed};
 use super::fault::{self, Fault};
 use super::manager::{HANDOFF_VARIABLE, KEEPER_VARIABLE};
 use super::message::{CONVERSATION, Call, FromNew, FromOld, Hello};
+use super::orphan;
 use crate::front::Asks;
 
 /// Messages of the new process that nobody has asked for yet; it speaks when spoken to.
 const NEWS_MAX: usize = 64;
+/// How long another process may take to start the new one.
+const BIRTH: Duration = Duration::from_secs(10);
 /// How long the ear sleeps at a time; the end of the other process wakes it.
 const LISTEN: Duration = Duration::from_secs(3600);
 /// What a proof, or a complaint of the program, may be in bytes: a pipe's worth.
@@ -92,7 +96,7 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| format!("{name} cannot be run: {error}"))?;
-        let ended = pidfd_of(&child).and_then(|pidfd| {
+        let ended = pidfd_of(child.id()).and_then(|pidfd| {
             let deadline = Instant::now() + patience;
             while !reins.is_off() && Instant::now() < deadline {
                 if has_ended_in(&pidfd, LOOK.min(patience))? {
@@ -150,6 +154,8 @@ struct Heard {
     /// Batches that have arrived.
     got: u64,
     news: VecDeque<FromNew>,
+    /// The number of the new process, where it is no child of this one.
+    born: Option<u32>,
     /// The new process needs nobody to come back for it.
     settled: bool,
     /// Nothing more comes, and why.
@@ -257,6 +263,11 @@ impl Line {
         heard.over.is_none().then_some(heard.got)
     }
 
+    /// Waits for the number of the new process, where another one starts it.
+    fn born(&self, patience: Duration) -> Result<u32, String> {
+        self.until(patience, |heard| heard.born.map(Ok))
+    }
+
     /// Waits until so many batches have arrived.
     pub(crate) fn wait_for(&self, batches: u64, patience: Duration) -> Result<(), String> {
         self.until(patience, |heard| (heard.got >= batches).then_some(Ok(())))
@@ -310,6 +321,7 @@ impl Line {
                     state.got += 1;
                 }
                 Ok((FromNew::Settled, _)) => state.settled = true,
+                Ok((FromNew::Born { pid }, _)) => state.born = Some(pid),
                 Ok((said, _)) if state.news.len() < NEWS_MAX => state.news.push_back(said),
                 Err(ChannelError::Silent(_)) => continue,
                 Ok(_) => state.over = Some("the new process talks without end".to_owned()),
@@ -367,10 +379,22 @@ impl Reins {
 /// The new process.
 #[derive(Debug)]
 pub(crate) struct Heir {
-    child: Child,
+    pid: u32,
+    /// None: it is a child of whoever this process is a child of.
+    child: Option<Child>,
     pidfd: OwnedFd,
     pub(crate) line: Arc<Line>,
     ear: Option<std::thread::JoinHandle<()>>,
+}
+
+/// Whose child the new process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parent {
+    /// This process, until it ends.
+    This,
+    /// From its first moment whoever this process is a child of: a manager that is told of it waits
+    /// for the end of nobody but a child of its own.
+    Manager,
 }
 
 impl Heir {
@@ -378,42 +402,64 @@ impl Heir {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub(crate) fn start(program: &Program) -> Result<Self, String> {
+    pub(crate) fn start(program: &Program, parent: Parent) -> Result<Self, String> {
         let failed =
             |error: io::Error| format!("{} cannot be run: {error}", program.path.display());
         let (channel, other) = Channel::pair().map_err(failed)?;
-        let mut child = Command::new(&program.path)
+        let mut command = match parent {
+            Parent::This => Command::new(&program.path),
+            Parent::Manager => orphan::of(&program.path),
+        };
+        let child = command
             .args(&program.arguments)
             .env(HANDOFF_VARIABLE, "stdin")
             .env_remove(KEEPER_VARIABLE)
             .stdin(Stdio::from(other))
             .spawn()
             .map_err(failed)?;
-        let started = pidfd_of(&child).and_then(|pidfd| {
-            let line = Arc::new(Line {
-                channel,
-                heard: Mutex::default(),
-                news: Condvar::default(),
-                calls: Mutex::default(),
-            });
-            let listening = Arc::clone(&line);
-            let ear = std::thread::Builder::new()
-                .name("restart-ear".to_owned())
-                .spawn(move || listening.listen())?;
-            Ok((pidfd, line, ear))
+        // Holds the end of the channel that is the child's, which is closed to be told of its end.
+        drop(command);
+        let line = Arc::new(Line {
+            channel,
+            heard: Mutex::default(),
+            news: Condvar::default(),
+            calls: Mutex::default(),
         });
-        match started {
-            Ok((pidfd, line, ear)) => Ok(Self { child, pidfd, line, ear: Some(ear) }),
+        let listening = Arc::clone(&line);
+        let ear = std::thread::Builder::new()
+            .name("restart-ear".to_owned())
+            .spawn(move || listening.listen());
+        let ear = match ear {
+            Ok(ear) => Some(ear),
             Err(error) => {
-                child.kill().ok(); // it may have ended
-                child.wait().ok();
-                Err(failed(error))
+                reap(child);
+                return Err(failed(error));
+            }
+        };
+        let (pid, child) = match parent {
+            Parent::This => (child.id(), Some(child)),
+            Parent::Manager => {
+                let born = line.born(BIRTH);
+                reap(child); // which has nothing more to do
+                (born?, None)
+            }
+        };
+        match pidfd_of(pid) {
+            Ok(pidfd) => Ok(Self { pid, child, pidfd, line, ear }),
+            Err(error) => {
+                let gone = error.raw_os_error() == Some(Errno::SRCH.raw_os_error());
+                let why = if gone { ENDED.to_owned() } else { failed(error) };
+                // Where it is no child, the end of the channel tells it to end.
+                if let Some(child) = child {
+                    reap(child);
+                }
+                Err(why)
             }
         }
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
     /// Who it says it is.
@@ -426,8 +472,9 @@ impl Heir {
 
     /// Ends it. Whether it had said that it serves before it was gone: then it is too late.
     pub(crate) fn end(&mut self) -> bool {
-        self.child.kill().ok(); // it may have ended
-        self.child.wait().ok();
+        self.signal(Signal::KILL);
+        while !self.has_ended_in(LISTEN) {}
+        self.child.as_mut().map(Child::wait);
         self.hear_out();
         let heard = self.line.heard.lock();
         heard.news.iter().any(|news| matches!(news, FromNew::Serving { .. }))
@@ -444,9 +491,11 @@ impl Heir {
 
     /// Tells it to stop, as this process was told.
     pub(crate) fn stop(&self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        // It may have ended.
-        pid.map(|pid| kill_process(pid, Signal::TERM));
+        self.signal(Signal::TERM);
+    }
+
+    fn signal(&self, signal: Signal) {
+        pidfd_send_signal(&self.pidfd, signal).ok(); // it may have ended
     }
 
     /// Whether it is gone.
@@ -455,8 +504,13 @@ impl Heir {
     }
 }
 
-fn pidfd_of(child: &Child) -> io::Result<OwnedFd> {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+fn reap(mut child: Child) {
+    child.kill().ok(); // it may have ended
+    child.wait().ok();
+}
+
+fn pidfd_of(pid: u32) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| io::Error::other("the process has no number"))?;
     // pidfd_open(2) gives one that is closed on exec.
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
@@ -471,7 +525,7 @@ fn has_ended_in(pidfd: &OwnedFd, patience: Duration) -> io::Result<bool> {
         let mut polled = [PollFd::new(pidfd, PollFlags::IN)];
         match poll(&mut polled, Some(&left)) {
             Ok(ready) => return Ok(ready > 0),
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -521,12 +575,12 @@ mod tests {
 
     #[test]
     fn an_heir_that_ends_without_a_word_is_told_from_one_that_says_nothing() {
-        let mut mute = Heir::start(&shell("exec sleep 100")).unwrap();
+        let mut mute = Heir::start(&shell("exec sleep 100"), Parent::This).unwrap();
         let error = mute.introduced(Duration::from_millis(20)).unwrap_err();
         assert!(error.contains("did not answer"), "{error}");
         assert!(!mute.has_ended_in(Duration::ZERO));
         assert!(!mute.end());
-        let dead = Heir::start(&shell("exit 3")).unwrap();
+        let dead = Heir::start(&shell("exit 3"), Parent::This).unwrap();
         let error = dead.introduced(PATIENCE).unwrap_err();
         assert!(error.contains("ended without a word"), "{error}");
         assert!(dead.has_ended_in(PATIENCE));

@@ -20,6 +20,8 @@ pub(crate) enum FromNew {
     Got(u64),
     /// Everything that was sent ahead is in its place.
     Ready { sockets: u64 },
+    /// Said by the process between the two, where there is one: the number of the new one.
+    Born { pid: u32 },
     /// It cannot go on, and ends.
     Refused(String),
     /// Everything is loaded and checked, and this process serves from now on: the one message

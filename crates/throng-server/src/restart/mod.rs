@@ -9,6 +9,7 @@ pub mod keeper;
 pub mod manager;
 mod message;
 pub(crate) mod orders;
+pub mod orphan;
 mod outcome;
 pub(crate) mod succession;
 pub(crate) mod take;

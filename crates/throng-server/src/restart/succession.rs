@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::fault::{self, Fault};
 use super::give::{Given, Giving};
-use super::heir::{Heir, Program, Reins};
+use super::heir::{Heir, Parent, Program, Reins};
 use super::keeper;
 use super::manager::{Manager, notify};
 use super::outcome::{Outcome, Process, Step, Wish};
@@ -79,6 +79,10 @@ impl Succession {
             gate: Arc::clone(&front.gate),
             program,
             wish,
+            parent: match self.watched_by {
+                Manager::Notified => Parent::Manager,
+                Manager::None | Manager::Watching(_) | Manager::Kept => Parent::This,
+            },
             predecessor: self.predecessor.clone(),
             keeper: self.keeper.clone(),
             tell: teller(self.log.clone(), steps),
