@@ -6,6 +6,8 @@
 mod backends;
 mod channel;
 mod duration;
+#[cfg(test)]
+mod fate;
 mod import;
 mod init;
 mod jwks;
@@ -29,6 +31,8 @@ pub use backends::{
 };
 pub use channel::*;
 pub use duration::{parse_duration, show_duration};
+#[cfg(test)]
+pub(crate) use fate::{Fate, fates, is_read};
 pub use import::{Imported, import};
 pub use init::{InitError, InitFile, default_text, init};
 pub use jwks::JwksEndpoint;
