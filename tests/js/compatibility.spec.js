@@ -75,7 +75,7 @@ describe('a server as Centrifugo’s is configured', () => {
         },
         // None of these does anything here; with other values than the defaults they are told of.
         websocket: { read_buffer_size: 512, write_buffer_size: 512, use_write_buffer_pool: true, write_timeout: '2s' },
-        uni_websocket: { enabled: true, read_buffer_size: 512, write_buffer_size: 512, use_write_buffer_pool: true, write_timeout: '2s' },
+        uni_websocket: { enabled: true, read_buffer_size: 512, write_buffer_size: 512, use_write_buffer_pool: true, write_timeout: '2s', join_push_messages: true },
         prometheus: { instrument_http_handlers: true, recovered_publications_histogram: true, native_histograms: true },
         usage_stats: { disabled: true },
         node: { info_metrics_aggregate_interval: '10s' },
@@ -97,7 +97,7 @@ describe('a server as Centrifugo’s is configured', () => {
   it('options without an effect are told of', TEST, async () => {
     for (const option of [
       'websocket.read_buffer_size', 'websocket.write_buffer_size', 'websocket.use_write_buffer_pool', 'websocket.write_timeout',
-      'uni_websocket.read_buffer_size', 'uni_websocket.write_buffer_size', 'uni_websocket.use_write_buffer_pool', 'uni_websocket.write_timeout',
+      'uni_websocket.read_buffer_size', 'uni_websocket.write_buffer_size', 'uni_websocket.use_write_buffer_pool', 'uni_websocket.write_timeout', 'uni_websocket.join_push_messages',
       'prometheus.instrument_http_handlers', 'prometheus.recovered_publications_histogram', 'prometheus.native_histograms',
       'usage_stats.disabled', 'node.info_metrics_aggregate_interval', 'enable_unreleased_features',
       'CENTRIFUGO_CLIENT_PRESENCE_UPDATE_INTERVAL', 'CENTRIFUGO_CLIENT_CONCURRENCY', 'CENTRIFUGO_CLIENT_CHANNEL_POSITION_MAX_TIME_LAG',
@@ -229,6 +229,114 @@ describe('a server as Centrifugo’s is configured', () => {
       client.disconnect();
     });
   }
+});
+
+describe('who is not let in', () => {
+  const refusing = (port, more = {}) => ({
+    ...configuration(port),
+    client: {
+      token: { hmac_secret_key: HMAC_KEY },
+      allowed_origins: ['https://a.example'],
+      connect_code_to_unidirectional_disconnect: {
+        enabled: true,
+        transforms: [{ code: 109, to: { code: 4501, reason: 'log in' } }],
+      },
+      ...more,
+    },
+    uni_websocket: { enabled: true },
+    uni_sse: {
+      enabled: true,
+      connect_code_to_http_response: {
+        enabled: true,
+        transforms: [{ code: 109, to: { status_code: 401 } }, { code: 3500, to: { status_code: 403, body: 'who are you?' } }],
+      },
+    },
+    uni_http_stream: { enabled: true },
+  });
+
+  const expired = jwt({ sub: 'ann', exp: 1 });
+  const good = jwt({ sub: 'ann', exp: inSeconds(600) });
+
+  it('errors of a connect are closes and statuses of one’s choice', TEST, async () => {
+    const port = await freePort();
+    const throng = await start({ port, config: refusing(port) });
+    const socket = await open(throng.uniWebsocket);
+    socket.send(JSON.stringify({ token: expired }));
+    assert.deepEqual(await closing(socket), { code: 4501, reason: 'log in' });
+    assert.deepEqual(JSON.parse(socket.frames.got.at(-1)), { disconnect: { code: 4501, reason: 'log in' } });
+
+    const ask = async (transport, token, origin) => {
+      const answer = await fetch(`${throng.http}/connection/${transport}`, {
+        method: 'POST', body: JSON.stringify({ token }), headers: origin ? { Origin: origin } : {},
+      });
+      return answer;
+    };
+    const told = async (...question) => {
+      const answer = await ask(...question);
+      return [answer.status, await answer.text()];
+    };
+    assert.deepEqual(await told('uni_sse', expired), [401, 'token expired']);
+    assert.deepEqual(await told('uni_sse', 'x.y.z'), [403, 'who are you?']);
+    // No token, and nobody listed what becomes of that.
+    assert.deepEqual(await told('uni_sse', ''), [500, 'Internal Server Error']);
+    const page = await ask('uni_sse', expired, 'https://a.example');
+    assert.equal(page.headers.get('access-control-allow-origin'), 'https://a.example');
+    assert.equal(page.headers.get('content-type'), 'text/plain; charset=utf-8');
+    await page.text();
+    // Where it is off, the response has begun by then.
+    const [status, text] = await told('uni_http_stream', expired);
+    assert.equal(status, 200);
+    assert.deepEqual(JSON.parse(text), { disconnect: { code: 4501, reason: 'log in' } });
+
+    const answer = await ask('uni_sse', good);
+    assert.equal(answer.status, 200);
+    assert.match(answer.headers.get('content-type'), /^text\/event-stream/);
+    const reader = answer.body.getReader();
+    const { value } = await reader.read();
+    assert.match(Buffer.from(value).toString(), /^\r\n(data: \{"connect":.*)?/);
+    await reader.cancel();
+  });
+
+  it('a status waits for the backend, over a restart', TEST, async () => {
+    const runtime = await emptyDirectory();
+    const asked = [];
+    let heard;
+    const hears = new Promise((resolve) => { heard = resolve; });
+    const application = http.createServer((request, response) => {
+      request.resume();
+      asked.push(response);
+      if (asked.length === 2) heard();
+    }).listen(0, '127.0.0.1');
+    await once(application, 'listening');
+    const port = await freePort();
+    const endpoint = `http://127.0.0.1:${application.address().port}/`;
+    const config = refusing(port, { proxy: { connect: { enabled: true, endpoint, timeout: '20s' } } });
+    const transforms = [{ code: 4502, to: { status_code: 402, body: 'pay' } }];
+    config.uni_sse.connect_code_to_http_response.transforms = transforms;
+    const throng = await start({ port, config, env: { XDG_RUNTIME_DIR: runtime } });
+    const pids = [throng.process.pid];
+    try {
+      const answers = ['a', 'b'].map(() => fetch(`${throng.http}/connection/uni_sse`, { method: 'POST', body: '{}' }));
+      await hears;
+      const restarted = await run(['restart', '--json', '--pid', String(pids[0])], { env: { XDG_RUNTIME_DIR: runtime } });
+      assert.equal(restarted.code, 0, restarted.stdout + restarted.stderr);
+      pids.push(JSON.parse(restarted.stdout).outcome.to.pid);
+      asked[0].end(JSON.stringify({ disconnect: { code: 4502, reason: 'no money' } }));
+      asked[1].end(JSON.stringify({ result: { user: 'ann' } }));
+      const got = await Promise.all(answers.map(async (answer) => (await answer)));
+      assert.deepEqual(got.map(({ status }) => status).sort(), [200, 402]);
+      assert.equal(await got.find(({ status }) => status === 402).text(), 'pay');
+      const lines = got.find(({ status }) => status === 200).body.getReader();
+      let text = '';
+      while (!text.includes('"connect"')) text += Buffer.from((await lines.read()).value).toString();
+      assert.match(text, /^\r\ndata: \{"connect":\{"client":/);
+      await lines.cancel();
+    } finally {
+      application.closeAllConnections();
+      application.close();
+      for (const pid of pids.slice(1)) process.kill(pid, 'SIGKILL');
+    }
+  });
 });
 
 describe('the internal port', () => {

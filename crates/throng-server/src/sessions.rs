@@ -640,6 +640,10 @@ impl Handler for Sessions {
         framing: Framing,
         out: &mut Vec<u8>,
     ) -> Farewell {
+        if let Some(refusal) = session.refusal(&self.settings, framing, why) {
+            out.extend_from_slice(&refusal);
+            return Farewell::CloseFrame;
+        }
         let uni = &self.settings.uni_websocket;
         let transport = session.kind().over(framing);
         let (pushes, closes) = match (framing, session.kind()) {

@@ -139,7 +139,7 @@ pub fn default_text() -> String {
         let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
         let value = match spec.kind {
             Kind::Namespaces => continue,
-            Kind::Texts => "[]".to_owned(),
+            Kind::Texts | Kind::List => "[]".to_owned(),
             Kind::Bool => if spec.default.is_empty() { "false" } else { spec.default }.to_owned(),
             Kind::Int | Kind::Bytes => {
                 if spec.default.is_empty() { "0" } else { spec.default }.to_owned()

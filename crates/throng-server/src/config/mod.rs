@@ -5,6 +5,7 @@
 
 mod backends;
 mod channel;
+mod connecting;
 mod duration;
 #[cfg(test)]
 mod fate;
