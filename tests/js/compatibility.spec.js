@@ -10,6 +10,7 @@ import { after, before, describe, it } from 'node:test';
 import { Centrifuge } from 'centrifuge';
 import WebSocket from 'ws';
 
+import { launch, openPage } from './browser.js';
 import { ENCODINGS } from './encodings.js';
 import { API_KEY, HMAC_KEY, Throng, configuration, emptyDirectory, freePort, gather, inSeconds, jwt, nextEvent, run } from './throng.js';
 
@@ -540,6 +541,53 @@ services:
   });
 });
 
+describe('a .env file', () => {
+  it('a .env file is read, and the environment is stronger', TEST, async () => {
+    const port = await freePort();
+    const cwd = await emptyDirectory();
+    await writeFile(path.join(cwd, '.env'), `# a comment
+CENTRIFUGO_HTTP_SERVER_ADDRESS=127.0.0.1
+export CENTRIFUGO_HTTP_SERVER_PORT="${port}"
+CENTRIFUGO_HTTP_API_KEY='of the file' # quoted
+CENTRIFUGO_NODE_NAME=of-the-file # said
+PATH=/nowhere
+`);
+    const throng = await start({ port, cwd, args: ['serve'], env: { CENTRIFUGO_HTTP_API_KEY: 'of the environment' } });
+    const ask = async (key) => throng.post('/api/info', {}, { 'X-API-Key': key });
+    assert.equal((await ask('of the file')).status, 401);
+    const { status, body } = await ask('of the environment');
+    assert.equal(status, 200);
+    assert.equal(body.result.nodes[0].name, 'of-the-file');
+  });
+});
+
+describe('the Swagger page', () => {
+  it('the Swagger page shows the server API', TEST, async () => {
+    const port = await freePort();
+    const inner = await freePort();
+    const base = configuration(port);
+    const throng = await start({
+      port, config: { ...base, swagger: { enabled: true }, http_server: { ...base.http_server, internal_port: String(inner), internal_address: '127.0.0.1' } },
+    });
+    assert.equal((await fetch(`${throng.http}/swagger`)).status, 404);
+    const at = `http://127.0.0.1:${inner}/swagger`;
+    const page = await (await fetch(at)).text();
+    assert.match(page, /<a href="#publish">\/api\/publish<\/a>/);
+    const printed = JSON.parse((await run(['openapi'])).stdout);
+    const document = await (await fetch(`${at}/openapi.json`)).json();
+    assert.deepEqual(document.paths, printed.paths);
+    assert.equal((await fetch(at, { method: 'POST' })).status, 405);
+    const browser = await launch();
+    try {
+      const tab = await openPage(browser, at);
+      assert.equal(await tab.locator('section').count(), Object.keys(printed.paths).length);
+      assert.ok(await tab.locator('#publish td code', { hasText: 'idempotency_key' }).isVisible());
+    } finally {
+      await browser.close();
+    }
+  });
+});
+
 describe('the command line', () => {
   it('flags and the default command are Centrifugo’s', TEST, async () => {
     const port = await freePort();
@@ -593,7 +641,22 @@ describe('the command line', () => {
     await says('checkconfig', '-c', defaults);
     await says('genconfig', '--origin', 'https://a.example', '-o', path.join(cwd, 'new.toml'));
     const claims = (text) => JSON.parse(Buffer.from(text.match(/[\w-]+\.([\w-]+)\.[\w-]+/)[1], 'base64url'));
-    assert.equal(claims(await says('gentoken', '-u', '42', '-c', config)).sub, '42');
+    const token = await says('gentoken', '-u', '42', '-t', '3600', '-c', config);
+    const { sub, exp } = claims(token);
+    assert.equal(sub, '42');
+    assert.ok(Math.abs(exp - inSeconds(3600)) <= 5);
+    assert.match(await says('checktoken', token.trim(), '-c', config), /^accepted/);
+    const forged = await run(['checktoken', jwt({ sub: '42' }, 'another'), '-c', config], { cwd });
+    assert.equal(forged.code, 1);
+    const subToken = await says('gensubtoken', '-u', '42', '-s', 'chat', '-c', config);
+    assert.deepEqual([claims(subToken).sub, claims(subToken).channel], ['42', 'chat']);
+    assert.match(await says('checksubtoken', subToken.trim(), '-c', config), /^accepted/);
+    assert.match(await says('version'), /^throng \d/);
+    assert.match(await says('configdoc'), /^ping_interval = "25s"$/m);
+    const env = Object.fromEntries((await says('defaultenv')).trim().split('\n').map((line) => line.split(/=(.*)/)));
+    assert.equal(env.THRONG_CLIENT_PING_INTERVAL, '25s');
+    const checked = await run(['checkconfig'], { cwd: await emptyDirectory(), env });
+    assert.equal(checked.code, 0, checked.stdout + checked.stderr);
   });
 });
 

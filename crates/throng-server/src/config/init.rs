@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use super::options::{Kind, Status, options};
+use super::options::{Kind, Spec, Status, options};
 
 /// A first configuration, with keys of its own.
 #[derive(Clone)]
@@ -165,4 +165,21 @@ pub fn default_text() -> String {
          # [[channel.namespaces]]\n# name = \"chat\"\n",
     );
     text
+}
+
+/// Every supported option with its default, as lines of the variables that set them.
+pub fn default_env() -> String {
+    let mut supported: Vec<_> =
+        options().all.iter().filter(|(_, spec)| spec.status == Status::Supported).collect();
+    supported.sort_by_key(|(_, spec)| spec.place);
+    let line = |(path, spec): (&String, &Spec)| {
+        let default = match (spec.kind, spec.default) {
+            (Kind::Bool, "") => "false",
+            (Kind::Int | Kind::Bytes, "") => "0",
+            (Kind::Duration, "") => "0s",
+            (_, default) => default,
+        };
+        format!("THRONG_{}={default}\n", super::written::env_name(path))
+    };
+    supported.into_iter().map(line).collect()
 }

@@ -125,6 +125,8 @@ fn settings(r: &mut Reader<'_>, dev: bool, first_backend: u16) -> Settings {
                 &[("", Names::Throng), ("centrifugo", Names::Centrifugo)],
             ),
         },
+        swagger: r.bool("swagger.enabled"),
+        swagger_path: r.http_path("swagger.handler_prefix"),
         rpc_ping: {
             let method = r.text("rpc.ping.method");
             r.bool("rpc.ping.enabled").then_some(method)

@@ -35,7 +35,7 @@ pub use duration::{parse_duration, show_duration};
 #[cfg(test)]
 pub(crate) use fate::{Fate, fates, is_read};
 pub use import::{Imported, import};
-pub use init::{InitError, InitFile, default_text, init};
+pub use init::{InitError, InitFile, default_env, default_text, init};
 pub use jwks::JwksEndpoint;
 pub(crate) use jwks::{KeysUrl, group};
 pub use network::{Network, NotANetwork};

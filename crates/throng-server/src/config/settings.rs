@@ -45,6 +45,10 @@ pub struct Settings {
     /// `health.handler_prefix`.
     pub health_path: String,
     pub prometheus: Prometheus,
+    /// `swagger.enabled`: a page about the server API.
+    pub swagger: bool,
+    /// `swagger.handler_prefix`.
+    pub swagger_path: String,
     /// `rpc.ping`: the method that answers `{}`, when enabled.
     pub rpc_ping: Option<String>,
     /// `node.name`; empty means host name and port.
