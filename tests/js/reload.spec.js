@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { rename, writeFile } from 'node:fs/promises';
+import { readFile, rename, writeFile } from 'node:fs/promises';
 import http from 'node:http';
 import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -142,6 +142,36 @@ describe('throng reload', () => {
     };
     assert.equal(await opens('https://new'), true);
     assert.equal(await opens('https://old'), false);
+  });
+
+  it('takes who is in front, and how much is logged', TEST, async () => {
+    /** Where the server takes a client to be for whom somebody asks. */
+    const ask = async (address) => {
+      const socket = new WebSocket(throng.websocket, { headers: { 'X-Forwarded-For': address } });
+      await once(socket, 'open');
+      socket.send(JSON.stringify({ id: 1, connect: { token: jwt({ sub: address }, config.client.token.hmac_secret_key) } }));
+      await once(socket, 'message');
+      const who = await run(['who', '--json', '--user', address, '--pid', String(throng.process.pid)], { env: { XDG_RUNTIME_DIR: runtime } });
+      socket.terminate();
+      return JSON.parse(who.stdout).clients.map(({ address }) => address);
+    };
+    assert.deepEqual(await ask('192.0.2.7'), ['127.0.0.1']);
+    const debugLines = async () => (await readFile(config.log.file, 'utf8')).split('\n').filter((line) => line.includes('"debug"'));
+    assert.deepEqual(await debugLines(), []);
+    config.trusted_proxies = ['127.0.0.1/32'];
+    config.log.level = 'debug';
+    await write();
+    const { code, said } = await reload('--json');
+    assert.equal(code, 0, said);
+    assert.deepEqual(JSON.parse(said).applied.sort(), ['log.level', 'trusted_proxies']);
+    assert.deepEqual(await ask('192.0.2.8'), ['192.0.2.8']);
+    assert.ok((await debugLines()).some((line) => line.includes('192.0.2.8')));
+    config.client_address_header = 'x-real-ip';
+    config.log.level = 'info';
+    await write();
+    assert.match((await reload()).said, /^2 applied/);
+    // The other header is not looked at any more.
+    assert.deepEqual(await ask('192.0.2.9'), ['127.0.0.1']);
   });
 
   it('opens its log anew, and does the same for SIGHUP', TEST, async () => {

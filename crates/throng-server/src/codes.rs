@@ -109,6 +109,11 @@ pub fn explain(code: u32) -> Vec<Explanation> {
     found
 }
 
+/// What an error is called on the wire, if there is one of this code.
+pub(crate) fn error_message(code: u32) -> Option<&'static str> {
+    ErrorCode::TABLE.iter().find(|(error, _)| error.code == code).map(|(error, _)| error.message)
+}
+
 /// Every code with a meaning of its own, for a list: errors first, then closes, then the rest.
 pub fn all() -> Vec<Explanation> {
     let errors = ErrorCode::TABLE.iter().map(from_error);

@@ -6,6 +6,8 @@ pub mod allowance;
 pub mod backend;
 pub mod clock;
 pub mod codes;
+#[cfg(test)]
+mod compatibility;
 pub mod config;
 pub mod control;
 mod desk;

@@ -1,8 +1,10 @@
 //! Applies a changed configuration to the running server, as far as that can be done without a new
-//! process: tokens, channels, backends, origins and the API's key. The rest is named.
+//! process: tokens, channels, backends, origins, the API's key, who is in front, and how much is logged.
+//! The rest is named.
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
@@ -12,6 +14,9 @@ use crate::front::Front;
 use crate::log::line;
 use crate::sessions::Mail;
 use crate::shard::Post;
+
+/// How long the shards may take to begin with other settings.
+const SHARDS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where the configuration comes from, and what of it holds.
 #[derive(Debug)]
@@ -126,6 +131,9 @@ fn with_live_of(old: &Settings, new: Settings) -> Settings {
     settings.backends = new.backends;
     settings.rpc_ping = new.rpc_ping;
     settings.http_api.key = new.http_api.key;
+    settings.proxies.trusted = new.proxies.trusted;
+    settings.proxies.header = new.proxies.header;
+    settings.log.level = new.log.level;
     settings
 }
 
@@ -139,9 +147,16 @@ async fn apply(front: &Arc<Front>, settings: Settings) -> Result<(), String> {
     common.notary.reload(&settings).map_err(|error| format!("a thread for tokens: {error}"))?;
     // The backends first: nobody asks one that is not there yet.
     common.switchboard.reload(&settings.backends);
+    common.log.set_level(settings.log.level);
     *common.current.write() = Arc::clone(&settings);
+    let (ask, taken) = common.desk.collect(common.shards.len());
     for shard in &common.shards {
-        shard.post(Post::Mail(Mail::Settings(Arc::clone(&settings))));
+        let settings = Arc::clone(&settings);
+        shard.post(Post::Mail(Mail::Settings { settings, ask }));
+    }
+    // Who is told that it holds finds it so. A shard that is stuck takes it when it goes on.
+    if tokio::time::timeout(SHARDS_PATIENCE, taken).await.is_err() {
+        common.desk.give_up(ask);
     }
     Ok(())
 }

@@ -388,7 +388,6 @@ pub(crate) fn assemble(
         arrivals: crate::front::arrivals::Arrivals::default(),
         undeclared: crate::front::address::Undeclared::default(),
         addresses: Addresses::new(settings.limits.per_address),
-        proxies: settings.proxies.clone(),
         source: OnceLock::new(),
         command,
         doors: OnceLock::new(),

@@ -67,8 +67,8 @@ pub(crate) enum Mail {
     Said { session: Uuid, slot: u32, said: Vec<u8>, drawn: Drawn },
     /// Close this share of the connections: one in so many of those left; 1 is all of them.
     Shed { of: u32 },
-    /// These settings hold from now on.
-    Settings(Arc<Settings>),
+    /// These settings hold from now on; the desk is told.
+    Settings { settings: Arc<Settings>, ask: u64 },
 }
 
 /// A shard's mailbox, for sessions.
@@ -559,7 +559,10 @@ impl Handler for Sessions {
             }
             Mail::Weigh { ask } => self.common.desk.part(ask, Part::Weighed(crowd.weigh())),
             Mail::Shed { of } => self.shed(crowd, of),
-            Mail::Settings(settings) => self.settings = settings,
+            Mail::Settings { settings, ask } => {
+                self.settings = settings;
+                self.common.desk.part(ask, Part::Done);
+            }
         }
     }
 
@@ -640,6 +643,10 @@ impl Handler for Sessions {
         framing: Framing,
         out: &mut Vec<u8>,
     ) -> Farewell {
+        if let Some(refusal) = session.refusal(&self.settings, framing, why) {
+            out.extend_from_slice(&refusal);
+            return Farewell::CloseFrame;
+        }
         let uni = &self.settings.uni_websocket;
         let transport = session.kind().over(framing);
         let (pushes, closes) = match (framing, session.kind()) {

@@ -34,7 +34,7 @@ pub(crate) enum Command {
     Restart(RestartArgs),
     /// Close the clients at a pace, before this machine goes
     Drain(DrainArgs),
-    /// Apply a changed configuration to a running server: tokens, channels, backends, origins
+    /// Apply a changed configuration to a running server: tokens, channels, backends, origins, proxies
     Reload(ReloadArgs),
     /// Publish to a channel, and see whom it reaches
     Publish(PublishArgs),
@@ -68,8 +68,16 @@ pub(crate) enum Command {
     Genconfig(InitArgs),
     #[command(hide = true)]
     Checkconfig(CheckArgs),
-    #[command(hide = true)]
+    #[command(hide = true, alias = "configdoc")]
     Defaultconfig,
+    #[command(hide = true)]
+    Defaultenv,
+    #[command(hide = true)]
+    Version,
+    #[command(hide = true)]
+    Gensubtoken(SubTokenArgs),
+    #[command(hide = true, alias = "checksubtoken")]
+    Checktoken(CheckTokenArgs),
     /// What limits a process, who set it, and how to lift it; without a PID, the whole machine
     Doctor(DoctorArgs),
     /// A crowd of clients against any WebSocket server
@@ -477,7 +485,7 @@ pub(crate) struct DisconnectArgs {
     pub(crate) place: PlaceArgs,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct TokenArgs {
     /// The user's id in your application
     #[arg(short, long, required_unless_present = "check")]
@@ -485,7 +493,7 @@ pub(crate) struct TokenArgs {
     /// A subscription token for this channel, instead of a connection token
     #[arg(long, value_name = "CHANNEL")]
     pub(crate) channel: Option<String>,
-    /// How long it is valid, such as 1h or 30m; 0: for ever
+    /// How long it is valid, such as 1h or 30m, or in seconds; 0: for ever
     #[arg(short, long, default_value = "1h")]
     pub(crate) ttl: String,
     /// Sign with this private key (PEM) instead of the configuration's secret
@@ -506,6 +514,54 @@ pub(crate) struct TokenArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// As Centrifugo has it: `throng token --channel CHANNEL`.
+#[derive(Debug, Args)]
+pub(crate) struct SubTokenArgs {
+    /// The user's id in your application
+    #[arg(short, long)]
+    pub(crate) user: String,
+    /// The channel that the user may subscribe to
+    #[arg(short = 's', long, value_name = "CHANNEL")]
+    pub(crate) channel: String,
+    /// How long it is valid, such as 1h or 3600; 0: for ever
+    #[arg(short, long, default_value = "1h")]
+    pub(crate) ttl: String,
+    /// The server's configuration, for its key
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+impl From<&SubTokenArgs> for TokenArgs {
+    fn from(args: &SubTokenArgs) -> Self {
+        let SubTokenArgs { user, channel, ttl, config } = args;
+        Self {
+            user: Some(user.clone()),
+            channel: Some(channel.clone()),
+            ttl: ttl.clone(),
+            config: config.clone(),
+            ..Self::default()
+        }
+    }
+}
+
+/// As Centrifugo has it: `throng token --check TOKEN`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckTokenArgs {
+    /// The token; - reads it from the input
+    pub(crate) token: String,
+    /// The server's configuration, for its key
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+impl From<&CheckTokenArgs> for TokenArgs {
+    fn from(args: &CheckTokenArgs) -> Self {
+        let CheckTokenArgs { token, config } = args;
+        let (check, config) = (Some(token.clone()), config.clone());
+        Self { ttl: "0".to_owned(), check, config, ..Self::default() }
+    }
 }
 
 #[derive(Debug, Args)]

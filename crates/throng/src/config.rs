@@ -21,11 +21,36 @@ pub(crate) fn load(file: Option<&Path>) -> Loaded {
     })
 }
 
-/// Variables that are text; others cannot be options.
+/// Where Centrifugo looks for variables beside the environment, too.
+const ENV_FILE: &str = ".env";
+
+/// Variables that are text; others cannot be options. Those of a file `.env` in the working directory
+/// come with them, where the environment itself does not have them.
 pub(crate) fn environment() -> Vec<(String, String)> {
-    std::env::vars_os()
+    let mut env: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
+        .collect();
+    let file = std::fs::read_to_string(ENV_FILE).unwrap_or_default();
+    for (name, value) in file.lines().filter_map(variable) {
+        if !env.iter().any(|(known, _)| known == name) {
+            env.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    env
+}
+
+/// A variable of the server's that a line of `.env` sets.
+fn variable(line: &str) -> Option<(&str, &str)> {
+    let line = line.trim();
+    let (name, value) = line.strip_prefix("export ").unwrap_or(line).split_once('=')?;
+    let (name, value) = (name.trim(), value.trim());
+    if !name.starts_with("CENTRIFUGO_") && !name.starts_with("THRONG_") {
+        return None;
+    }
+    let unquoted =
+        ['"', '\''].into_iter().find_map(|quote| value.strip_prefix(quote)?.strip_suffix(quote));
+    // Behind what is not quoted may stand a comment.
+    Some((name, unquoted.unwrap_or_else(|| value.split(" #").next().unwrap_or_default().trim())))
 }
 
 /// What a command says that needs a configuration and got none it could use.
@@ -111,6 +136,11 @@ pub(crate) fn import(args: &ImportArgs, out: &mut dyn Write) -> Result<(), Failu
     Err(Failure::found(
         "what is not supported stands in the file as a comment: read those lines before you serve with it",
     ))
+}
+
+/// Prints every option as the variable that sets it.
+pub(crate) fn default_env(out: &mut dyn Write) -> Result<(), Failure> {
+    Ok(out.write_all(config::default_env().as_bytes())?)
 }
 
 pub(crate) fn schema(out: &mut dyn Write) -> Result<(), Failure> {

@@ -434,7 +434,7 @@ fn transform(value: &Value) -> Option<Transform> {
     Some(Transform { status, to })
 }
 
-fn field<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
+pub(super) fn field<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
     let Value::Table(rows) = value else { return None };
     rows.iter().find(|(key, _)| key == name).map(|(_, node)| &node.value)
 }

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use super::options::{Kind, Status, options};
+use super::options::{Kind, Spec, Status, options};
 
 /// A first configuration, with keys of its own.
 #[derive(Clone)]
@@ -139,7 +139,7 @@ pub fn default_text() -> String {
         let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
         let value = match spec.kind {
             Kind::Namespaces => continue,
-            Kind::Texts => "[]".to_owned(),
+            Kind::Texts | Kind::List => "[]".to_owned(),
             Kind::Bool => if spec.default.is_empty() { "false" } else { spec.default }.to_owned(),
             Kind::Int | Kind::Bytes => {
                 if spec.default.is_empty() { "0" } else { spec.default }.to_owned()
@@ -165,4 +165,21 @@ pub fn default_text() -> String {
          # [[channel.namespaces]]\n# name = \"chat\"\n",
     );
     text
+}
+
+/// Every supported option with its default, as lines of the variables that set them.
+pub fn default_env() -> String {
+    let mut supported: Vec<_> =
+        options().all.iter().filter(|(_, spec)| spec.status == Status::Supported).collect();
+    supported.sort_by_key(|(_, spec)| spec.place);
+    let line = |(path, spec): (&String, &Spec)| {
+        let default = match (spec.kind, spec.default) {
+            (Kind::Bool, "") => "false",
+            (Kind::Int | Kind::Bytes, "") => "0",
+            (Kind::Duration, "") => "0s",
+            (_, default) => default,
+        };
+        format!("THRONG_{}={default}\n", super::written::env_name(path))
+    };
+    supported.into_iter().map(line).collect()
 }

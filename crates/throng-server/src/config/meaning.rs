@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backends::{Backends, backends, of_channel};
+use super::connecting::{refusals, uni_disconnects};
 use super::jwks::{JwksEndpoint, has_group, lists_its_values};
 use super::machine;
 use super::network::Network;
@@ -93,8 +94,11 @@ fn settings(r: &mut Reader<'_>, dev: bool, first_backend: u16) -> Settings {
         },
         sse: stream(r, "sse"),
         http_stream: stream(r, "http_stream"),
-        uni_sse: stream(r, "uni_sse"),
-        uni_http_stream: stream(r, "uni_http_stream"),
+        uni_sse: Stream { refusals: refusals(r, "uni_sse"), ..stream(r, "uni_sse") },
+        uni_http_stream: Stream {
+            refusals: refusals(r, "uni_http_stream"),
+            ..stream(r, "uni_http_stream")
+        },
         emulation: Emulation {
             path: r.http_path("emulation.handler_prefix"),
             body_max: at_least_one(r, "emulation.max_request_body_size"),
@@ -121,6 +125,8 @@ fn settings(r: &mut Reader<'_>, dev: bool, first_backend: u16) -> Settings {
                 &[("", Names::Throng), ("centrifugo", Names::Centrifugo)],
             ),
         },
+        swagger: r.bool("swagger.enabled"),
+        swagger_path: r.http_path("swagger.handler_prefix"),
         rpc_ping: {
             let method = r.text("rpc.ping.method");
             r.bool("rpc.ping.enabled").then_some(method)
@@ -139,6 +145,7 @@ fn stream(r: &mut Reader<'_>, at: &str) -> Stream {
         enabled: r.bool(&format!("{at}.enabled")),
         path: r.http_path(&format!("{at}.handler_prefix")),
         body_max: at_least_one(r, &format!("{at}.max_request_body_size")),
+        refusals: None,
     }
 }
 
@@ -231,6 +238,7 @@ fn client(r: &mut Reader<'_>) -> Client {
             };
             r.bool(&at("enabled")).then_some(personal)
         },
+        uni_disconnects: uni_disconnects(r),
     }
 }
 

@@ -5,7 +5,10 @@
 
 mod backends;
 mod channel;
+mod connecting;
 mod duration;
+#[cfg(test)]
+mod fate;
 mod import;
 mod init;
 mod jwks;
@@ -29,8 +32,10 @@ pub use backends::{
 };
 pub use channel::*;
 pub use duration::{parse_duration, show_duration};
+#[cfg(test)]
+pub(crate) use fate::{Fate, fates, is_read};
 pub use import::{Imported, import};
-pub use init::{InitError, InitFile, default_text, init};
+pub use init::{InitError, InitFile, default_env, default_text, init};
 pub use jwks::JwksEndpoint;
 pub(crate) use jwks::{KeysUrl, group};
 pub use network::{Network, NotANetwork};

@@ -11,8 +11,8 @@ use super::tree::{Node, Value};
 use super::written::{NAMESPACES, PROXIES, RPC_NAMESPACES, Written};
 
 /// Options that a running server takes. What is captured when it starts is not among them: listeners,
-/// limits, paths, transports, log.
-const LIVE: [&str; 8] = [
+/// limits, paths, transports, the log's file.
+const LIVE: [&str; 11] = [
     "client.allowed_origins",
     "client.token.",
     "client.subscription_token.",
@@ -21,6 +21,9 @@ const LIVE: [&str; 8] = [
     "proxies.",
     "rpc.",
     "http_api.key",
+    "trusted_proxies",
+    "client_address_header",
+    "log.level",
 ];
 
 /// The options that a configuration sets to something else than their defaults. Values may be

@@ -13,6 +13,7 @@ use regex_lite::Regex;
 use super::backends::{BackendId, Backends};
 use super::jwks::JwksEndpoint;
 use super::network::Network;
+use crate::codes::Disconnect;
 use crate::log::Redacted;
 use crate::token::PublicKey;
 
@@ -44,6 +45,10 @@ pub struct Settings {
     /// `health.handler_prefix`.
     pub health_path: String,
     pub prometheus: Prometheus,
+    /// `swagger.enabled`: a page about the server API.
+    pub swagger: bool,
+    /// `swagger.handler_prefix`.
+    pub swagger_path: String,
     /// `rpc.ping`: the method that answers `{}`, when enabled.
     pub rpc_ping: Option<String>,
     /// `node.name`; empty means host name and port.
@@ -137,6 +142,9 @@ pub struct Client {
     /// The header whose value is the user's id; empty: none.
     pub user_id_http_header: String,
     pub personal_channel: Option<PersonalChannel>,
+    /// `client.connect_code_to_unidirectional_disconnect`: the closes of unidirectional clients, by
+    /// the codes of the errors that their connect ends with.
+    pub uni_disconnects: Vec<(u32, Disconnect)>,
 }
 
 /// `client.subscribe_to_user_personal_channel`, when enabled.
@@ -194,6 +202,18 @@ pub struct Stream {
     pub path: String,
     /// `….max_request_body_size`: bytes of the body of the request that opens one.
     pub body_max: usize,
+    /// `….connect_code_to_http_response`, when enabled: who is not let in is answered with a status.
+    pub refusals: Option<Vec<Refusal>>,
+}
+
+/// The answer to a connect that ends with an error or a close of this code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub code: u32,
+    /// From 400 to 599.
+    pub status: u16,
+    /// Empty: the error's message, or the close's reason.
+    pub body: String,
 }
 
 /// Where clients of a transport on which they only hear speak; it is on when one of those is.

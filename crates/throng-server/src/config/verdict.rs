@@ -105,21 +105,16 @@ const VERDICTS: &[(&str, Verdict)] = &[
         "write_timeout",
         Warns("has no effect; a client that does not read is closed by client.queue_max_size"),
     ),
-    ("join_push", Warns("not there yet; each push has a message of its own")),
+    (
+        "join_push",
+        Warns("has no effect; each push has a message of its own, and several go out in one write"),
+    ),
     (
         "presence_update",
         Warns("has no effect; presence is exact while the connection lasts, without updates"),
     ),
     ("concurrency", Warns("has no effect; the commands of one client are answered in order")),
     ("position_lag", Warns("has no effect; on one node there is no lag")),
-    ("connect_codes", Warns("not there yet; unidirectional clients get the usual codes")),
-    (
-        "connect_statuses",
-        Warns(
-            "not there yet; who is not let in is answered with 200 and a disconnect push that has \
-             the code",
-        ),
-    ),
     ("usage_stats", Warns("has no effect; nothing is ever reported to anybody")),
     ("metrics_interval", Warns("has no effect; there is one node, whose metrics are always new")),
     ("always_counted", Warns("has no effect; this is always counted, and costs next to nothing")),

@@ -566,7 +566,7 @@ fn of_a_container(suffix: &str) -> bool {
 }
 
 /// `client.ping_interval` as `CLIENT_PING_INTERVAL`.
-fn env_name(path: &str) -> String {
+pub(super) fn env_name(path: &str) -> String {
     path.replace(['.', '-'], "_").to_uppercase()
 }
 

@@ -112,7 +112,7 @@ pub(crate) async fn drive(
     } else if goes {
         refuse::make_way(&front, parts.io.inner());
     } else if !word.arrived.load(Ordering::Relaxed) {
-        front.listener(door).no_request(from, &parts.read_buf);
+        front.listener(door, &front.settings()).no_request(from, &parts.read_buf);
         refuse::note_unread(&front, from.ip, trouble.as_ref(), !parts.read_buf.is_empty());
     } else {
         refuse::note_unread(&front, from.ip, trouble.as_ref(), false);
@@ -128,7 +128,8 @@ async fn introduced(
     deadline: Instant,
     visitor: &Visitor,
 ) -> Option<ClientAddress> {
-    let listener = front.listener(door);
+    let settings = front.settings();
+    let listener = front.listener(door, &settings);
     if listener.protocol == ProxyProtocol::Off {
         return Some(ClientAddress::of_socket(peer));
     }
@@ -187,7 +188,8 @@ impl Service<hyper::Request<hyper::body::Incoming>> for Visits {
     fn call(&self, request: hyper::Request<hyper::body::Incoming>) -> Self::Future {
         let front = Arc::clone(&self.front);
         let word = Arc::clone(&self.word);
-        let (proxies, headers) = (&front.proxies, request.headers());
+        let settings = front.settings();
+        let (proxies, headers) = (&settings.proxies, request.headers());
         if !word.arrived.swap(true, Ordering::Relaxed) {
             front.undeclared.note(self.from, headers, proxies, &front.common.log);
         }

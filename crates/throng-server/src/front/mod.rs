@@ -14,6 +14,7 @@ mod emulate;
 pub(crate) mod gate;
 pub(crate) mod health;
 mod pages;
+mod reference;
 mod refuse;
 mod stream;
 mod upgrade;
@@ -33,7 +34,7 @@ use self::address::{ClientAddress, Undeclared};
 use self::arrivals::Arrivals;
 use crate::addresses::{Addresses, Held, TooMany};
 use crate::clock::Clock;
-use crate::config::{Level, Proxies, Settings};
+use crate::config::{Level, Settings};
 use crate::handoff::Doors;
 use crate::log::line;
 use crate::metrics::{self, Of};
@@ -68,8 +69,6 @@ pub(crate) struct Front {
     /// Proxies that nobody declared.
     pub(crate) undeclared: Undeclared,
     pub(crate) addresses: Addresses,
-    /// Who stands in front; a reload does not change it.
-    pub(crate) proxies: Proxies,
     /// Where a reload finds its configuration.
     pub(crate) source: OnceLock<Source>,
     /// How this program is called from any directory, for the playground.
@@ -122,8 +121,8 @@ impl Front {
     }
 
     /// What the port behind a door wants of those who connect.
-    fn listener(&self, door: Door) -> address::Listener<'_> {
-        let proxies = &self.proxies;
+    fn listener<'a>(&'a self, door: Door, settings: &'a Settings) -> address::Listener<'a> {
+        let proxies = &settings.proxies;
         let (protocol, option) = match door {
             Door::Both | Door::Public => (proxies.protocol, "http_server.proxy_protocol"),
             Door::Internal => (proxies.internal_protocol, "http_server.internal_proxy_protocol"),
@@ -141,7 +140,7 @@ impl Front {
     /// Counts one more connection or client of an address. A trusted proxy's own are not counted:
     /// whoever stands behind it is.
     fn admit_address(&self, ip: IpAddr) -> Result<Option<Box<Held>>, TooMany> {
-        if self.proxies.trusts(ip) {
+        if self.settings().proxies.trusts(ip) {
             return Ok(None);
         }
         self.addresses.admit(ip, Instant::now())
@@ -207,6 +206,13 @@ impl Front {
             && path == settings.prometheus.path
         {
             return Outcome::Answered(metrics::answer(self, visit.request.method()).await);
+        }
+        if settings.swagger
+            && visit.door.shows_internals()
+            && let Some(rest) = path.strip_prefix(settings.swagger_path.as_str())
+            && let Some(answer) = reference::answer(&settings, visit.request.method(), rest)
+        {
+            return Outcome::Answered(answer);
         }
         if settings.dev
             && visit.request.method() == Method::GET

@@ -39,7 +39,7 @@ fn with_policy(kind: &'static str, body: Bytes) -> Answer {
     answer
 }
 
-/// Text inside an attribute of HTML.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;")
+/// Text inside an element or an attribute of HTML.
+pub(super) fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -165,7 +165,8 @@ struct Look {
 fn look(front: &Front, socket: &impl AsFd, (peer, door): (SocketAddr, Door)) -> io::Result<Look> {
     let mut bytes = [0; HEAD_BYTES_MAX];
     let count = recv(socket, &mut bytes[..], RecvFlags::PEEK)?.0;
-    let look = look_of(&bytes[..count], &front.settings(), front.listener(door), (peer, door));
+    let settings = front.settings();
+    let look = look_of(&bytes[..count], &settings, front.listener(door, &settings), (peer, door));
     match look.head {
         // It has gone, or half of it; there is nobody to answer.
         Head::Incomplete if count == 0 => Err(io::ErrorKind::UnexpectedEof.into()),

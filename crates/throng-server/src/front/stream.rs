@@ -127,13 +127,20 @@ async fn checked(
     let (permit, held) = admit(front, address, &seat).await?;
     arrived(front, address.ip, peer);
     let session = secret_uuid().map_err(|_| busy(front, "the system has no randomness"))?;
+    let head = head(front, way, page);
+    // Where who is not let in is answered with a status, nothing is said until that is known.
+    let (now, later) = match way.stream.refusals {
+        Some(_) => (Bytes::new(), Some(head)),
+        None => (head, None),
+    };
     Ok(Move {
         shard: front.next_shard(),
-        head: head(front, way, page),
+        head: now,
         framing: way.framing,
         open: Open {
             session: Some(session),
             connect: Some(first),
+            head: later,
             ..open(front, &parts.headers, way.kind, address)
         },
         permit,

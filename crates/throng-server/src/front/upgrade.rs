@@ -147,6 +147,7 @@ pub(super) fn open(front: &Front, headers: &HeaderMap, kind: Kind, address: Clie
         address,
         headers: for_backends(front, headers),
         no_cookie: no_cookie(front, headers),
+        head: None,
     }
 }
 

@@ -58,7 +58,6 @@ pub(super) fn put(front: &Front, now: Now) -> Vec<u8> {
         addresses,
         // Handed over as descriptors.
         doors: _,
-        proxies: _,
         source: _,
     } = front;
     let Common {

@@ -54,6 +54,13 @@ impl Family {
     }
 }
 
+/// The names of those that Centrifugo has, too, as they are called there.
+#[cfg(test)]
+pub(crate) fn centrifugos() -> impl Iterator<Item = String> {
+    let shared = |family: &&&Family| matches!(family.origin, Origin::Shared | Origin::SharedAs(_));
+    ALL.iter().filter(shared).map(|family| family.full_name(Names::Centrifugo))
+}
+
 /// Declares each family once: a constant, and its place on the page.
 macro_rules! families {
     ($($(#[$origin:ident $($as:literal)?])? $id:ident = $kind:ident $name:literal; $help:literal)*) => {

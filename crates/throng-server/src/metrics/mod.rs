@@ -20,6 +20,8 @@ mod tests;
 mod text;
 
 pub(crate) use cells::{Cell, REQUESTS, Spread};
+#[cfg(test)]
+pub(crate) use family::centrifugos;
 pub(crate) use frame::{Frame, METHODS, library};
 pub(crate) use gather::{METHOD, Slow, answer, free, passed};
 pub(crate) use meter::{Meter, Meters};

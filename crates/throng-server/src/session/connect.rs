@@ -148,6 +148,7 @@ impl Session {
             }
             extra.conn_info.is_none()
                 && extra.meta.is_none()
+                && extra.head.is_none()
                 && extra.headers.is_empty()
                 && extra.emulated.is_empty()
         });
@@ -415,10 +416,13 @@ impl Session {
             Kind::Unidirectional => Frame::PushConnect,
         };
         cx.meter.sent(self.transport(cx), frame, payload.len());
+        let head = self.extra.as_mut().and_then(|extra| extra.head.take());
         if connect.outcomes.is_empty() && self.pending.is_none() {
+            cx.out.frames(head.as_deref().unwrap_or_default());
             cx.out.message(&payload);
         } else {
             let mut message = Vec::with_capacity(payload.len() + 10);
+            message.extend_from_slice(head.as_deref().unwrap_or_default());
             cx.out.framing.put(&payload, &mut message);
             cx.out.release(Bytes::from(message));
         }
@@ -435,7 +439,16 @@ impl Session {
         if self.kind == Kind::Bidirectional {
             return self.deny(cx, id, error, because);
         }
+        if let Some(extra) = &mut self.extra
+            && extra.head.is_some()
+        {
+            extra.error = error.code;
+        }
+        let chosen = cx.settings.client.uni_disconnects.iter();
         let why = match error.code {
+            code if let Some((_, why)) = chosen.clone().find(|(from, _)| *from == code) => {
+                why.clone()
+            }
             109 | 110 => Disconnect::CONNECTION_EXPIRED,
             111 => Disconnect::TOO_MANY_REQUESTS,
             103 => Disconnect::PERMISSION_DENIED,

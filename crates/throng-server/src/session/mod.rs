@@ -15,6 +15,7 @@ mod order;
 mod proof;
 mod publish;
 mod refresh;
+mod refusal;
 mod say;
 mod subscribe;
 #[cfg(test)]
@@ -119,6 +120,8 @@ pub(crate) struct Open {
     pub headers: Headers,
     /// It brought no cookie, and the connect backend is to see one.
     pub no_cookie: Option<Box<NoCookie>>,
+    /// The head of its response, where that waits until it is let in.
+    pub head: Option<Bytes>,
 }
 
 /// What few clients have.
@@ -139,6 +142,11 @@ struct Extra {
     no_cookie: Option<Box<NoCookie>>,
     /// What is to be known of its refusal beside the code.
     afterword: Option<Box<str>>,
+    /// Until it is connected, where who is not let in is answered with a status: the head of its
+    /// response.
+    head: Option<Bytes>,
+    /// The error that its connect ended with, where that is told by a status.
+    error: u32,
 }
 
 /// Questions to the node that are not answered yet.
@@ -315,13 +323,15 @@ impl Session {
         let more = open.user.is_some()
             || open.connect.is_some()
             || !open.headers.is_empty()
-            || open.no_cookie.is_some();
+            || open.no_cookie.is_some()
+            || open.head.is_some();
         let extra = more.then(|| {
             Box::new(Extra {
                 user_header: open.user,
                 connect: open.connect,
                 headers: open.headers,
                 no_cookie: open.no_cookie,
+                head: open.head,
                 ..Extra::default()
             })
         });

@@ -66,6 +66,8 @@ throng_hub::record!("what few sessions have", Extra {
     8 meta,
     9 no_cookie as Within,
     10 afterword,
+    11 head,
+    12 error,
 });
 
 // What is done with is left out: only the rest is ever looked at again.
@@ -272,6 +274,7 @@ throng_hub::record!("a new session", Open {
     6 headers as HeaderList,
     7 no_cookie as Within,
     8 session,
+    9 head,
 });
 
 throng_hub::record!("a client's address", ClientAddress { 1 ip as Address, 2 told_by });

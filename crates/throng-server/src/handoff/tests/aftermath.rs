@@ -133,6 +133,7 @@ fn a_connection_that_is_upgraded_late_arrives() {
         headers: Box::new([("cookie".parse().unwrap(), "s=1".parse().unwrap())]),
         session: None,
         no_cookie: Some(Box::new(NoCookie::new(Some("https://page"), "server"))),
+        head: None,
     };
     let state = put_arrival((Bytes::from_static(b"HEAD"), Framing::WebSocket), Bytes::new(), open);
     let at = world.arrive(&state);

@@ -97,6 +97,7 @@ impl Server {
             headers: Box::default(),
             no_cookie: None,
             session: None,
+            head: None,
         };
         let permit = self.front.clients.try_client().unwrap();
         let (number, head, address) = (self.front.number(), Bytes::new(), None);

@@ -194,6 +194,7 @@ impl World {
                 },
                 headers: Box::default(),
                 no_cookie: None,
+                head: None,
                 session: None,
             },
         };

@@ -25,6 +25,7 @@ fn open() -> Open {
         address: super::bench::NEAR,
         headers: Box::new([cookie]),
         no_cookie: None,
+        head: None,
     }
 }
 

@@ -187,6 +187,7 @@ impl Bench {
             address: NEAR,
             headers: Box::default(),
             no_cookie: None,
+            head: None,
         })
     }
 

@@ -26,6 +26,7 @@ fn open(kind: Kind) -> Open {
         address: NEAR,
         headers: Box::default(),
         no_cookie: None,
+        head: None,
     }
 }
 

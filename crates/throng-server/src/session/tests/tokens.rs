@@ -168,6 +168,7 @@ fn a_unidirectional_client_is_told_by_a_close() {
             address: super::bench::NEAR,
             headers: Box::default(),
             no_cookie: None,
+            head: None,
         });
         bench.notary_says(proof);
         (bench.close_code(at), bench.heard(at).len())
