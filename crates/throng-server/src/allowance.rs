@@ -17,6 +17,8 @@ const PUBLISHERS_PERCENT: usize = 75;
 pub struct Allowance {
     limit: usize,
     used: AtomicUsize,
+    /// Of those used, bytes of clients that wait for room to publish.
+    parked: AtomicUsize,
     /// Wakes API publishers when bytes came back while some waited.
     freed: Notify,
     waiting: AtomicUsize,
@@ -28,6 +30,7 @@ impl Allowance {
         Arc::new(Self {
             limit,
             used: AtomicUsize::new(0),
+            parked: AtomicUsize::new(0),
             freed: Notify::new(),
             waiting: AtomicUsize::new(0),
         })
@@ -67,8 +70,11 @@ impl Allowance {
         let ceiling = self.limit / 100 * PUBLISHERS_PERCENT;
         let mut used = self.used.load(Ordering::Relaxed);
         loop {
+            // Those who wait for room must not be what there is no room for: they would wait for
+            // each other.
+            let busy = used.saturating_sub(self.parked.load(Ordering::Relaxed));
             // One publication always fits an idle allowance, however small that is.
-            if used > 0 && used.saturating_add(bytes) > ceiling {
+            if busy > 0 && busy.saturating_add(bytes) > ceiling {
                 return None;
             }
             match self.used.compare_exchange_weak(
@@ -89,9 +95,26 @@ impl Allowance {
         Drawn { from: Arc::clone(self), bytes }
     }
 
+    /// Bytes of clients that wait for room to publish.
+    #[cfg(test)]
+    pub(crate) fn parked(&self) -> usize {
+        self.parked.load(Ordering::Relaxed)
+    }
+
+    /// Says that so many of the bytes held belong to a client that waits for room to publish, until
+    /// that is dropped.
+    pub fn park(self: &Arc<Self>, bytes: usize) -> Parked {
+        self.parked.fetch_add(bytes, Ordering::Relaxed);
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.freed.notify_waiters();
+        }
+        Parked { at: Arc::clone(self), bytes }
+    }
+
     /// Whether publishers may draw anything now.
     pub fn has_room(&self) -> bool {
-        self.used() < self.limit / 100 * PUBLISHERS_PERCENT
+        let busy = self.used().saturating_sub(self.parked.load(Ordering::Relaxed));
+        busy < self.limit / 100 * PUBLISHERS_PERCENT
     }
 
     /// Waits until a draw may succeed again; the caller has a deadline.
@@ -138,6 +161,19 @@ impl Drop for Drawn {
     }
 }
 
+/// Bytes of a client that waits for room to publish.
+#[derive(Debug)]
+pub struct Parked {
+    at: Arc<Allowance>,
+    bytes: usize,
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        self.at.parked.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +193,21 @@ mod tests {
     fn one_publication_fits_an_idle_allowance_however_small() {
         let allowance = Allowance::new(10);
         assert!(allowance.draw(100).is_some());
+    }
+
+    #[test]
+    fn those_who_wait_for_room_do_not_wait_for_each_other() {
+        let allowance = Allowance::new(1000);
+        let held: Vec<_> = (0..9).map(|_| allowance.hold(100)).collect();
+        assert!(allowance.draw(100).is_none() && !allowance.has_room());
+        let parked: Vec<_> = (0..9).map(|_| allowance.park(100)).collect();
+        assert!(allowance.has_room());
+        let drawn = allowance.draw(700).unwrap();
+        assert!(allowance.draw(100).is_none() && allowance.exceeded());
+        drop((parked, drawn));
+        assert!(allowance.draw(100).is_none());
+        drop(held);
+        assert!(allowance.draw(1000).is_some());
     }
 
     #[tokio::test]

@@ -199,6 +199,8 @@ pub(crate) struct Sessions {
     late: HashMap<(u64, u32), Seated>,
     /// Connections that want to publish so many bytes and have no room.
     starved: Vec<(ConnRef, usize)>,
+    /// Bytes of the allowance that all of them hold.
+    held: usize,
     /// Where shedding goes on.
     shed_from: u32,
     /// What is known of the shards of another process whose sessions are coming.
@@ -222,6 +224,7 @@ impl Sessions {
             orphans: HashMap::new(),
             late: HashMap::new(),
             starved: Vec::new(),
+            held: 0,
             shed_from: 0,
             coming: Coming::default(),
         }
@@ -263,10 +266,13 @@ impl Sessions {
         let common = Arc::clone(&self.common);
         let mut effects = Effects::default();
         let mut began_us = 0;
+        let held = session.held_bytes();
         let result = self.surround(out, &mut effects, |cx| {
             began_us = cx.at_us;
             f(session, cx)
         });
+        // A panic on the way may have left the sum behind.
+        self.held = (self.held + session.held_bytes()).saturating_sub(held);
         let conn = out.conn;
         if effects.identified {
             self.users.add(conn.slot, session.user());
@@ -519,6 +525,14 @@ impl Handler for Sessions {
         session
     }
 
+    fn held(&self, session: &Session) -> usize {
+        session.held_bytes()
+    }
+
+    fn held_by_all(&self) -> usize {
+        self.held
+    }
+
     fn message(&mut self, out: &mut Out<'_>, session: &mut Session, message: Message<'_>) -> Taken {
         self.attend(out, session, |session, cx| session.message(cx, message))
     }
@@ -596,6 +610,7 @@ impl Handler for Sessions {
     fn closed(&mut self, gone: Gone, mut session: Session, why: &Disconnect) {
         let Gone { conn, framing, now } = gone;
         let common = Arc::clone(&self.common);
+        self.held = self.held.saturating_sub(session.held_bytes());
         self.users.remove(conn.slot);
         if let Some(id) = session.speaks_as() {
             common.speakers.remove(id);

@@ -31,7 +31,8 @@ impl Session {
 
     /// Whether the client may be read again; then a command that waited is over.
     pub(super) fn goes_on(&self, cx: &mut Cx<'_, '_>, was_command: bool) -> bool {
-        let goes_on = !self.is_waiting();
+        // What the server ordered meanwhile makes no room for a publication.
+        let goes_on = !self.is_waiting() && (was_command || !self.is_starving());
         if goes_on && was_command {
             cx.effects.answered = Some(cx.command);
         }

@@ -63,6 +63,14 @@ impl Asked {
             Self::Refresh | Self::SubRefresh { .. } => false,
         }
     }
+
+    /// Bytes of the allowance that wait with it.
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Publish { publish, .. } => publish.data.len(),
+            _ => 0,
+        }
+    }
 }
 
 impl Session {

@@ -32,7 +32,7 @@ use throng_hub::request::{ReplyTo, Request};
 use throng_wire::dialect::{self, Command, Encoding, Request as Asked};
 use uuid::Uuid;
 
-use crate::allowance::{Allowance, Drawn};
+use crate::allowance::{Allowance, Drawn, Parked};
 use crate::backend::{Call, Headers};
 use crate::codes::Disconnect;
 use crate::config::Settings;
@@ -213,6 +213,15 @@ impl Awaited {
             _ => true,
         }
     }
+
+    /// Bytes of the allowance that wait with it.
+    fn held_bytes(&self) -> usize {
+        match self {
+            Self::Backend(asked) => asked.held_bytes(),
+            Self::Proof(unproven) => unproven.check.token.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// The rest of a frame whose commands wait for an answer or for the next turn.
@@ -222,6 +231,8 @@ struct Backlog {
     at: usize,
     /// None only on its way from another process.
     _drawn: Option<Drawn>,
+    /// While its first command waits for room to publish.
+    _parked: Option<Parked>,
 }
 
 /// A subscription that was asked of the node for a client that has gone: undone when answered.
@@ -450,6 +461,7 @@ impl Session {
                 frame: frame[at..].to_vec(),
                 at: 0,
                 _drawn: Some(cx.allowance.hold(frame.len() - at)),
+                _parked: cx.effects.starved.map(|_| cx.allowance.park(frame.len() - at)),
             }));
         }
         taken
@@ -460,10 +472,15 @@ impl Session {
         if let Some(connect) = self.extra.as_mut().and_then(|extra| extra.connect.take()) {
             return self.said(cx, &connect);
         }
-        let Some(mut backlog) = self.backlog.take() else { return self.standing() };
+        // Who waited for room was resumed, but an answer has let it go on before.
+        if self.is_waiting() {
+            return Taken::Waiting;
+        }
+        let Some(mut backlog) = self.backlog.take() else { return Taken::All };
         let (taken_bytes, taken) = self.commands(cx, &backlog.frame[backlog.at..]);
         backlog.at += taken_bytes;
         if backlog.at < backlog.frame.len() && !cx.out.is_closing() {
+            backlog._parked = cx.effects.starved.map(|_| cx.allowance.park(backlog.frame.len()));
             self.backlog = Some(backlog);
         }
         taken
@@ -563,6 +580,20 @@ impl Session {
             pending.connect.is_some()
                 || pending.list.iter().any(|(_, awaited)| awaited.is_command())
         })
+    }
+
+    /// Bytes of the allowance that it holds: commands that wait, and what their answers wait with.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let backlog = self.backlog.as_ref().map_or(0, |backlog| backlog.frame.len());
+        let pending = self.pending.as_ref().map_or(0, |pending| {
+            pending.list.iter().map(|(_, awaited)| awaited.held_bytes()).sum()
+        });
+        backlog + pending
+    }
+
+    /// Whether it waits for room to publish.
+    fn is_starving(&self) -> bool {
+        self.backlog.as_ref().is_some_and(|backlog| backlog._parked.is_some())
     }
 
     fn standing(&self) -> Taken {

@@ -75,7 +75,7 @@ impl Record for Backlog {
     const WHAT: &'static str = "waiting commands";
 
     fn put_fields(&self, out: &mut Writer) {
-        let Self { frame, at, _drawn: _ } = self;
+        let Self { frame, at, _drawn: _, _parked: _ } = self;
         out.bytes(1, frame.get(*at..).unwrap_or_default());
     }
 
@@ -87,7 +87,7 @@ impl Record for Backlog {
                 _ => field.pass()?,
             }
         }
-        Ok(Self { frame, at: 0, _drawn: None })
+        Ok(Self { frame, at: 0, _drawn: None, _parked: None })
     }
 }
 
@@ -284,6 +284,10 @@ impl Session {
     pub(crate) fn draw(&mut self, allowance: &Arc<Allowance>) {
         if let Some(backlog) = &mut self.backlog {
             backlog._drawn = Some(allowance.hold(backlog.frame.len()));
+            // What waits for no answer waits for room to publish, or for its turn.
+            if self.pending.is_none() {
+                backlog._parked = Some(allowance.park(backlog.frame.len()));
+            }
         }
         let Some(pending) = &mut self.pending else { return };
         for (_, awaited) in &mut pending.list {

@@ -59,6 +59,8 @@ impl Sessions {
             orphans,
             late,
             starved,
+            // Counted by who takes the sessions.
+            held: _,
             // Begins again.
             shed_from: _,
             coming: _,
@@ -143,6 +145,7 @@ impl Sessions {
         }
         let mut session = session.ok_or_else(|| fields.corrupt("there is no session"))?;
         session.draw(&self.common.allowance);
+        self.held += session.held_bytes();
         for ticket in session.tickets() {
             let ConnRef { slot, number } = conn;
             let to = ReplyTo { mailbox: self.shard, slot, number, ticket };
@@ -171,6 +174,7 @@ impl Sessions {
         session: &Session,
         now: Now,
     ) {
+        self.held = self.held.saturating_sub(session.held_bytes());
         let Self { common, registry, shard, .. } = self;
         registry.leave_all(conn.slot, &mut |channel, subscription| {
             common.node.unseat(channel, *shard);

@@ -576,10 +576,10 @@ impl<S> Crowd<S> {
 
     /// The connections with the most bytes, heaviest first: as many as hold `bytes` together, but
     /// no more than are closed at once.
-    pub(super) fn heaviest(&self, bytes: usize) -> Vec<u32> {
+    pub(super) fn heaviest(&self, bytes: usize, held_by: impl Fn(&S) -> usize) -> Vec<u32> {
         let mut heaviest = BinaryHeap::with_capacity(RELIEVED_MAX + 1);
         for (slot, conn) in self.conns.iter() {
-            let held = conn.link.held_bytes();
+            let held = conn.link.held_bytes() + conn.session.as_ref().map_or(0, &held_by);
             let least = heaviest.peek().map_or(0, |&Reverse((least, _))| least);
             if held == 0 || (heaviest.len() == RELIEVED_MAX && held <= least) {
                 continue;

@@ -99,6 +99,16 @@ pub trait Handler: 'static {
         message: Message<'_>,
     ) -> Taken;
 
+    /// Bytes of the allowance that a session holds, beside what waits at its socket.
+    fn held(&self, _session: &Self::Session) -> usize {
+        0
+    }
+
+    /// The same, of all sessions of the shard.
+    fn held_by_all(&self) -> usize {
+        0
+    }
+
     /// Goes on where [`Handler::message`] stopped with [`Taken::More`] or was resumed. Called once
     /// after [`Handler::open`], too, and where nothing was left over.
     fn proceed(&mut self, out: &mut Out<'_>, session: &mut Self::Session) -> Taken;

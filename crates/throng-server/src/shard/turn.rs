@@ -359,11 +359,11 @@ impl<H: Handler> Shard<H> {
     fn relieve(&mut self) {
         let allowance = &self.crowd.allowance;
         // What publications hold, or another shard's crowd, is not to be found here.
-        if self.crowd.held == 0 || !allowance.exceeded() {
+        if self.crowd.held + self.handler.held_by_all() == 0 || !allowance.exceeded() {
             return;
         }
         let excess = allowance.used().saturating_sub(allowance.limit());
-        for slot in self.crowd.heaviest(excess) {
+        for slot in self.crowd.heaviest(excess, |session| self.handler.held(session)) {
             // The other shards relieve it at the same time.
             if !self.crowd.allowance.exceeded() {
                 return;

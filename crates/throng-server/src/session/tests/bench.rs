@@ -16,6 +16,7 @@ use throng_hub::memory::Memory;
 use throng_hub::node::{Node, NodeSetup};
 use throng_hub::registry::{Audience, Batch, Member, Queued, Registry, Sink};
 use throng_hub::request::{Answer, Now, Publish, ReplyTo, Request};
+use throng_wire::framing::Framing;
 use throng_wire::websocket::{Decoder, Event as Frame, Limits, Opcode, Role};
 
 use super::super::{Cx, Effects, Ending, Kind, Open, Order, Session, encode_item, retention};
@@ -41,7 +42,7 @@ pub(super) const NEAR: ClientAddress =
 const FRONT: u16 = 1;
 
 #[derive(Debug, Default)]
-struct Mail(Mutex<VecDeque<Event>>);
+pub(super) struct Mail(pub(super) Mutex<VecDeque<Event>>);
 
 impl Mailbox for Mail {
     fn put(&self, event: Event) {
@@ -52,30 +53,31 @@ impl Mailbox for Mail {
 /// One client, as its shard would keep it.
 pub(super) struct Client {
     pub(super) session: Option<Session>,
-    conn: ConnRef,
+    pub(super) conn: ConnRef,
+    pub(super) framing: Framing,
     name: String,
     /// Frames that were said and not yet looked at.
-    said: Vec<u8>,
+    pub(super) said: Vec<u8>,
     /// Frames kept back until a release.
-    held: Option<Vec<u8>>,
+    pub(super) held: Option<Vec<u8>>,
     form: u8,
     pub(super) closed: Option<Disconnect>,
     pub(super) wake_s: u32,
-    waiting: bool,
+    pub(super) waiting: bool,
     /// Messages that came while it was not read.
-    unread: VecDeque<String>,
+    pub(super) unread: VecDeque<Vec<u8>>,
 }
 
 pub(super) struct Bench {
     pub(super) settings: Settings,
     pub(super) node: Node,
-    shard_mail: Arc<Mail>,
+    pub(super) shard_mail: Arc<Mail>,
     pub(super) registry: Registry,
     pub(super) allowance: Arc<Allowance>,
     log: Log,
     lines: Arc<Mutex<Vec<u8>>>,
     rng: Rng,
-    now_ms: u64,
+    pub(super) now_ms: u64,
     pub(super) clients: Vec<Client>,
     /// Connections of each user, as other shards would count them.
     pub(super) users: HashMap<String, usize>,
@@ -85,6 +87,8 @@ pub(super) struct Bench {
     pub(super) identified: usize,
     pub(super) displaced: usize,
     pub(super) starved: Vec<usize>,
+    /// What was last said is to be tried again by these.
+    pub(super) starving: Vec<usize>,
     pub(super) meter: Meter,
     pub(super) pings: Pings,
     /// Questions to backends that nobody has answered yet.
@@ -140,18 +144,31 @@ impl Bench {
     /// A bench with the key for tokens and what `toml` says.
     pub(super) fn new(toml: &str) -> Self {
         let settings = settings(&format!("client.token.hmac_secret_key = \"bench\"\n{toml}"));
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let log = Log::to(Level::Info, Format::Text, Box::new(Lines(Arc::clone(&lines)))).unwrap();
+        Self::assemble(settings, Registry::new(), (log, lines))
+    }
+
+    /// A bench that logs nothing, whose registry hashes with this seed.
+    pub(super) fn silent(settings: Settings, seed: u64) -> Self {
+        Self::assemble(settings, Registry::with_seed(seed), (Log::silent(), Arc::default()))
+    }
+
+    fn assemble(
+        settings: Settings,
+        registry: Registry,
+        (log, lines): (Log, Arc<Mutex<Vec<u8>>>),
+    ) -> Self {
         let shard_mail = Arc::new(Mail::default());
         let mailboxes: Vec<Arc<dyn Mailbox>> =
             vec![Arc::clone(&shard_mail) as Arc<dyn Mailbox>, Arc::new(Front)];
         let broker = Arc::new(Memory::new(4, 7));
         let node = Node::new(NodeSetup { mailboxes, broker, partitions: 4, seed: 7 });
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let log = Log::to(Level::Info, Format::Text, Box::new(Lines(Arc::clone(&lines)))).unwrap();
         Self {
             settings,
             node,
             shard_mail,
-            registry: Registry::new(),
+            registry,
             allowance: Allowance::new(1 << 20),
             log,
             lines,
@@ -166,6 +183,7 @@ impl Bench {
             identified: 0,
             displaced: 0,
             starved: Vec::new(),
+            starving: Vec::new(),
             calls: VecDeque::new(),
             checks: VecDeque::new(),
         }
@@ -192,11 +210,16 @@ impl Bench {
     }
 
     pub(super) fn open_with(&mut self, open: Open) -> usize {
+        self.open_over(Framing::WebSocket, open)
+    }
+
+    pub(super) fn open_over(&mut self, framing: Framing, open: Open) -> usize {
         let at = self.clients.len();
         let conn = ConnRef { slot: u32::try_from(at).unwrap(), number: at as u64 + 100 };
         self.clients.push(Client {
             session: None,
             conn,
+            framing,
             name: String::new(),
             said: Vec::new(),
             held: None,
@@ -231,7 +254,11 @@ impl Bench {
 
     /// Lets a client say something. It is not read while it waits.
     pub(super) fn say(&mut self, at: usize, text: &str) {
-        self.clients[at].unread.push_back(text.to_owned());
+        self.say_bytes(at, text.as_bytes());
+    }
+
+    pub(super) fn say_bytes(&mut self, at: usize, bytes: &[u8]) {
+        self.clients[at].unread.push_back(bytes.to_vec());
         self.read(at);
     }
 
@@ -242,8 +269,13 @@ impl Bench {
 
     fn read(&mut self, at: usize) {
         while !self.clients[at].waiting && self.clients[at].session.is_some() {
-            let Some(text) = self.clients[at].unread.pop_front() else { return };
-            let taken = self.with(at, |session, cx| session.message(cx, Message::Text(&text)));
+            let Some(said) = self.clients[at].unread.pop_front() else { return };
+            let is_text = self.clients[at].framing == Framing::WebSocket;
+            let message = match std::str::from_utf8(&said) {
+                Ok(text) if is_text => Message::Text(text),
+                _ => Message::Binary(&said),
+            };
+            let taken = self.with(at, |session, cx| session.message(cx, message));
             self.took(at, taken);
         }
     }
@@ -282,7 +314,7 @@ impl Bench {
         let mut frames = Vec::new();
         let mut requests = Vec::new();
         let mut effects = Effects::default();
-        let conn = self.clients[at].conn;
+        let (conn, framing) = (self.clients[at].conn, self.clients[at].framing);
         let users = &self.users;
         let user_connections = |user: &str| users.get(user).copied().unwrap_or(0);
         let (registry, effects_mut) = (&mut self.registry, &mut effects);
@@ -290,6 +322,7 @@ impl Bench {
         let room = settings.client.queue_max_size;
         let (result, said) =
             Out::apart((conn, now), (&mut self.rng, &mut frames), (SHARE, room), |out| {
+                out.framing = framing;
                 f(&mut Cx {
                     out,
                     settings,
@@ -323,6 +356,7 @@ impl Bench {
         client.closed = client.closed.take().or(said.close);
         self.identified += usize::from(effects.identified);
         self.displaced += usize::from(effects.displace.is_some());
+        self.starving.extend(effects.starved.map(|_| at));
         self.starved.extend(effects.starved);
         self.calls.extend(effects.calls);
         let checks = effects.checks.into_iter();

@@ -4,6 +4,8 @@ use serde_json::json;
 use throng_hub::request::{Answer, HubError, ReplyTo};
 
 use super::bench::{Bench, token};
+use crate::session::Order;
+use crate::token::Grant;
 
 const OPEN: &str = "client.insecure = true\n[channel.without_namespace]\npresence = true\n";
 
@@ -159,6 +161,44 @@ fn a_publisher_without_room_waits_and_goes_on_when_there_is_some() {
     assert_eq!(heard[1], r#"{"id":4,"error":{"code":108,"message":"not available"}}"#);
     assert!(heard[2].contains(r#""pub":{"data":[1,2]"#), "{heard:?}");
     assert_eq!(bench.allowance.used(), 0);
+}
+
+#[test]
+fn what_is_ordered_for_a_waiting_publisher_does_not_mix_up_its_answers() {
+    let mut bench = Bench::new(OPEN);
+    let at = bench.connected("");
+    let publishes =
+        [3, 4, 5].map(|id| format!(r#"{{"id":{id},"publish":{{"channel":"a","data":1}}}}"#));
+    let full = bench.allowance.hold(1 << 20);
+    assert!(bench.ask(at, &publishes.join("\n")).is_empty());
+    let (channel, grant) = ("b".into(), Grant::default());
+    bench.order(at, &Order::Subscribe { channel, grant, expire_at: None, recover_since: None });
+    assert_eq!(bench.starved, [1], "an answer to an order makes no room");
+    drop(full);
+    bench.by_hand = true;
+    bench.resume(at);
+    // Somebody else had its bytes back, too: it is resumed again while it waits for an answer.
+    bench.resume(at);
+    assert_eq!(bench.waiting_events(), 1, "one command at a time");
+    bench.by_hand = false;
+    bench.resume(at);
+    bench.pump();
+    let heard = bench.heard(at);
+    assert_eq!(heard[1..], [3, 4, 5].map(|id| format!(r#"{{"id":{id},"publish":{{}}}}"#)));
+}
+
+#[test]
+fn waiting_commands_are_what_a_session_holds() {
+    let mut bench = Bench::new(OPEN);
+    let at = bench.connected("");
+    bench.by_hand = true;
+    let rest = r#"{"id":4,"rpc":{}}"#;
+    bench.say(at, &format!("{}\n{rest}", r#"{"id":3,"presence":{"channel":"a"}}"#));
+    let held = |bench: &Bench| bench.clients[at].session.as_ref().unwrap().held_bytes();
+    assert_eq!((held(&bench), bench.allowance.used()), (rest.len(), rest.len()));
+    bench.by_hand = false;
+    bench.pump();
+    assert_eq!((held(&bench), bench.allowance.used()), (0, 0));
 }
 
 #[test]
