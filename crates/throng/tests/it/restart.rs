@@ -713,7 +713,7 @@ fn systemd_is_told_of_the_new_main_process() {
     assert_eq!(told(), format!("MAINPID={}\nREADY=1", outcome["to"]["pid"]));
     assert_eq!(json!(server.pid()), outcome["to"]["pid"]);
     // Of a main process that is no child of its own it would not see the end.
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     assert!(!status.contains(&format!("PPid:\t{}\n", server.child.id())), "{status}");
 }
 

@@ -244,6 +244,7 @@ impl World {
             address: NEAR,
             headers: if once_in(rng, 2) { Box::new([cookie]) } else { Box::default() },
             no_cookie: None,
+            head: None,
         };
         let mut client = Client::new(is_uni, self.is_lossy);
         if let Some(connect) = &connect {
