@@ -18,8 +18,8 @@ use crate::config::{Settings, Sources, load};
 use crate::session::{Kind, Order};
 use crate::token::Grant;
 
-/// Channels: without a stream, with one, and with joins, leaves and presence.
-const CHANNELS: [&str; 4] = ["plain", "kept:one", "kept:two", "seen:room"];
+/// Channels: without a stream, with one, with joins, leaves and presence, and with deltas.
+const CHANNELS: [&str; 5] = ["plain", "kept:one", "kept:two", "seen:room", "diff:document"];
 /// Clients of one trace.
 const CLIENTS_MAX: usize = 6;
 /// Steps of one trace.
@@ -156,6 +156,17 @@ allow_publish_for_client = true
 allow_history_for_client = true
 
 [[channel.namespaces]]
+name = "diff"
+history_size = 8
+history_ttl = "40s"
+force_recovery = true
+allowed_delta_types = ["fossil"]
+delta_publish = true
+allow_subscribe_for_client = true
+allow_publish_for_client = true
+allow_history_for_client = true
+
+[[channel.namespaces]]
 name = "seen"
 presence = true
 join_leave = true
@@ -259,7 +270,13 @@ impl World {
                     format!(r#","recover":true,"offset":1,"epoch":"{epoch}""#)
                 });
                 let channel = CHANNELS[*channel];
-                let text = format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"{recover}}}}}"#);
+                // Some of its subscribers take patches, and some take all of it.
+                let delta = match channel.starts_with("diff:") && client % 3 > 0 {
+                    true => r#","delta":"fossil""#,
+                    false => "",
+                };
+                let text =
+                    format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"{recover}{delta}}}}}"#);
                 self.say(client, &text, *cut);
             }
             Step::Unsubscribe { channel, .. } => {
