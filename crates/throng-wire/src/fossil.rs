@@ -4,9 +4,10 @@
 //! `<length of the target>\n`, then `<length>@<offset>,` copies from the source,
 //! `<length>:<bytes>` inserts, and `<sum>;` ends it (fossil-scm.org, "Delta Format").
 //!
-//! What it costs is linear in both lengths, whatever the bytes are: each place of the target is
-//! compared with a few places of the source, and all comparisons draw from one allowance. Where
-//! that is used up the rest is inserted.
+//! What it costs is linear in both lengths, whatever the bytes are: what both begin and end with is
+//! compared once. What is between is looked up in a part of the source, place by place, each with
+//! a few places there; all comparisons draw from one allowance, and where that is used up the rest
+//! is inserted.
 
 /// What the source is looked up by. A copy of less would hardly be shorter than what it stands for.
 const BLOCK: usize = 16;
@@ -17,6 +18,10 @@ const TRIED_MAX: usize = 8;
 
 /// Bytes that may be compared for each byte of source and target.
 const COMPARED_MAX: usize = 32;
+
+/// Bytes of the source that are looked up at most, and places of the target that are looked for in
+/// vain: a patch is made between other work, and this much takes a millisecond or two at most.
+const LOOKED_UP_MAX: usize = 128 * 1024;
 
 /// A beginning in common that is shorter is inserted rather than copied.
 const COPY_MIN: usize = 12;
@@ -80,12 +85,19 @@ impl<'a> Patch<'a> {
 
     /// Copies what the source has of the target's bytes from `done` to `end`.
     fn look_up_to(&mut self, end: usize) {
-        let index = Index::of(self.source);
+        // Around the place where both begin to differ.
+        let begin = self.done.saturating_sub(LOOKED_UP_MAX / 2).min(self.source.len());
+        let part = self.source.get(begin..).unwrap_or_default();
+        let index = Index::of(part.get(..LOOKED_UP_MAX).unwrap_or(part), begin);
         let mut left = COMPARED_MAX.saturating_mul(self.source.len() + self.target.len());
-        let mut at = self.done;
-        while let Some(block) = block(self.target, at).filter(|_| at + BLOCK <= end && left > 0) {
+        let (mut at, mut vain) = (self.done, 0);
+        while let Some(block) = block(self.target, at).filter(|_| at + BLOCK <= end)
+            && left > 0
+            && vain < LOOKED_UP_MAX
+        {
             let Some(found) = self.longest(&index, block, (at, end), &mut left) else {
                 at += 1;
+                vain += 1;
                 continue;
             };
             self.insert_up_to(found.at);
@@ -211,11 +223,13 @@ struct Index {
     /// For each block, the same of the next block with its hash.
     next: Vec<u32>,
     shift: u32,
+    /// Where its part of the source begins.
+    begin: usize,
 }
 
 impl Index {
-    fn of(source: &[u8]) -> Self {
-        let (blocks, _) = source.as_chunks::<BLOCK>();
+    fn of(part: &[u8], begin: usize) -> Self {
+        let (blocks, _) = part.as_chunks::<BLOCK>();
         let bits = (blocks.len().next_power_of_two().trailing_zeros() + 1).clamp(4, 24);
         let shift = u64::BITS - bits;
         let mut first = vec![0_u32; 1 << bits];
@@ -229,7 +243,7 @@ impl Index {
                 *next = std::mem::replace(first, number);
             }
         }
-        Self { first, next, shift }
+        Self { first, next, shift, begin }
     }
 
     /// Where blocks with the hash of this one begin.
@@ -237,7 +251,7 @@ impl Index {
         let known = |number: u32| (number > 0).then(|| number as usize - 1);
         let first = self.first.get(hash(block, self.shift)).copied().unwrap_or_default();
         let next = move |number: &usize| known(self.next.get(*number).copied().unwrap_or_default());
-        std::iter::successors(known(first), next).map(|number| number * BLOCK)
+        std::iter::successors(known(first), next).map(|number| self.begin + number * BLOCK)
     }
 }
 

@@ -183,3 +183,56 @@ proptest! {
         check(&source, &target);
     }
 }
+
+/// How long patches take: `cargo test --release -p throng-wire --lib fossil::tests::speed -- --ignored
+/// --nocapture`.
+#[test]
+#[ignore = "it measures"]
+fn speed() {
+    let time = |name: &str, source: &[u8], target: &[u8]| {
+        let began = std::time::Instant::now();
+        let mut times = 0_u32;
+        let mut bytes = None;
+        while times < 3 || began.elapsed().as_millis() < 300 {
+            bytes = patch(source, target).map(|patch| patch.len());
+            times += 1;
+        }
+        let each = began.elapsed() / times;
+        println!("{name}: {} bytes, as a patch {bytes:?}, {each:?}", target.len());
+    };
+    let document = |rows: usize, score: usize| -> Vec<u8> {
+        let rows: Vec<String> = (0..rows)
+            .map(|row| {
+                let value = if row % 40 == 23 { score + row } else { row * 7919 };
+                format!(
+                    "{{\"id\":{row},\"value\":{value},\"unit\":\"km/h\",\"where\":\"row {row}\"}}"
+                )
+            })
+            .collect();
+        format!("[{}]", rows.join(",")).into_bytes()
+    };
+    time("2 KB, one field", &document(40, 100_000), &document(40, 123_456));
+    time("64 KB, each 40th row", &document(1_200, 100_000), &document(1_200, 123_456));
+    time("64 KB, nothing in common", &document(1_200, 1), &"zy".repeat(32_000).into_bytes());
+    let len = 1 << 20;
+    let mut state = 1_u32;
+    let noise: Vec<u8> = (0..len)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .collect();
+    let mut turned = noise.clone();
+    turned.reverse();
+    time("1 MB of noise", &noise, &turned);
+    let saw: Vec<u8> = (0..len).map(|at| u8::try_from(at % 17).unwrap()).collect();
+    let mut torn = saw.clone();
+    torn.iter_mut().step_by(33).for_each(|byte| *byte = 200);
+    time("1 MB that repeats, torn", &saw, &torn);
+    // All blocks have one hash's chain: the same 16 bytes, and every place nearly fits.
+    let zeros = vec![0_u8; len];
+    let mut spoiled = zeros.clone();
+    spoiled.iter_mut().step_by(18).for_each(|byte| *byte = 1);
+    time("1 MB of zeros, each 18th spoiled", &zeros, &spoiled);
+    time("the same the other way", &spoiled, &zeros);
+}
