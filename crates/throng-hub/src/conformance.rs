@@ -85,6 +85,7 @@ fn text(data: &'static str) -> Publish {
         tags: Box::default(),
         draw: None,
         skip_history: false,
+        delta: false,
         idempotency_key: None,
         version: 0,
         version_epoch: "".into(),

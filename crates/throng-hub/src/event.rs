@@ -39,6 +39,9 @@ pub enum Item {
 pub struct Flight {
     pub publication: Arc<Publication>,
     pub draw: Option<Draw>,
+    /// The publication before it in the stream, where who has that is to get a patch of it: the
+    /// history may have dropped it by the time somebody wants the patch.
+    pub base: Option<Arc<Publication>>,
     /// When it came into a mailbox, by the mailbox's own clock; 0 until then.
     pub came_us: u64,
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::event::{Flight, Item};
-use crate::publication::{ChannelName, FORMS_MAX};
+use crate::publication::{ChannelName, DELTA, FORMS_MAX, PATCH};
 use crate::roster::GONE;
 use crate::subscription::{Member, SubFlags, Subscriptions};
 
@@ -21,6 +21,9 @@ const SPARE_ITEMS_MAX: usize = 64;
 pub trait Sink {
     /// Hands `member` what `audience` says of `batch`.
     fn deliver(&mut self, member: Member, batch: &mut Batch, audience: Audience);
+
+    /// What moves of a member's subscription is another than before.
+    fn changed(&mut self, _member: Member) {}
 
     /// A pass is through: everybody has had what this batch says.
     fn passed(&mut self, _batch: &Batch) {}
@@ -52,6 +55,8 @@ pub struct Batch {
     /// The last bytes made for each form, without and with joins and leaves. One each is enough:
     /// in a pass `from` only grows.
     made: [[Option<Made>; 2]; FORMS_MAX],
+    /// The same for forms that are not plain, each with whether joins and leaves are in it.
+    others: Vec<(usize, bool, Made)>,
 }
 
 #[derive(Debug)]
@@ -90,8 +95,8 @@ impl Amount {
     }
 }
 
-/// Encodes one item of a channel at the end of the bytes given.
-pub type Encode<'a> = dyn FnMut(&ChannelName, &Item, &mut Vec<u8>) + 'a;
+/// Encodes one item of a channel, in the form of this number, at the end of the bytes given.
+pub type Encode<'a> = dyn FnMut(usize, &ChannelName, &Item, &mut Vec<u8>) + 'a;
 
 impl Batch {
     fn new(channel: &ChannelName) -> Self {
@@ -101,6 +106,7 @@ impl Batch {
             publications_end: 0,
             announces: false,
             made: [const { [const { None }; 2] }; FORMS_MAX],
+            others: Vec::new(),
         }
     }
 
@@ -112,9 +118,10 @@ impl Batch {
         &self.items
     }
 
-    /// The bytes for this audience in `form` (less than `FORMS_MAX`): its items one after the
-    /// other, without joins and leaves for who did not ask. Made once per batch and form; those
-    /// of a publication once per node (invariant ENCODE-ONCE). Empty: nothing to send.
+    /// The bytes for this audience in `form` (less than `FORMS_MAX`; what the audience's flags add
+    /// is added here): its items one after the other, without joins and leaves for who did not
+    /// ask. Made once per batch and form; those of a publication once per node (invariant
+    /// ENCODE-ONCE). Empty: nothing to send.
     pub fn bytes(&mut self, form: usize, audience: Audience, encode: &mut Encode<'_>) -> &Bytes {
         self.counted(form, audience, encode).0
     }
@@ -128,20 +135,25 @@ impl Batch {
     ) -> (&Bytes, Contents<'_>) {
         let from = audience.from.min(self.items.len());
         let items = &self.items[from..];
+        let form = form | audience.form();
         if let [item @ Item::Publication(flight)] = items {
             let bytes = once(&self.channel, (item, flight), form, encode);
             return (bytes, Contents::Publication);
         }
         let announced = self.announces && audience.flags.contains(SubFlags::JOIN_LEAVE);
-        let made = &mut self.made[form][usize::from(announced)];
-        if made.as_ref().is_none_or(|made| made.from != from) {
-            *made = None;
-        }
         let channel = &self.channel;
-        let make = || {
+        let mut make = || {
             let (bytes, tally) = concat(channel, (items, announced), form, encode);
             Made { from, bytes, tally }
         };
+        let Some(made) = self.made.get_mut(form) else {
+            let made = other(&mut self.others, (form, announced, from), &mut make);
+            return (&made.bytes, Contents::Several(&made.tally));
+        };
+        let made = &mut made[usize::from(announced)];
+        if made.as_ref().is_none_or(|made| made.from != from) {
+            *made = None;
+        }
         let made = made.get_or_insert_with(make);
         (&made.bytes, Contents::Several(&made.tally))
     }
@@ -161,7 +173,33 @@ impl Batch {
         self.publications_end = 0;
         self.announces = false;
         self.made = [const { [const { None }; 2] }; FORMS_MAX];
+        self.others = Vec::new();
     }
+}
+
+impl Audience {
+    /// What its flags add to the number of a form.
+    fn form(self) -> usize {
+        if !self.flags.contains(SubFlags::DELTA) {
+            return 0;
+        }
+        if self.flags.contains(SubFlags::BASED) { DELTA | PATCH } else { DELTA }
+    }
+}
+
+fn other<'a>(
+    others: &'a mut Vec<(usize, bool, Made)>,
+    (form, announced, from): (usize, bool, usize),
+    make: &mut dyn FnMut() -> Made,
+) -> &'a Made {
+    let known = others.iter().position(|one| (one.0, one.1) == (form, announced));
+    let at = known.unwrap_or(others.len());
+    match others.get_mut(at) {
+        Some((.., made)) if made.from == from => {}
+        Some((.., made)) => *made = make(),
+        None => others.push((form, announced, make())),
+    }
+    &others[at].2
 }
 
 fn once<'a>(
@@ -170,9 +208,11 @@ fn once<'a>(
     form: usize,
     encode: &mut Encode<'_>,
 ) -> &'a Bytes {
+    // Without one to start from there is no patch.
+    let form = if flight.base.is_none() { form & !PATCH } else { form };
     flight.publication.form(form, || {
         let mut bytes = Vec::new();
-        encode(channel, item, &mut bytes);
+        encode(form, channel, item, &mut bytes);
         Bytes::from(bytes)
     })
 }
@@ -180,7 +220,7 @@ fn once<'a>(
 fn concat(
     channel: &ChannelName,
     (items, announced): (&[Item], bool),
-    form: usize,
+    mut form: usize,
     encode: &mut Encode<'_>,
 ) -> (Bytes, Tally) {
     let (mut bytes, mut tally) = (Vec::new(), Tally::default());
@@ -189,15 +229,19 @@ fn concat(
         let of = match item {
             Item::Publication(flight) => {
                 bytes.extend_from_slice(once(channel, (item, flight), form, encode));
+                // Who has got this one can take a patch of the next.
+                if form & DELTA != 0 {
+                    form |= PATCH;
+                }
                 &mut tally.publications
             }
             Item::Join(_) | Item::Leave(_) if !announced => continue,
             Item::Join(_) => {
-                encode(channel, item, &mut bytes);
+                encode(form, channel, item, &mut bytes);
                 &mut tally.joins
             }
             Item::Leave(_) => {
-                encode(channel, item, &mut bytes);
+                encode(form, channel, item, &mut bytes);
                 &mut tally.leaves
             }
         };
@@ -244,7 +288,7 @@ impl fmt::Debug for Work {
 pub(crate) struct Crowd<'a> {
     pub(crate) channel: u32,
     pub(crate) roster: &'a [Member],
-    pub(crate) members: &'a [Subscriptions],
+    pub(crate) members: &'a mut [Subscriptions],
 }
 
 impl Crowd<'_> {
@@ -288,7 +332,7 @@ impl Work {
     /// Goes on over at most `places` places of the list; returns how many it went over.
     pub(crate) fn advance(
         &mut self,
-        crowd: &Crowd<'_>,
+        crowd: &mut Crowd<'_>,
         sink: &mut dyn Sink,
         places: usize,
     ) -> usize {
@@ -298,7 +342,8 @@ impl Work {
         let Some(&end) = self.ends.last() else { return 0 };
         let first = self.cursor;
         let last = end.min(first.saturating_add(u32::try_from(places).unwrap_or(u32::MAX)));
-        let next = &crowd.roster[first as usize..last as usize];
+        let roster = crowd.roster;
+        let next = &roster[first as usize..last as usize];
         sink.approach(next);
         crowd.approach(next);
         for place in first..last {
@@ -306,7 +351,7 @@ impl Work {
             while self.ends[self.from] <= place {
                 self.from += 1;
             }
-            let member = crowd.roster[place as usize];
+            let member = roster[place as usize];
             if member != GONE {
                 self.deliver(crowd, member, sink);
             }
@@ -315,17 +360,23 @@ impl Work {
         (last - first) as usize
     }
 
-    fn deliver(&mut self, crowd: &Crowd<'_>, member: Member, sink: &mut dyn Sink) {
-        let Some(subscription) = crowd.members[member as usize].find(crowd.channel) else {
+    fn deliver(&mut self, crowd: &mut Crowd<'_>, member: Member, sink: &mut dyn Sink) {
+        let Some(subscription) = crowd.members[member as usize].find_mut(crowd.channel) else {
             debug_assert!(false, "a listed member has its subscription");
             return;
         };
         let flags = subscription.flags;
         let only_announced = self.from >= self.batch.publications_end;
         let deaf = only_announced && !flags.contains(SubFlags::JOIN_LEAVE);
-        if !deaf && !flags.contains(SubFlags::LOST) {
-            sink.deliver(member, &mut self.batch, Audience { from: self.from, flags });
+        if deaf || flags.contains(SubFlags::LOST) {
+            return;
         }
+        let takes_first = flags.contains(SubFlags::DELTA) && !flags.contains(SubFlags::BASED);
+        if takes_first && !only_announced {
+            subscription.flags = flags.with(SubFlags::BASED);
+            sink.changed(member);
+        }
+        sink.deliver(member, &mut self.batch, Audience { from: self.from, flags });
     }
 
     /// Ends the pass if it is through; returns the payload bytes handed out with it.

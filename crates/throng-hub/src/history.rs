@@ -68,6 +68,11 @@ impl Stream {
         Position { offset: self.top, epoch: self.epoch }
     }
 
+    /// The last publication, while it is kept.
+    pub(crate) fn latest(&self) -> Option<&Arc<Publication>> {
+        self.kept.back().map(|(latest, _)| latest)
+    }
+
     /// Gives the publication its place, and keeps it.
     pub(crate) fn append(
         &mut self,

@@ -203,16 +203,19 @@ impl Partition {
     }
 
     fn append(&mut self, publish: Publish, now: Now) -> Released {
-        let Publish { channel, data, info, tags, draw, skip_history, retention, .. } = publish;
+        let Publish { channel, data, info, tags, draw, skip_history, delta, retention, .. } =
+            publish;
         let mut publication = Publication::new(data, info, now.unix_ms);
-        publication.tags = tags;
-        let publication = if retention.keeps() && !skip_history {
-            self.stream(&channel, retention, now).append(publication, retention, now)
+        (publication.tags, publication.delta) = (tags, delta);
+        let (publication, base) = if retention.keeps() && !skip_history {
+            let stream = self.stream(&channel, retention, now);
+            let base = stream.latest().filter(|_| delta).cloned();
+            (stream.append(publication, retention, now), base)
         } else {
-            Arc::new(publication)
+            (Arc::new(publication), None)
         };
         let published = Published { position: position_of(&publication) };
-        Released { published, flight: Some(Flight { publication, draw, came_us: 0 }) }
+        Released { published, flight: Some(Flight { publication, draw, base, came_us: 0 }) }
     }
 
     fn position(&mut self, publish: &Publish, now: Now) -> Option<Position> {

@@ -43,12 +43,19 @@ pub struct ClientInfo {
     pub chan_info: Option<Bytes>,
 }
 
-/// How many forms of one publication are kept at most: encodings times envelopes times framings.
+/// How many plain forms a publication has at most: encodings times envelopes times framings.
 pub const FORMS_MAX: usize = 8;
 /// Of them, those that most crowds want: [`Publication::form`]'s numbers of the two encodings on a
 /// WebSocket. The others have room made for them when first wanted: a history is made of
 /// publications, and each form is 40 bytes.
 pub const FORMS_AT_HAND: [usize; 2] = [0, 6];
+/// Set in the number of a form that is for subscribers who take patches.
+pub const DELTA: usize = 0x10;
+/// Set in the number of a form, beside [`DELTA`], that is for who has the publication before: a
+/// patch of it, where that is shorter.
+pub const PATCH: usize = 0x40;
+/// Where the patch itself is kept, among the forms. No form has this number.
+const BARE_PATCH: usize = usize::MAX;
 
 /// A publication as it is sent to subscribers, recovered and listed.
 pub struct Publication {
@@ -64,10 +71,23 @@ pub struct Publication {
     pub time_ms: i64,
     /// Sorted by key.
     pub tags: Box<[(String, String)]>,
+    /// Who takes patches gets one of it, if it has the publication before in the stream.
+    pub delta: bool,
     /// Invariant ENCODE-ONCE: each form's bytes, made when first wanted.
     pub(crate) forms: [OnceLock<Bytes>; FORMS_AT_HAND.len()],
-    pub(crate) other_forms: OnceLock<Box<[OnceLock<Bytes>; FORMS_MAX]>>,
+    pub(crate) other_forms: OnceLock<Box<OtherForm>>,
 }
+
+/// A form that few crowds want, and those after it, in the order in which they were wanted first.
+pub(crate) struct OtherForm {
+    form: usize,
+    /// Made apart from the place: while one form is made another may be wanted, for it even.
+    bytes: OnceLock<Bytes>,
+    next: OnceLock<Box<Self>>,
+}
+
+// A history is made of these.
+const _: () = assert!(size_of::<Publication>() <= 184);
 
 impl Publication {
     /// A publication that has not been accepted into a stream yet.
@@ -79,18 +99,39 @@ impl Publication {
             epoch: None,
             time_ms,
             tags: Box::default(),
+            delta: false,
             forms: [const { OnceLock::new() }; FORMS_AT_HAND.len()],
             other_forms: OnceLock::new(),
         }
     }
 
-    /// The bytes of one form (less than [`FORMS_MAX`]), encoded by `encode` if nobody wanted them
-    /// before.
+    /// The bytes of one form, encoded by `encode` if nobody wanted them before.
     pub fn form(&self, form: usize, encode: impl FnOnce() -> Bytes) -> &Bytes {
-        if let Some(at) = FORMS_AT_HAND.iter().position(|at_hand| *at_hand == form) {
-            return self.forms[at].get_or_init(encode);
+        match FORMS_AT_HAND.iter().position(|at_hand| *at_hand == form) {
+            Some(at) => self.forms[at].get_or_init(encode),
+            None => self.other_form(form, encode),
         }
-        self.other_forms.get_or_init(Box::default)[form].get_or_init(encode)
+    }
+
+    /// What makes this publication of the one before it in the stream, made by `make` if nobody
+    /// wanted it before; none where it is not worth its while.
+    pub fn patch(&self, make: impl FnOnce() -> Option<Vec<u8>>) -> Option<&Bytes> {
+        let patch = self.other_form(BARE_PATCH, || make().unwrap_or_default().into());
+        Some(patch).filter(|patch| !patch.is_empty())
+    }
+
+    fn other_form(&self, form: usize, encode: impl FnOnce() -> Bytes) -> &Bytes {
+        let new = || Box::new(OtherForm { form, bytes: OnceLock::new(), next: OnceLock::new() });
+        let mut place = self.other_forms.get_or_init(new);
+        while place.form != form {
+            place = place.next.get_or_init(new);
+        }
+        place.bytes.get_or_init(encode)
+    }
+
+    /// Whether this is the publication that comes after `other` in its stream.
+    pub fn follows(&self, other: &Self) -> bool {
+        self.offset > 1 && self.offset - 1 == other.offset && self.epoch == other.epoch
     }
 }
 
@@ -112,13 +153,23 @@ mod tests {
     fn each_form_is_encoded_once() {
         let publication = Publication::new(Bytes::from_static(b"1"), None, 0);
         for round in 0..2 {
-            for form in 0..FORMS_MAX {
+            // One form may be made of another.
+            publication.form(DELTA | 1, || {
+                assert_eq!(round, 0, "it was made before");
+                publication.form(DELTA, || Bytes::from_static(&[0x10])).clone()
+            });
+            for form in (0..FORMS_MAX).chain([DELTA, DELTA | PATCH, DELTA | PATCH | 6]) {
                 let bytes = publication.form(form, || {
                     assert_eq!(round, 0, "form {form} was made before");
                     Bytes::from(vec![u8::try_from(form).unwrap()])
                 });
                 assert_eq!(usize::from(bytes[0]), form);
             }
+            let patch = publication.patch(|| {
+                assert_eq!(round, 0, "the patch was made before");
+                None
+            });
+            assert_eq!(patch, None);
         }
     }
 }

@@ -92,6 +92,9 @@ struct Channel {
     /// Members who want to hear of joins and leaves: without one, a crowd that comes in is not
     /// announced to itself, which would cost the square of its size.
     listeners: u32,
+    /// The last publication that was queued has no place in the stream: nobody has the one before
+    /// the next as the last.
+    strayed: bool,
 }
 
 const _: () = assert!(size_of::<Option<Channel>>() == 56);
@@ -105,25 +108,42 @@ impl Channel {
         self.roster.as_slice().iter().copied().filter(|&member| member != GONE)
     }
 
-    /// Moves the position on for an item that comes next.
-    fn follow(&mut self, item: &Item) -> Queued {
+    /// The flags of a member that joins: it has what the next patch is of only if it stands where
+    /// the channel does.
+    fn based(&self, flags: SubFlags, position: Option<Position>) -> SubFlags {
+        let is_there = position.is_some() && self.position.as_deref().copied() == position;
+        if is_there { flags } else { flags.without(SubFlags::BASED) }
+    }
+
+    /// Moves the position on for an item that comes next. It keeps its base only where that is what
+    /// was queued last.
+    fn follow(&mut self, item: &mut Item) -> Queued {
         let Item::Publication(flight) = item else { return Queued::Queued };
         let publication = &flight.publication;
         let Some(epoch) = publication.epoch.filter(|_| publication.offset > 0) else {
+            self.strayed = true;
+            flight.base = None;
             return Queued::Queued;
         };
         let next = Position { offset: publication.offset, epoch };
         let Some(position) = &mut self.position else {
             self.position = Some(Box::new(next));
+            self.strayed = false;
+            flight.base = None;
             return Queued::Queued;
         };
         let last = std::mem::replace(&mut **position, next);
         if last.epoch != epoch || next.offset > last.offset.saturating_add(1) {
+            self.strayed = false;
+            flight.base = None;
             return Queued::Gap;
         }
         if next.offset <= last.offset {
             **position = last;
             return Queued::Duplicate;
+        }
+        if std::mem::take(&mut self.strayed) {
+            flight.base = None;
         }
         Queued::Queued
     }
@@ -162,11 +182,14 @@ impl Registry {
         // While nobody was here publications passed this shard by: what it knew is old.
         if entry.live() == 0 || entry.position.is_none() {
             entry.position = join.position.map(Box::new);
+            // Who is here and follows no position may have another one as the last.
+            entry.strayed = entry.live() > 0;
             Told::moved(&mut self.told, at);
         }
+        let flags = entry.based(join.flags, join.position);
         let index = entry.roster.push(member);
         entry.listeners += u32::from(join.flags.contains(SubFlags::JOIN_LEAVE));
-        let mut subscription = Subscription::new(at, index, join.flags, join.expires_s);
+        let mut subscription = Subscription::new(at, index, flags, join.expires_s);
         subscription.info = join.info;
         if self.members.len() <= member as usize {
             self.members.resize_with(member as usize + 1, Subscriptions::default);
@@ -275,14 +298,14 @@ impl Registry {
     }
 
     /// Queues an item for those who are subscribed now.
-    pub fn queue(&mut self, channel: &str, item: Item) -> Queued {
+    pub fn queue(&mut self, channel: &str, mut item: Item) -> Queued {
         let Some(at) = self.lookup(channel) else { return Queued::NoSubscribers };
         let entry = channel_at(&mut self.channels, at);
         let announces = !matches!(item, Item::Publication(_));
         if entry.live() == 0 || (announces && entry.listeners == 0) {
             return Queued::NoSubscribers;
         }
-        let queued = entry.follow(&item);
+        let queued = entry.follow(&mut item);
         if queued == Queued::Duplicate {
             return queued;
         }
@@ -336,8 +359,8 @@ impl Registry {
             self.queued_bytes -= work.give_up();
         } else {
             let roster = entry.roster.as_slice();
-            went =
-                work.advance(&Crowd { channel: at, roster, members: &self.members }, sink, places);
+            let mut crowd = Crowd { channel: at, roster, members: &mut self.members };
+            went = work.advance(&mut crowd, sink, places);
             self.queued_bytes -= work.end_pass(sink);
         }
         if work.is_done() {
@@ -404,6 +427,7 @@ impl Registry {
             position: None,
             work: None,
             listeners: 0,
+            strayed: false,
         };
         let at = match self.free.pop() {
             Some(at) => {
@@ -458,5 +482,7 @@ fn channel_at(channels: &mut [Option<Channel>], at: u32) -> &mut Channel {
     channels[at as usize].as_mut().expect("a channel that is referred to is not freed")
 }
 
+#[cfg(test)]
+mod deltas;
 #[cfg(test)]
 mod tests;

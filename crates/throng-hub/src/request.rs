@@ -92,6 +92,8 @@ pub struct Publish {
     pub draw: Option<Draw>,
     /// Deliver without keeping it.
     pub skip_history: bool,
+    /// Who takes patches gets one, if it has the publication before.
+    pub delta: bool,
     pub idempotency_key: Option<Box<str>>,
     /// 0: none. A version not above the channel's last (of the same version epoch) is dropped.
     pub version: u64,

@@ -267,6 +267,7 @@ fn publish(channel: usize, node: &Node, now: Now) {
         tags: Box::default(),
         draw: None,
         skip_history: false,
+        delta: false,
         idempotency_key: None,
         version: 0,
         version_epoch: "".into(),

@@ -24,12 +24,23 @@ impl SubFlags {
     pub const PRESENCE: Self = Self(1 << 4);
     /// Its join was announced, so its leave must be.
     pub const ANNOUNCE: Self = Self(1 << 5);
+    /// Takes patches: what it gets has another form.
+    pub const DELTA: Self = Self(1 << 8);
+    /// It has the last publication that was handed out here, or that was queued before it came: of
+    /// the next one it can take a patch.
+    pub const BASED: Self = Self(1 << 9);
     /// A publication passed it by: it gets nothing more until it has left and joined again.
     pub const LOST: Self = Self(1 << 15);
 
     /// Whether all of `flags` are set.
     pub fn contains(self, flags: Self) -> bool {
         self.0 & flags.0 == flags.0
+    }
+
+    /// These flags without those.
+    #[must_use]
+    pub fn without(self, flags: Self) -> Self {
+        Self(self.0 & !flags.0)
     }
 
     /// These flags and those.

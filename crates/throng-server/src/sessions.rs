@@ -784,14 +784,15 @@ impl Sink for Delivery<'_> {
 
     fn deliver(&mut self, member: Member, batch: &mut Batch, audience: Audience) {
         let Some(form) = self.crowd.form(member) else { return };
-        let encode = &mut |channel: &ChannelName, item: &Item, out: &mut Vec<u8>| {
-            encode_item(form, channel, item, out);
-        };
-        let (frames, contents) = batch.counted(usize::from(form), audience, encode);
+        let (frames, contents) = batch.counted(usize::from(form), audience, &mut encode_item);
         if let Some(transport) = transport_of(form) {
             self.meter.delivered(transport, frames.len(), contents);
         }
         self.crowd.deliver(member, frames);
+    }
+
+    fn changed(&mut self, member: Member) {
+        self.crowd.changed(member);
     }
 
     fn passed(&mut self, batch: &Batch) {

@@ -102,12 +102,13 @@ impl Registry {
             if known.number != NONE {
                 continue;
             }
-            let Channel { name, roster: _, position, work: _, listeners: _ } = channel;
+            let Channel { name, roster: _, position, work: _, listeners: _, strayed } = channel;
             *known = Known { number: told.next, is_moved: false };
             told.next += 1;
             out.record(tag, |out| {
                 name.put(1, out);
                 Within::put(position, 2, out);
+                (*strayed || position.is_none()).put(3, out);
             });
         }
         if !is_last {
@@ -123,6 +124,7 @@ impl Registry {
                 out.record(moved_tag, |out| {
                     known.number.put(1, out);
                     Within::put(&channel.position, 2, out);
+                    (channel.strayed || channel.position.is_none()).put(3, out);
                 });
             }
         }
@@ -140,6 +142,10 @@ impl Registry {
                 <UntilUnlessZero as Through<u32>>::put(expires_s, 2, out);
                 flags.put(3, out);
                 Within::put(info, 4, out);
+                // Who does not know of it would send what the client cannot read.
+                if flags.contains(SubFlags::DELTA) {
+                    out.needed(5, |_| {});
+                }
             });
         }
     }
@@ -171,13 +177,14 @@ impl Registry {
                 2 => expires_s = UntilUnlessZero::take(None, &field)?,
                 3 => flags = SubFlags::take(None, &field)?,
                 4 => info = Within::take(None, &field)?,
+                5 => drop(field.fields("a subscription with patches")?),
                 _ => field.pass()?,
             }
         }
-        let Some(Named { name, position }) = theirs.list.get(number as usize) else {
+        let Some(Named { name, position, strayed }) = theirs.list.get(number as usize) else {
             return Err(fields.corrupt(format!("there is no channel {number}")));
         };
-        let at = self.restore(name, *position);
+        let at = self.restore(name, (*position, *strayed));
         if self.of(member).iter().any(|one| one.channel == at) {
             return Err(fields.corrupt("the channel is subscribed to already"));
         }
@@ -208,6 +215,15 @@ impl Registry {
         self.names.reserve(members, |&at| hash(hasher, name_at(channels, at)));
     }
 
+    /// The last publication of these channels had no place in the stream.
+    pub fn stray(&mut self, channels: &[ChannelName]) {
+        for channel in channels {
+            if let Some(at) = self.lookup(channel) {
+                channel_at(&mut self.channels, at).strayed = true;
+            }
+        }
+    }
+
     /// Where channels stand that have moved since they were told, all subscriptions being there.
     /// What was known before is old: it is passed over even where the other is no further.
     pub fn stand(&mut self, stands: &[Stands]) {
@@ -224,13 +240,18 @@ impl Registry {
     }
 
     /// The channel's number; a channel that stood further elsewhere stands there here.
-    fn restore(&mut self, name: &ChannelName, position: Option<Position>) -> u32 {
+    fn restore(
+        &mut self,
+        name: &ChannelName,
+        (position, strayed): (Option<Position>, bool),
+    ) -> u32 {
         let at = self.lookup(name).unwrap_or_else(|| self.open(name));
         let entry = channel_at(&mut self.channels, at);
         debug_assert!(entry.work.is_none(), "nothing is handed out yet");
         if matches!(entry.roster, Roster::Empty) {
-            entry.position = None;
+            (entry.position, entry.strayed) = (None, false);
         }
+        entry.strayed |= strayed;
         let known = entry.position.as_deref().copied();
         let stands = further(known, position);
         if stands != known {
@@ -268,20 +289,27 @@ impl Theirs {
     /// When it cannot be that.
     pub fn take_moved(&mut self, field: &Field<'_>) -> Result<(), Corrupt> {
         let fields = field.fields(Moved::WHAT)?;
-        let Moved { number, position } = Moved::take_fields(fields)?;
+        let Moved { number, position, strayed } = Moved::take_fields(fields)?;
         let Some(their) = self.list.get_mut(number as usize) else {
             return Err(field.corrupt(format_args!("is of channel {number}, which there is not")));
         };
-        their.position = position;
+        (their.position, their.strayed) = (position, strayed);
         self.moved.push(number);
         Ok(())
+    }
+
+    /// Those of the channels that have moved whose last publication had no place in the stream;
+    /// before [`Theirs::take_stands`].
+    pub fn strays(&self) -> impl Iterator<Item = &ChannelName> {
+        let named = |number: &u32| self.list.get(*number as usize);
+        self.moved.iter().filter_map(named).filter(|one| one.strayed).map(|one| &one.name)
     }
 
     /// Where those stand that have moved, once.
     pub fn take_stands(&mut self) -> impl Iterator<Item = Stands> + '_ {
         let Self { list, moved } = self;
         moved.drain(..).filter_map(|number| {
-            let Named { name, position } = list.get(number as usize)?;
+            let Named { name, position, strayed: _ } = list.get(number as usize)?;
             Some((ChannelName::clone(name), *position))
         })
     }
@@ -291,12 +319,14 @@ impl Theirs {
 struct Moved {
     number: u32,
     position: Option<Position>,
+    strayed: bool,
 }
-crate::record!("where a channel stands", Moved { 1 number, 2 position as Within });
+crate::record!("where a channel stands", Moved { 1 number, 2 position as Within, 3 strayed });
 
 #[derive(Debug)]
 struct Named {
     name: ChannelName,
     position: Option<Position>,
+    strayed: bool,
 }
-crate::record!("a channel with subscribers", Named { 1 name, 2 position as Within });
+crate::record!("a channel with subscribers", Named { 1 name, 2 position as Within, 3 strayed });

@@ -26,7 +26,8 @@ struct Log(Vec<(Member, String)>);
 
 impl Sink for Log {
     fn deliver(&mut self, member: Member, batch: &mut Batch, audience: Audience) {
-        let mut encode = |_: &ChannelName, item: &Item, bytes: &mut Vec<u8>| write(item, bytes);
+        let mut encode =
+            |_: usize, _: &ChannelName, item: &Item, bytes: &mut Vec<u8>| write(item, bytes);
         let bytes = batch.bytes(0, audience, &mut encode);
         if !bytes.is_empty() {
             self.0.push((member, String::from_utf8(bytes.to_vec()).unwrap()));
@@ -52,6 +53,7 @@ fn said(text: &str) -> Item {
     Item::Publication(Flight {
         publication: Arc::new(Publication::new(data, None, 0)),
         draw: None,
+        base: None,
         came_us: 0,
     })
 }
@@ -60,7 +62,12 @@ fn placed(offset: u64, epoch: Epoch) -> Item {
     let mut publication = Publication::new(format!("{offset}").into(), None, 0);
     publication.offset = offset;
     publication.epoch = Some(epoch);
-    Item::Publication(Flight { publication: Arc::new(publication), draw: None, came_us: 0 })
+    Item::Publication(Flight {
+        publication: Arc::new(publication),
+        draw: None,
+        base: None,
+        came_us: 0,
+    })
 }
 
 fn joined(user: &str) -> Item {
@@ -112,7 +119,8 @@ fn what_is_in_the_bytes_is_told_with_them() {
     struct Counted(Vec<(Member, Option<Tally>)>, usize);
     impl Sink for Counted {
         fn deliver(&mut self, member: Member, batch: &mut Batch, audience: Audience) {
-            let mut encode = |_: &ChannelName, item: &Item, bytes: &mut Vec<u8>| write(item, bytes);
+            let mut encode =
+                |_: usize, _: &ChannelName, item: &Item, bytes: &mut Vec<u8>| write(item, bytes);
             let (bytes, contents) = batch.counted(0, audience, &mut encode);
             let tally = match contents {
                 Contents::Publication => None,
@@ -150,7 +158,7 @@ fn a_publication_is_encoded_once_for_all() {
     struct Count(usize);
     impl Sink for Count {
         fn deliver(&mut self, _: Member, batch: &mut Batch, audience: Audience) {
-            let mut encode = |_: &ChannelName, item: &Item, bytes: &mut Vec<u8>| {
+            let mut encode = |_: usize, _: &ChannelName, item: &Item, bytes: &mut Vec<u8>| {
                 self.0 += 1;
                 write(item, bytes);
             };

@@ -41,6 +41,7 @@ pub(crate) struct Said {
     pub(crate) subs: Vec<(String, SaidSub)>,
     pub(crate) meta: Option<Bytes>,
     pub(crate) skip_history: bool,
+    pub(crate) delta: bool,
     /// Sorted by key.
     pub(crate) tags: Vec<(String, String)>,
     pub(crate) idempotency_key: String,
@@ -107,6 +108,8 @@ struct Written {
     meta: Option<Box<RawValue>>,
     #[serde(deserialize_with = "or_default")]
     skip_history: bool,
+    #[serde(deserialize_with = "or_default")]
+    delta: bool,
     #[serde(deserialize_with = "or_default")]
     tags: BTreeMap<String, String>,
     #[serde(deserialize_with = "or_default")]
@@ -218,6 +221,7 @@ fn said(written: Written) -> Result<Said, String> {
         subs,
         meta: written.meta.as_deref().map(one_line),
         skip_history: written.skip_history,
+        delta: written.delta,
         tags: written.tags.into_iter().collect(),
         idempotency_key: written.idempotency_key,
         version: written.version,

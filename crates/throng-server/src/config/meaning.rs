@@ -400,6 +400,8 @@ fn channel_options(r: &mut Reader<'_>, backends: &mut Backends, prefix: &str) ->
         recovery_mode_cache: r
             .word(&at("force_recovery_mode"), &[("", false), ("stream", false), ("cache", true)]),
         auto_cache_recover: r.bool(&at("auto_cache_recover")),
+        allow_fossil: allow_fossil(r, &at("allowed_delta_types")),
+        delta_publish: r.bool(&at("delta_publish")),
         allow_subscribe_for_client: r.bool(&at("allow_subscribe_for_client")),
         allow_subscribe_for_anonymous: r.bool(&at("allow_subscribe_for_anonymous")),
         allow_publish_for_client: r.bool(&at("allow_publish_for_client")),
@@ -420,6 +422,16 @@ fn channel_options(r: &mut Reader<'_>, backends: &mut Backends, prefix: &str) ->
     };
     check_channel(r, &at, &options);
     options
+}
+
+fn allow_fossil(r: &mut Reader<'_>, path: &str) -> bool {
+    let types = r.texts(path);
+    for other in types.iter().filter(|each| *each != "fossil") {
+        let what =
+            format!("\"{other}\" is not known; the one type of deltas there is is \"fossil\"");
+        let _: () = r.wrong(path, &what);
+    }
+    types.iter().any(|each| each == "fossil")
 }
 
 /// The namespace's, or the global one.
@@ -458,6 +470,15 @@ fn check_channel(r: &mut Reader<'_>, at: &dyn Fn(&str) -> String, options: &Chan
     ];
     for (_, name) in positioning.into_iter().filter(|(on, _)| *on && !keeps) {
         r.doubt(&at(name), "does nothing without a history: set history_size and history_ttl");
+    }
+    if options.allow_fossil && !keeps {
+        let what = "without a history every publication is sent whole: set history_size and \
+                    history_ttl (1 is enough for history_size)";
+        r.doubt(&at("allowed_delta_types"), what);
+    }
+    if options.delta_publish && !options.allow_fossil {
+        let what = "no subscriber may ask for deltas: set allowed_delta_types = [\"fossil\"]";
+        r.doubt(&at("delta_publish"), what);
     }
     if keeps && options.history_meta_ttl < options.history_ttl {
         let what = "publications would outlive their places: set history_meta_ttl higher";

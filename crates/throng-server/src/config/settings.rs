@@ -256,6 +256,9 @@ pub struct ChannelOptions {
     /// `force_recovery_mode = "cache"`.
     pub recovery_mode_cache: bool,
     pub auto_cache_recover: bool,
+    /// `allowed_delta_types` names `fossil`.
+    pub allow_fossil: bool,
+    pub delta_publish: bool,
     pub allow_subscribe_for_client: bool,
     pub allow_subscribe_for_anonymous: bool,
     pub allow_publish_for_client: bool,

@@ -135,7 +135,7 @@ fn what_is_not_there_yet_stops_the_start_where_it_matters() {
     let text = "engine:\n  type: redis\n  redis:\n    address: redis://x\n\
                 http_server:\n  tls:\n    enabled: true\n    cert_pem: x\n\
                 admin:\n  enabled: true\n  password: x\n\
-                channel:\n  without_namespace:\n    allowed_delta_types: [fossil]\n    \
+                channel:\n  without_namespace:\n    \
                 subscribe_stream_proxy_enabled: true\n\
                 consumers:\n- name: a\n  enabled: true\n  type: kafka\n\
                 broker:\n  type: nats\n";
@@ -152,9 +152,24 @@ fn what_is_not_there_yet_stops_the_start_where_it_matters() {
     assert!(problems[2].contains("your backend would not be asked who may subscribe"));
     assert!(problems[3].contains("consumers: not supported yet"));
     let warnings = shown(&loaded.warnings);
-    assert_eq!(warnings.len(), 2, "{warnings:#?}");
+    assert_eq!(warnings.len(), 1, "{warnings:#?}");
     assert!(warnings[0].starts_with("a.yaml:10: admin.enabled = true: this is not there yet"));
-    assert!(warnings[1].contains("deltas are not there yet"));
+}
+
+#[test]
+fn deltas_need_a_history_and_a_type_that_there_is() {
+    let text = "[channel.without_namespace]\nallowed_delta_types = [\"fossil\"]\n\
+                [[channel.namespaces]]\nname = \"news\"\ndelta_publish = true\n";
+    let loaded = load_text("a.toml", text, &[]);
+    let warnings = shown(&loaded.warnings);
+    assert_eq!(warnings.len(), 2, "{warnings:#?}");
+    assert!(warnings[0].contains("without a history every publication is sent whole"));
+    assert!(warnings[1].contains("set allowed_delta_types = [\"fossil\"]"));
+    let settings = good(loaded);
+    assert!(settings.channel.without_namespace.allow_fossil);
+    let text = "[channel.without_namespace]\nallowed_delta_types = [\"xdelta\"]\n";
+    let problems = shown(&load_text("a.toml", text, &[]).problems);
+    assert!(problems[0].contains("\"xdelta\" is not known"), "{problems:#?}");
 }
 
 #[test]

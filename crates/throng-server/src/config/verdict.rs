@@ -97,7 +97,6 @@ const VERDICTS: &[(&str, Verdict)] = &[
     ("transport", Warns("this transport is not there yet; its path answers 404")),
     ("endpoint", Warns("this is not there yet; its path answers 404 and nothing is exported")),
     ("grpc_api", Warns("not there yet; use the HTTP API, which has the same methods")),
-    ("delta", Warns("deltas are not there yet; subscribers get every publication in full")),
     ("tags_filter", Warns("not there yet; who asks for a filter is answered with error 107")),
     ("compression", Warns("not there yet; messages are sent uncompressed")),
     ("buffers", Warns("has no effect; the buffers here need no tuning")),

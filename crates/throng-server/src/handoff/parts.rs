@@ -195,6 +195,7 @@ throng_hub::record!("what a backend said", Said {
     10 idempotency_key,
     11 version,
     12 version_epoch,
+    13 delta,
 });
 
 /// A close, its reason as it is.

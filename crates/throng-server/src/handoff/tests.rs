@@ -3,6 +3,7 @@
 mod aftermath;
 mod ahead;
 mod damage;
+mod deltas;
 mod golden;
 mod property;
 mod speed;

@@ -130,7 +130,7 @@ impl Session {
                 return self.note(cx.log, code, &line);
             }
         };
-        let list = say::publications(&outcome.publications);
+        let list = outcome.publications(cx.out.framing.encoding());
         let result = outcome.result(&list);
         self.push(cx, &Push::Subscribe { channel: &channel, result });
         // The push has no place for what was recovered; it counts on from the offset it tells.
@@ -162,7 +162,7 @@ impl Session {
         let cancelled = plan.cancelled;
         match self.enter(cx, plan, result) {
             Ok(outcome) => {
-                let list = say::publications(&outcome.publications);
+                let list = outcome.publications(cx.out.framing.encoding());
                 self.reply(cx, id, &Reply::Subscribe(outcome.result(&list)));
                 if cancelled {
                     self.push_off(cx, &outcome.channel, Unsubscribe::SERVER);
@@ -186,7 +186,7 @@ impl Session {
         let expiry = plan.expire_at.map(|unix_s| wake::expiry(cx, unix_s, grace));
         let expires_s = expiry.map_or(0, |(at_s, _)| at_s);
         let join = Join {
-            flags: plan.flags,
+            flags: plan.flags.with(based(plan.flags, &subscribed)),
             expires_s,
             info: plan.info.clone(),
             position: subscribed.position,
@@ -217,6 +217,7 @@ impl Session {
             // Recovered: the client counts on from where it was while it takes the publications.
             offset: if recovered && plan.was_recovering { plan.from_offset } else { top },
             publications,
+            delta: plan.flags.contains(SubFlags::DELTA),
             data: plan.data,
             // Where a backend is asked, the client need not know.
             ttl: expiry.filter(|_| !by_backend).map(|(_, ttl)| ttl),
@@ -245,6 +246,19 @@ impl Session {
             self.note_unsubscribe(cx, channel, Unsubscribe::INSUFFICIENT, because);
         }
     }
+}
+
+/// Whether the client has, from the recovery, the publication that the next one's patch starts
+/// from. One that claims to have it already, and is given none, may not have kept it.
+fn based(flags: SubFlags, subscribed: &Subscribed) -> SubFlags {
+    let Subscribed { position, recovery } = subscribed;
+    let last = match recovery {
+        Recovery::Recovered(list) => list.last().map(|last| (last.offset, last.epoch)),
+        Recovery::NotRecovered | Recovery::NotAsked => None,
+    };
+    let top = position.map(|position| (position.offset, Some(position.epoch)));
+    let is_based = flags.contains(SubFlags::DELTA) && last.is_some() && last == top;
+    if is_based { SubFlags::BASED } else { SubFlags::default() }
 }
 
 /// What a client, or a caller of the server API, is told of the hub's errors.

@@ -243,6 +243,7 @@ impl Session {
             publish.data = data;
         }
         publish.skip_history = said.skip_history;
+        publish.delta |= said.delta;
         publish.tags = said.tags.into();
         publish.idempotency_key =
             (!said.idempotency_key.is_empty()).then(|| said.idempotency_key.into());

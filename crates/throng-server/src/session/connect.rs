@@ -10,7 +10,7 @@ use throng_wire::dialect::{
 };
 
 use super::proof::{Claimed, temporary};
-use super::say::{self, Outcome};
+use super::say::Outcome;
 use super::subscribe::{Plan, Right, Shown, Wish};
 use super::{Awaited, Cx, Extra, Kind, Session, Stage, Underway, backend, wake};
 use crate::codes::{Disconnect, ErrorCode};
@@ -370,11 +370,9 @@ impl Session {
         }
         self.begin_pings(cx);
         cx.out.wake_at(self.wake_at());
-        let lists: Vec<Vec<dialect::Publication<'_>>> = connect
-            .outcomes
-            .iter()
-            .map(|outcome| say::publications(&outcome.publications))
-            .collect();
+        let encoding = cx.out.framing.encoding();
+        let lists: Vec<Vec<dialect::Publication<'_>>> =
+            connect.outcomes.iter().map(|outcome| outcome.publications(encoding)).collect();
         let subs: Vec<(&str, SubscribeResult<'_>)> = connect
             .outcomes
             .iter()
@@ -400,7 +398,6 @@ impl Session {
             time: if settings.connect_include_server_time { cx.out.now.unix_ms } else { 0 },
         };
         let mut payload = Vec::with_capacity(192);
-        let encoding = cx.out.framing.encoding();
         match self.kind {
             Kind::Bidirectional => {
                 let reply = Reply::Connect(result);

@@ -157,6 +157,7 @@ throng_hub::record!("a wish for a subscription", Wish {
     6 recover as Pair,
     7 reject_unrecovered,
     8 server_side,
+    9 delta,
 });
 
 /// The fields of all questions to backends; each has some of them.

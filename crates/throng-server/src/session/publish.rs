@@ -44,6 +44,7 @@ impl Session {
             tags: Box::default(),
             draw: Some(Arc::new(drawn)),
             skip_history: false,
+            delta: options.delta_publish,
             idempotency_key: None,
             version: 0,
             version_epoch: Box::default(),

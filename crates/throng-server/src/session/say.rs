@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use throng_hub::event::Item;
-use throng_hub::publication::{ChannelName, ClientInfo, FORMS_MAX, Publication};
-use throng_wire::dialect::{self, Envelope, Push, Reply, SubscribeResult};
+use throng_hub::publication::{ChannelName, ClientInfo, DELTA, FORMS_MAX, PATCH, Publication};
+use throng_wire::dialect::{
+    self, Encoding, Envelope, Push, Reply, Shape, SubscribeResult, payload,
+};
+use throng_wire::fossil;
 use throng_wire::framing::Framing;
 
 use super::{Cx, Kind, Session};
@@ -116,15 +119,23 @@ impl Kind {
     }
 }
 
+/// The part of a form's number that is a place in [`FORMS`].
+const PLAIN: usize = 0xf;
+
 /// Appends one item in one form.
-pub(crate) fn encode_item(form: u8, channel: &ChannelName, item: &Item, out: &mut Vec<u8>) {
+pub(crate) fn encode_item(form: usize, channel: &ChannelName, item: &Item, out: &mut Vec<u8>) {
     // A bug of ours, were it missing: a session says only what `form_of` says.
-    let Some(&(framing, envelope)) = FORMS.get(usize::from(form)) else { return };
+    let Some(&(framing, envelope)) = FORMS.get(form & PLAIN) else { return };
     let encoding = framing.encoding();
     let mut payload = Vec::with_capacity(160);
     match item {
         Item::Publication(flight) => {
-            let publication = publication(&flight.publication);
+            let said = &flight.publication;
+            let publication = match (form & DELTA, &flight.base) {
+                (0, _) => publication(said),
+                (_, Some(base)) if form & PATCH != 0 => patched(encoding, base, said),
+                _ => whole(said),
+            };
             let push = Push::Publication { channel, publication };
             dialect::put_push(encoding, envelope, &push, &mut payload);
         }
@@ -146,11 +157,36 @@ pub(crate) fn publication(publication: &Publication) -> dialect::Publication<'_>
     let epoch = publication.epoch.as_ref().filter(|_| publication.offset == 1);
     dialect::Publication {
         data: &publication.data,
+        shape: Shape::Plain,
         info: publication.info.as_deref().map(client_info),
         offset: publication.offset,
         tags: &publication.tags,
         time: 0,
         epoch: epoch.map_or("", |epoch| epoch.as_str()),
+    }
+}
+
+/// The same for who takes patches.
+fn whole(said: &Publication) -> dialect::Publication<'_> {
+    dialect::Publication { shape: Shape::Whole, ..publication(said) }
+}
+
+/// The same for who has `base`, the publication before it: a patch of that, where it is shorter.
+fn patched<'a>(
+    encoding: Encoding,
+    base: &Publication,
+    said: &'a Publication,
+) -> dialect::Publication<'a> {
+    let (from, to) = (&base.data, &said.data);
+    let is_text = payload::binary(from).is_none() && payload::binary(to).is_none();
+    // Who speaks JSON has other bytes than these for a payload that is none.
+    if encoding == Encoding::Json && !is_text {
+        return whole(said);
+    }
+    let make = || fossil::patch(payload::bytes(from), payload::bytes(to));
+    match said.patch(make) {
+        Some(patch) => dialect::Publication { data: patch, shape: Shape::Patch, ..whole(said) },
+        None => whole(said),
     }
 }
 
@@ -169,6 +205,17 @@ pub(super) fn publications(list: &[Arc<Publication>]) -> Vec<dialect::Publicatio
     list.iter().map(|each| publication(each)).collect()
 }
 
+/// The same for a subscriber who takes patches: the first whole, those after it as patches where
+/// they may be.
+fn patches(encoding: Encoding, list: &[Arc<Publication>]) -> Vec<dialect::Publication<'_>> {
+    let before = std::iter::once(None).chain(list.iter().map(Some));
+    let each = before.zip(list).map(|(before, said)| match before {
+        Some(base) if said.delta && said.follows(base) => patched(encoding, base, said),
+        _ => whole(said),
+    });
+    each.collect()
+}
+
 /// A subscription's reply, with what it borrows from kept alive.
 #[derive(Debug)]
 pub(super) struct Outcome {
@@ -180,12 +227,22 @@ pub(super) struct Outcome {
     pub(super) epoch: Option<throng_hub::publication::Epoch>,
     pub(super) offset: u64,
     pub(super) publications: Vec<Arc<Publication>>,
+    /// It takes patches.
+    pub(super) delta: bool,
     pub(super) data: Option<Bytes>,
     /// Seconds; none: it does not expire.
     pub(super) ttl: Option<u32>,
 }
 
 impl Outcome {
+    /// What was recovered, as this subscriber gets it.
+    pub(super) fn publications(&self, encoding: Encoding) -> Vec<dialect::Publication<'_>> {
+        match self.delta {
+            true => patches(encoding, &self.publications),
+            false => publications(&self.publications),
+        }
+    }
+
     pub(super) fn result<'a>(
         &'a self,
         publications: &'a [dialect::Publication<'a>],
@@ -201,7 +258,7 @@ impl Outcome {
             positioned: self.positioned,
             data: self.data.as_deref(),
             was_recovering: self.was_recovering,
-            delta: false,
+            delta: self.delta,
         }
     }
 }

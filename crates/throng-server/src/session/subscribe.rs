@@ -62,6 +62,8 @@ pub(super) struct Wish {
     pub(super) recover: Option<(Box<str>, u64)>,
     pub(super) reject_unrecovered: bool,
     pub(super) server_side: bool,
+    /// The client takes Fossil's patches.
+    pub(super) delta: bool,
 }
 
 /// What tells the node that a subscription is over.
@@ -128,6 +130,7 @@ impl Session {
             join_leave: request.join_leave,
             recover: request.recover.then(|| (Box::from(&*request.epoch), request.offset)),
             reject_unrecovered: request.flag & 2 != 0,
+            delta: request.delta == "fossil",
             ..Wish::default()
         };
         if request.token.is_empty() {
@@ -454,6 +457,7 @@ fn flags(options: &ChannelOptions, asker: Asker<'_>, wish: &Wish) -> SubFlags {
         (SubFlags::SERVER_SIDE, wish.server_side),
         (SubFlags::PRESENCE, options.presence),
         (SubFlags::ANNOUNCE, options.join_leave),
+        (SubFlags::DELTA, wish.delta && options.allow_fossil),
     ] {
         if holds {
             flags = flags.with(flag);

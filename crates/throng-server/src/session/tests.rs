@@ -5,6 +5,7 @@ mod bench;
 mod commands;
 mod connecting;
 mod counting;
+mod deltas;
 mod fuzz;
 mod orders;
 mod recovery;

@@ -199,8 +199,10 @@ impl Sessions {
         let Coming { channels, shard: _, starved, is_through } = &mut self.coming;
         *is_through = true;
         let starved = std::mem::take(starved);
+        let strays: Vec<ChannelName> = channels.iter().flat_map(Theirs::strays).cloned().collect();
         let stands: Vec<Stands> = channels.iter_mut().flat_map(Theirs::take_stands).collect();
         self.registry.stand(&stands);
+        self.registry.stray(&strays);
         // The node is told when all shards have come so far.
         let mut all = self.common.stands.lock();
         let here = stands.into_iter().filter(|(channel, _)| self.registry.has(channel));

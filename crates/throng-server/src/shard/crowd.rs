@@ -339,6 +339,11 @@ impl<S> Crowd<S> {
         self.send(slot, frames, || frames.clone());
     }
 
+    /// What moves with the connection in `slot` has changed, elsewhere than in its record.
+    pub(crate) fn changed(&mut self, slot: u32) {
+        self.conns.changed(slot as usize);
+    }
+
     /// Touches the records of connections that are written to next, so that their cache misses
     /// overlap.
     pub(crate) fn approach(&self, slots: &[u32]) {

@@ -178,6 +178,8 @@ pub struct ClientInfo<'a> {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Publication<'a> {
     pub data: Payload<'a>,
+    /// How the data is written.
+    pub shape: Shape,
     pub info: Option<ClientInfo<'a>>,
     pub offset: u64,
     /// Sorted by key.
@@ -187,6 +189,18 @@ pub struct Publication<'a> {
     /// Only with the first publication of a stream, so that who subscribed to an empty one
     /// learns it; empty otherwise.
     pub epoch: &'a str,
+}
+
+/// How a publication's data is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// As what it is.
+    #[default]
+    Plain,
+    /// For who takes patches: in JSON its text in a string, from which patches start.
+    Whole,
+    /// The same, and it is itself no payload but a patch, which is UTF-8 where it goes into JSON.
+    Patch,
 }
 
 /// What the server says unasked.

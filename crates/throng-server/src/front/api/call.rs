@@ -63,6 +63,8 @@ pub(super) struct Publish {
     #[serde(deserialize_with = "or_default")]
     pub(super) skip_history: bool,
     #[serde(deserialize_with = "or_default")]
+    pub(super) delta: bool,
+    #[serde(deserialize_with = "or_default")]
     pub(super) tags: BTreeMap<String, String>,
     #[serde(deserialize_with = "or_default")]
     pub(super) idempotency_key: String,

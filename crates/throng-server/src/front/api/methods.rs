@@ -215,6 +215,7 @@ async fn publish_to(
         tags: publish.tags.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         draw: Some(Arc::new(drawn)),
         skip_history: publish.skip_history,
+        delta: publish.delta || options.delta_publish,
         idempotency_key: (!publish.idempotency_key.is_empty())
             .then(|| publish.idempotency_key.as_str().into()),
         version: publish.version,

@@ -18,8 +18,8 @@ use crate::config::{Settings, Sources, load};
 use crate::session::{Kind, Order};
 use crate::token::Grant;
 
-/// Channels: without a stream, with one, and with joins, leaves and presence.
-const CHANNELS: [&str; 4] = ["plain", "kept:one", "kept:two", "seen:room"];
+/// Channels: without a stream, with one, with joins, leaves and presence, and with deltas.
+const CHANNELS: [&str; 5] = ["plain", "kept:one", "kept:two", "seen:room", "diff:document"];
 /// Clients of one trace.
 const CLIENTS_MAX: usize = 6;
 /// Steps of one trace.
@@ -97,7 +97,8 @@ type Moment = (Step, usize);
 
 fn moments() -> impl Strategy<Value = Vec<Moment>> {
     let client = 0..CLIENTS_MAX;
-    let channel = 0..CHANNELS.len();
+    // Deltas need several publications and a subscriber before there is one.
+    let channel = prop_oneof![3 => 0..CHANNELS.len(), 1 => Just(CHANNELS.len() - 1)];
     let cut = || prop_oneof![3 => Just(None), 2 => (0_usize..60).prop_map(Some)];
     let step = prop_oneof![
         4 => prop::bool::weighted(0.4).prop_map(|uni| Step::Join { uni }),
@@ -151,6 +152,17 @@ name = "kept"
 history_size = 8
 history_ttl = "40s"
 force_recovery = true
+allow_subscribe_for_client = true
+allow_publish_for_client = true
+allow_history_for_client = true
+
+[[channel.namespaces]]
+name = "diff"
+history_size = 8
+history_ttl = "40s"
+force_recovery = true
+allowed_delta_types = ["fossil"]
+delta_publish = true
 allow_subscribe_for_client = true
 allow_publish_for_client = true
 allow_history_for_client = true
@@ -259,7 +271,13 @@ impl World {
                     format!(r#","recover":true,"offset":1,"epoch":"{epoch}""#)
                 });
                 let channel = CHANNELS[*channel];
-                let text = format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"{recover}}}}}"#);
+                // Some of its subscribers take patches, and some take all of it.
+                let delta = match channel.starts_with("diff:") && client % 3 > 0 {
+                    true => r#","delta":"fossil""#,
+                    false => "",
+                };
+                let text =
+                    format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"{recover}{delta}}}}}"#);
                 self.say(client, &text, *cut);
             }
             Step::Unsubscribe { channel, .. } => {

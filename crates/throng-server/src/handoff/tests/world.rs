@@ -112,6 +112,7 @@ pub(super) fn publication(channel: &str, data: Bytes, retention: Retention) -> P
         tags: Box::default(),
         draw: None,
         skip_history: false,
+        delta: false,
         idempotency_key: None,
         version: 0,
         version_epoch: Box::default(),
@@ -238,6 +239,7 @@ impl World {
         let Ok(resolved) = self.settings.channel.resolve(channel) else { return String::new() };
         let retention = retention(resolved.options);
         let publish = Publish {
+            delta: resolved.options.delta_publish,
             idempotency_key: key.map(Box::from),
             ..publication(channel, Bytes::copy_from_slice(data.as_bytes()), retention)
         };

@@ -483,10 +483,8 @@ impl Bench {
         impl Sink for Delivery<'_> {
             fn deliver(&mut self, member: Member, batch: &mut Batch, audience: Audience) {
                 let client = &mut self.0[member as usize];
-                let form = client.form;
-                let frames = batch.bytes(usize::from(form), audience, &mut |channel, item, out| {
-                    encode_item(form, channel, item, out);
-                });
+                let form = usize::from(client.form);
+                let frames = batch.bytes(form, audience, &mut encode_item);
                 client.hear(frames);
             }
         }
@@ -505,6 +503,7 @@ impl Bench {
             tags: Box::default(),
             draw: None,
             skip_history: false,
+            delta: resolved.options.delta_publish,
             idempotency_key: None,
             version: 0,
             version_epoch: Box::default(),

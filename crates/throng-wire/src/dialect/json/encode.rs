@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::dialect::{
     ClientInfo, ConnectResult, Encoding, Envelope, Payload, Publication, Push, RefreshResult,
-    Reply, SubscribeResult, payload,
+    Reply, Shape, SubscribeResult, payload,
 };
 
 pub(in crate::dialect) fn put_reply(id: u32, reply: &Reply<'_>, out: &mut Vec<u8>) {
@@ -181,7 +181,14 @@ fn client_info(o: &mut Object<'_>, info: &ClientInfo<'_>) {
 }
 
 fn publication(o: &mut Object<'_>, publication: &Publication<'_>) {
-    o.payload("data", Some(publication.data));
+    match publication.shape {
+        Shape::Plain => o.payload("data", Some(publication.data)),
+        Shape::Whole => whole(o, publication.data),
+        Shape::Patch => {
+            // Never anything else, see `Shape`; what a client cannot read it must not get.
+            o.text("data", std::str::from_utf8(publication.data).unwrap_or_default());
+        }
+    }
     if let Some(info) = &publication.info {
         o.object("info", |o| client_info(o, info));
     }
@@ -194,8 +201,19 @@ fn publication(o: &mut Object<'_>, publication: &Publication<'_>) {
             }
         });
     }
+    o.flag("delta", publication.shape == Shape::Patch);
     o.signed("time", publication.time);
     o.text("epoch", publication.epoch);
+}
+
+/// The payload's JSON text, to the byte, in a string: the client reads it, and keeps it for patches.
+fn whole(o: &mut Object<'_>, data: &[u8]) {
+    match (payload::binary(data), std::str::from_utf8(data)) {
+        (Some(bytes), _) => o.text("data", &format!("\"{}\"", STANDARD.encode(bytes))),
+        (None, Ok(text)) if !text.is_empty() => o.text("data", text),
+        // No text is no JSON; for who takes no patches the field is absent.
+        _ => o.text("data", "null"),
+    }
 }
 
 /// An object being written. Methods named after a kind of value leave its zero out; those with

@@ -3,7 +3,7 @@
 
 use super::fields::put_varint;
 use crate::dialect::{
-    ClientInfo, ConnectResult, Envelope, Payload, Publication, Push, RefreshResult, Reply,
+    ClientInfo, ConnectResult, Envelope, Payload, Publication, Push, RefreshResult, Reply, Shape,
     SubscribeResult, payload,
 };
 
@@ -178,6 +178,7 @@ fn publication(m: &mut Message<'_>, publication: &Publication<'_>) {
             m.text(2, value);
         });
     }
+    m.flag(8, publication.shape == Shape::Patch);
     m.number(9, publication.time.cast_unsigned());
     m.text(14, publication.epoch);
 }

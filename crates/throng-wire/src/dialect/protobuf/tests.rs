@@ -195,12 +195,27 @@ fn full<'a>(binary: Payload<'a>, tags: &'a [(String, String)]) -> Publication<'a
     };
     Publication {
         data: br#"{"a":1}"#,
+        shape: Shape::Plain,
         info: Some(info),
         offset: 300,
         tags,
         time: 1_700_000_000_000,
         epoch: "abcdefgh",
     }
+}
+
+#[test]
+fn a_patch_is_marked_and_the_whole_is_as_ever() {
+    let pushed = |shape| {
+        let publication = Publication { data: b"2\n2@0,0;", shape, ..Publication::default() };
+        let push = Push::Publication { channel: "c", publication };
+        let mut out = Vec::new();
+        put_push(Encoding::Protobuf, Envelope::Bare, &push, &mut out);
+        out
+    };
+    assert_eq!(pushed(Shape::Whole), pushed(Shape::Plain));
+    assert_eq!(pushed(Shape::Plain), b"\x12\x01c\x22\x0a\x22\x082\n2@0,0;");
+    assert_eq!(pushed(Shape::Patch), b"\x12\x01c\x22\x0c\x22\x082\n2@0,0;\x40\x01");
 }
 
 #[test]

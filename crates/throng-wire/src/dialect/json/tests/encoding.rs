@@ -118,6 +118,7 @@ mod replies {
                         offset: 8,
                         tags: &[],
                         time: 0,
+                        shape: Shape::Plain,
                         epoch: "",
                     },
                     Publication {
@@ -126,6 +127,7 @@ mod replies {
                         offset: 9,
                         tags: &[],
                         time: 0,
+                        shape: Shape::Plain,
                         epoch: "",
                     },
                 ]
@@ -190,6 +192,7 @@ mod pushes {
         let tags = [("a".to_owned(), "1".to_owned()), ("b\n".to_owned(), String::new())];
         let publication = Publication {
             data: b"\"text\"",
+            shape: Shape::Plain,
             info: Some(full_info()),
             offset: u64::MAX,
             tags: &tags,
@@ -202,6 +205,22 @@ mod pushes {
                 r#"{{"channel":"c","pub":{{"data":"text","info":{FULL_INFO},"offset":18446744073709551615,"tags":{{"a":"1","b\n":""}},"time":-5,"epoch":"e"}}}}"#
             ),
         );
+    }
+
+    #[test]
+    fn data_for_who_takes_patches_is_a_string() {
+        let pushed = |shape, data| {
+            let publication = Publication { data, shape, offset: 1, ..Publication::default() };
+            push(Envelope::Bare, &Push::Publication { channel: "c", publication })
+        };
+        let said = |rest: &str| format!(r#"{{"channel":"c","pub":{{{rest},"offset":1}}}}"#);
+        let text = b"{\"a\":\n \"\\n\"}";
+        // To the byte: patches count them.
+        assert_eq!(pushed(Shape::Whole, text), said(r#""data":"{\"a\":\n \"\\n\"}""#));
+        assert_eq!(pushed(Shape::Whole, b"\0\xff"), said(r#""data":"\"/w==\"""#));
+        assert_eq!(pushed(Shape::Whole, b""), said(r#""data":"null""#));
+        let patch = r#"{"channel":"c","pub":{"data":"2\n2@0,0;","offset":1,"delta":true}}"#;
+        assert_eq!(pushed(Shape::Patch, b"2\n2@0,0;"), patch);
     }
 
     #[test]
