@@ -52,6 +52,8 @@ pub struct Batch {
     /// The last bytes made for each form, without and with joins and leaves. One each is enough:
     /// in a pass `from` only grows.
     made: [[Option<Made>; 2]; FORMS_MAX],
+    /// The same for forms of larger numbers, which few crowds want.
+    made_rarely: Vec<(usize, bool, Made)>,
 }
 
 #[derive(Debug)]
@@ -101,6 +103,7 @@ impl Batch {
             publications_end: 0,
             announces: false,
             made: [const { [const { None }; 2] }; FORMS_MAX],
+            made_rarely: Vec::new(),
         }
     }
 
@@ -112,7 +115,7 @@ impl Batch {
         &self.items
     }
 
-    /// The bytes for this audience in `form` (less than `FORMS_MAX`): its items one after the
+    /// The bytes for this audience in `form`: its items one after the
     /// other, without joins and leaves for who did not ask. Made once per batch and form; those
     /// of a publication once per node (invariant ENCODE-ONCE). Empty: nothing to send.
     pub fn bytes(&mut self, form: usize, audience: Audience, encode: &mut Encode<'_>) -> &Bytes {
@@ -133,16 +136,21 @@ impl Batch {
             return (bytes, Contents::Publication);
         }
         let announced = self.announces && audience.flags.contains(SubFlags::JOIN_LEAVE);
-        let made = &mut self.made[form][usize::from(announced)];
-        if made.as_ref().is_none_or(|made| made.from != from) {
-            *made = None;
-        }
         let channel = &self.channel;
         let make = || {
             let (bytes, tally) = concat(channel, (items, announced), form, encode);
             Made { from, bytes, tally }
         };
-        let made = made.get_or_insert_with(make);
+        let made = match self.made.get_mut(form) {
+            Some(made) => {
+                let made = &mut made[usize::from(announced)];
+                if made.as_ref().is_none_or(|made| made.from != from) {
+                    *made = None;
+                }
+                made.get_or_insert_with(make)
+            }
+            None => made_rarely(&mut self.made_rarely, (form, announced, from), make),
+        };
         (&made.bytes, Contents::Several(&made.tally))
     }
 
@@ -161,7 +169,28 @@ impl Batch {
         self.publications_end = 0;
         self.announces = false;
         self.made = [const { [const { None }; 2] }; FORMS_MAX];
+        self.made_rarely = Vec::new();
     }
+}
+
+/// What was made for this form and audience, or is made now in the place of what was.
+fn made_rarely(
+    all: &mut Vec<(usize, bool, Made)>,
+    (form, announced, from): (usize, bool, usize),
+    make: impl FnOnce() -> Made,
+) -> &Made {
+    let of = |(a_form, an_announced, _): &(usize, bool, Made)| {
+        (*a_form, *an_announced) == (form, announced)
+    };
+    let at = all.iter().position(of).unwrap_or(all.len());
+    if all.get(at).is_none_or(|(_, _, made)| made.from != from) {
+        let made = (form, announced, make());
+        match all.get_mut(at) {
+            Some(place) => *place = made,
+            None => all.push(made),
+        }
+    }
+    &all[at].2
 }
 
 fn once<'a>(

@@ -43,7 +43,8 @@ pub struct ClientInfo {
     pub chan_info: Option<Bytes>,
 }
 
-/// How many forms of one publication are kept at most: encodings times envelopes times framings.
+/// How many plain forms of one publication there are at most: encodings times envelopes times
+/// framings. Others have larger numbers: those compressed, for instance.
 pub const FORMS_MAX: usize = 8;
 /// Of them, those that most crowds want: [`Publication::form`]'s numbers of the two encodings on a
 /// WebSocket. The others have room made for them when first wanted: a history is made of
@@ -66,7 +67,14 @@ pub struct Publication {
     pub tags: Box<[(String, String)]>,
     /// Invariant ENCODE-ONCE: each form's bytes, made when first wanted.
     pub(crate) forms: [OnceLock<Bytes>; FORMS_AT_HAND.len()],
-    pub(crate) other_forms: OnceLock<Box<[OnceLock<Bytes>; FORMS_MAX]>>,
+    pub(crate) other_forms: OnceLock<Box<OtherForm>>,
+}
+
+/// One more form, and those wanted after it: few publications have any, and hardly one has four.
+pub(crate) struct OtherForm {
+    form: usize,
+    bytes: OnceLock<Bytes>,
+    next: OnceLock<Box<Self>>,
 }
 
 impl Publication {
@@ -84,13 +92,21 @@ impl Publication {
         }
     }
 
-    /// The bytes of one form (less than [`FORMS_MAX`]), encoded by `encode` if nobody wanted them
-    /// before.
+    /// The bytes of one form, encoded by `encode` if nobody wanted them before.
     pub fn form(&self, form: usize, encode: impl FnOnce() -> Bytes) -> &Bytes {
         if let Some(at) = FORMS_AT_HAND.iter().position(|at_hand| *at_hand == form) {
             return self.forms[at].get_or_init(encode);
         }
-        self.other_forms.get_or_init(Box::default)[form].get_or_init(encode)
+        let mut place = &self.other_forms;
+        loop {
+            // Two threads that want the same form at the same time meet at one place.
+            let (bytes, next) = (OnceLock::new(), OnceLock::new());
+            let other = place.get_or_init(|| Box::new(OtherForm { form, bytes, next }));
+            if other.form == form {
+                return other.bytes.get_or_init(encode);
+            }
+            place = &other.next;
+        }
     }
 }
 
@@ -112,7 +128,7 @@ mod tests {
     fn each_form_is_encoded_once() {
         let publication = Publication::new(Bytes::from_static(b"1"), None, 0);
         for round in 0..2 {
-            for form in 0..FORMS_MAX {
+            for form in (0..FORMS_MAX).chain([0x20, 0x26, 0x30]) {
                 let bytes = publication.form(form, || {
                     assert_eq!(round, 0, "form {form} was made before");
                     Bytes::from(vec![u8::try_from(form).unwrap()])

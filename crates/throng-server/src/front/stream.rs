@@ -131,6 +131,7 @@ async fn checked(
         shard: front.next_shard(),
         head: head(front, way, page),
         framing: way.framing,
+        deflate: None,
         open: Open {
             session: Some(session),
             connect: Some(first),

@@ -418,9 +418,8 @@ impl Session {
         if connect.outcomes.is_empty() && self.pending.is_none() {
             cx.out.message(&payload);
         } else {
-            let mut message = Vec::with_capacity(payload.len() + 10);
-            cx.out.framing.put(&payload, &mut message);
-            cx.out.release(Bytes::from(message));
+            let message = cx.out.wrapped(&payload);
+            cx.out.release(message);
         }
     }
 

@@ -54,7 +54,7 @@ impl Decoder {
         debug_assert!(given.is_none(), "what an event borrowed was given back");
         let frame =
             frame.map(|Frame { opcode, fin, mask, left }| HalfFrame { opcode, fin, mask, left });
-        let header = header.get(..*header_len).unwrap_or_default();
+        let header = header.get(..usize::from(*header_len)).unwrap_or_default();
         let (message, deflated) = (*message, *deflated);
         Some(Half { header, frame, message, deflated, data, control })
     }
@@ -97,7 +97,8 @@ impl Decoder {
         let frame =
             frame.map(|HalfFrame { opcode, fin, mask, left }| Frame { opcode, fin, mask, left });
         let mut header = [0; HEADER_MAX];
-        let header_len = header.iter_mut().zip(&seen).map(|(to, from)| *to = *from).count();
+        let seen = header.iter_mut().zip(&seen).map(|(to, from)| *to = *from).count();
+        let header_len = u8::try_from(seen).unwrap_or(0);
         let (valid, given) = (0, None);
         let mut partial =
             Partial { header, header_len, frame, message, deflated, data, valid, control, given };

@@ -57,6 +57,8 @@ pub struct Step<'a> {
     pub consumed: usize,
     /// What they made; `None` where all input was consumed and more is needed.
     pub event: Option<Event<'a>>,
+    /// Whether that came compressed.
+    pub deflated: bool,
 }
 
 /// What one connection's decoding keeps between reads: one pointer, and no heap unless a frame
@@ -75,7 +77,7 @@ const _: () = assert!(size_of::<Decoder>() == size_of::<usize>());
 pub(super) struct Partial {
     /// The front of a header, `header_len` bytes of it.
     pub(super) header: [u8; HEADER_MAX],
-    pub(super) header_len: usize,
+    pub(super) header_len: u8,
     /// The frame whose payload is under way.
     pub(super) frame: Option<Frame>,
     /// The message under way: text or binary. Its frames so far are in `data`.
@@ -159,12 +161,12 @@ impl Decoder {
             // Nobody will ask for the rest.
             self.partial = None;
         })?;
-        let event = match found {
-            None => None,
+        let (event, deflated) = match found {
+            None => (None, false),
             Some(Found::Whole(opcode, range, is_deflated)) => {
                 self.tidy();
                 let payload = input.get(range).expect("a whole payload lies within the input");
-                Some(read(opcode, payload, (is_deflated, deflated))?)
+                (Some(read(opcode, payload, (is_deflated, deflated))?), is_deflated)
             }
             Some(Found::Assembled(opcode, given)) => {
                 let partial = self.partial.as_deref_mut().expect("what was assembled is held");
@@ -173,10 +175,10 @@ impl Decoder {
                     Given::Message => (&partial.data, partial.deflated),
                     Given::Control => (&partial.control, false),
                 };
-                Some(read(opcode, payload, (is_deflated, deflated))?)
+                (Some(read(opcode, payload, (is_deflated, deflated))?), is_deflated)
             }
         };
-        Ok(Step { consumed: at, event })
+        Ok(Step { consumed: at, event, deflated })
     }
 
     /// Whether a frame or a message is half received.
@@ -249,7 +251,7 @@ impl Decoder {
         (role, deflate): (Role, Deflate),
     ) -> Result<Option<Header>, Violation> {
         let rest = input.get(*at..).unwrap_or_default();
-        let held = self.partial.as_ref().map_or(0, |partial| partial.header_len);
+        let held = self.partial.as_ref().map_or(0, |partial| usize::from(partial.header_len));
         if held == 0
             && let Some(header) = header::parse(rest, role, deflate)?
         {
@@ -271,7 +273,7 @@ impl Decoder {
             }
             // All of the input went in: with 14 bytes every header is complete.
             None => {
-                partial.header_len = held + added;
+                partial.header_len = u8::try_from(held + added).unwrap_or(0);
                 *at += added;
             }
         }

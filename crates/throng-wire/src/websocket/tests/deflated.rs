@@ -24,7 +24,7 @@ fn run<'c>(chunks: impl IntoIterator<Item = &'c [u8]>) -> Vec<Got> {
         loop {
             let deflated = Deflated::Inflated(&mut inflater);
             match decoder.next_with(&mut input[at..], Role::Server, LIMITS, deflated) {
-                Ok(Step { consumed, event }) => {
+                Ok(Step { consumed, event, .. }) => {
                     at += consumed;
                     match event {
                         Some(event) => got.push(event.into()),
