@@ -112,12 +112,17 @@ impl Deflater {
         let Some(Ready { compress, .. }) = self.ready.get_mut(at) else { return false };
         compress.reset();
         self.room.clear();
-        // Behind it come the four bytes that are not sent. What fills this is not shorter.
-        self.room.reserve(payload.len() + TAIL.len());
+        // More than it can become, nine bits a byte: one call takes all of it.
+        self.room.reserve(payload.len() + payload.len() / 7 + 64);
         let flushed = compress.compress_vec(payload, &mut self.room, FlushCompress::Sync);
         let is_all = compress.total_in() == payload.len() as u64;
         let len = self.room.len().saturating_sub(TAIL.len());
         let is_whole = matches!(flushed, Ok(Status::Ok)) && is_all && self.room.ends_with(&TAIL);
+        if !is_whole {
+            // What it still had to say zlib-rs 0.6.8 does not forget all of in a reset, and panics
+            // some messages later.
+            self.ready.remove(at);
+        }
         self.room.truncate(len);
         is_whole && len < payload.len()
     }

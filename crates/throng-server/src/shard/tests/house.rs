@@ -257,7 +257,9 @@ impl House {
 
     /// One with which permessage-deflate was agreed on.
     pub(super) fn join_deflated(&self) -> Client {
-        self.join_over((Framing::WebSocket, Some(Window::Usual)), &[])
+        let mut client = self.join_over((Framing::WebSocket, Some(Window::Usual)), &[]);
+        client.is_deflated = true;
+        client
     }
 
     fn join_over(

@@ -129,6 +129,18 @@ fn noise(len: u32) -> Vec<u8> {
 }
 
 #[test]
+fn what_did_not_get_shorter_leaves_nothing_behind() {
+    let (mut deflater, how) = (Deflater::new(), (effort(1), Window::Usual));
+    for round in 1..=12 {
+        for message in [noise(round * 9000), b"said again and again, ".repeat(500)] {
+            let mut out = Vec::new();
+            deflater.put_frame(Opcode::Binary, &message, how, &mut out);
+            assert_eq!(out[0] == 0xc2, message.len() == 11_000, "in round {round}");
+        }
+    }
+}
+
+#[test]
 fn the_window_is_kept_to() {
     // What repeats after 2,000 bytes is found with a window of 4 KiB, and not with one of 512 bytes.
     let noise = noise(2000);
@@ -210,6 +222,44 @@ proptest! {
         }
         if let Ok(message) = inflated(&payload, max) {
             prop_assert!(message.len() <= max);
+        }
+    }
+}
+
+proptest! {
+    // Long messages, so few of them.
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn one_machine_serves_any_messages_one_after_the_other(
+        sizes in vec((0_u32..6, 1_u32..700, 1_u8..=9, any::<bool>()), 1..20),
+    ) {
+        let (mut deflater, mut inflater) = (Deflater::new(), Inflater::new(1 << 20));
+        for (kind, size, level, small) in sizes {
+            // Without a pattern, with one, or in turn; short, or longer than any buffer in there.
+            let (len, first) = (if kind % 2 == 0 { size } else { size * 150 }, size * 7);
+            let message = match kind / 2 {
+                0 => noise(len),
+                1 => noise(20).repeat(len as usize / 20 + 1),
+                _ => (first..first + len / 80 + 1).flat_map(|at| [noise(at % 80), vec![7; 60]].concat()).collect(),
+            };
+            let window = if small { Window::Small } else { Window::Usual };
+            let mut out = Vec::new();
+            deflater.put_frame(Opcode::Binary, &message, (effort(level), window), &mut out);
+            let head = out.len() - match out[1] {
+                126 => usize::from(u16::from_be_bytes([out[2], out[3]])),
+                127 => usize::from(u16::from_be_bytes([out[8], out[9]])) | usize::from(out[7]) << 16,
+                len => usize::from(len),
+            };
+            let payload = &out[head..];
+            if out[0] == 0xc2 {
+                prop_assert!(payload.len() < message.len());
+                prop_assert!(inflater.inflate(payload).unwrap() == message);
+                // What is damaged leaves nothing behind for the next.
+                inflater.inflate(&payload[..payload.len() / 2]).ok(); // it may be whole by chance
+            } else {
+                prop_assert!(payload == message);
+            }
         }
     }
 }

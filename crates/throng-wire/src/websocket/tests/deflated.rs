@@ -90,7 +90,9 @@ fn text_is_checked_as_it_was_before_it_was_compressed() {
     // The payload itself is no UTF-8.
     assert_eq!(inflated(&[frame(0xc1, &HELLO)]), [text("Hello")]);
     assert_eq!(inflated(&[frame(0xc1, &CUT_TEXT)]), [Got::Failed(Violation::InvalidUtf8)]);
-    assert!(matches!(&*inflated(&[frame(0xc2, &CUT_TEXT)]), [Got::Binary(data)] if data.len() == 5));
+    assert!(
+        matches!(&*inflated(&[frame(0xc2, &CUT_TEXT)]), [Got::Binary(data)] if data.len() == 5)
+    );
 }
 
 #[test]
