@@ -132,7 +132,8 @@ fn noise(len: u32) -> Vec<u8> {
 fn what_did_not_get_shorter_leaves_nothing_behind() {
     let (mut deflater, how) = (Deflater::new(), (effort(1), Window::Usual));
     for round in 1..=12 {
-        for message in [noise(round * 9000), b"said again and again, ".repeat(500)] {
+        let noise = noise(round * 9000);
+        for message in [noise.clone(), noise, b"said again and again, ".repeat(500)] {
             let mut out = Vec::new();
             deflater.put_frame(Opcode::Binary, &message, how, &mut out);
             assert_eq!(out[0] == 0xc2, message.len() == 11_000, "in round {round}");
