@@ -158,7 +158,7 @@ mod tests {
                 assert_eq!(round, 0, "it was made before");
                 publication.form(DELTA, || Bytes::from_static(&[0x10])).clone()
             });
-            for form in (0..FORMS_MAX).chain([DELTA, DELTA | PATCH, DELTA | PATCH | 6]) {
+            for form in (0..FORMS_MAX).chain([DELTA, DELTA | PATCH, DELTA | PATCH | 6, 0x20, 0x26]) {
                 let bytes = publication.form(form, || {
                     assert_eq!(round, 0, "form {form} was made before");
                     Bytes::from(vec![u8::try_from(form).unwrap()])

@@ -31,7 +31,7 @@ use throng_server::shard::{
     ShardSetup, Taken, WakeAt, event_loop,
 };
 use throng_wire::framing::Framing;
-use throng_wire::websocket::{Limits, Opcode, accept_key};
+use throng_wire::websocket::{Agreed, Limits, Opcode, accept_key, negotiate};
 
 /// Says back what it is told.
 #[derive(Debug)]
@@ -154,6 +154,7 @@ fn shard(clock: Clock) -> io::Result<(Shard<Echo>, Letters)> {
         bounds: Bounds {
             // Autobahn sends messages of 16 MiB.
             message: Limits { message_max: 64 << 20 },
+            inflated_max: 64 << 20,
             outbox_bytes_max: 256 << 20,
             incomplete_message: Duration::from_secs(60),
             close: Duration::from_secs(5),
@@ -187,7 +188,7 @@ impl Echoing {
 
     fn let_in(&mut self, mut socket: TcpStream) -> io::Result<()> {
         let Some(permit) = self.clients.try_client() else { return Ok(()) };
-        let (head, read_ahead) = upgrade(&mut socket)?;
+        let Upgraded { head, agreed, read_ahead } = upgrade(&mut socket)?;
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
         self.last += 1;
@@ -197,6 +198,7 @@ impl Echoing {
             address: None,
             head,
             framing: Framing::WebSocket,
+            deflate: agreed.map(|agreed| agreed.window),
             read_ahead,
             number: self.last,
             open: (),
@@ -205,8 +207,17 @@ impl Echoing {
     }
 }
 
-/// Reads a handshake's head. Returns the answer, and what came behind the head.
-fn upgrade(socket: &mut TcpStream) -> io::Result<(Bytes, Bytes)> {
+/// What became of a handshake.
+struct Upgraded {
+    /// The answer.
+    head: Bytes,
+    agreed: Option<Agreed>,
+    /// What came behind the request's head.
+    read_ahead: Bytes,
+}
+
+/// Reads a handshake's head.
+fn upgrade(socket: &mut TcpStream) -> io::Result<Upgraded> {
     socket.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut head = Vec::new();
     let mut buffer = [0; 2048];
@@ -221,18 +232,25 @@ fn upgrade(socket: &mut TcpStream) -> io::Result<(Bytes, Bytes)> {
         head.extend_from_slice(&buffer[..got]);
     };
     let text = String::from_utf8_lossy(&head[..end]);
-    let key = text.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("sec-websocket-key").then(|| value.trim().to_owned())
-    });
-    let Some(key) = key else {
+    let values = |wanted: &'static str| {
+        text.lines()
+            .filter_map(|line| line.split_once(':'))
+            .filter(move |(name, _)| name.eq_ignore_ascii_case(wanted))
+            .map(|(_, value)| value.trim())
+    };
+    let agreed = negotiate(values("sec-websocket-extensions").map(str::as_bytes));
+    let (Some(key), Ok(agreed)) = (values("sec-websocket-key").next(), agreed) else {
         socket.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")?;
         return Err(io::ErrorKind::InvalidData.into());
     };
+    let extensions = agreed.map_or_else(String::new, |agreed| {
+        format!("Sec-WebSocket-Extensions: {}\r\n", agreed.answer())
+    });
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {}\r\n\r\n",
-        accept_key(&key)
+         Sec-WebSocket-Accept: {}\r\n{extensions}\r\n",
+        accept_key(key)
     );
-    Ok((answer.into(), Bytes::copy_from_slice(&head[end..])))
+    let read_ahead = Bytes::copy_from_slice(&head[end..]);
+    Ok(Upgraded { head: answer.into(), agreed, read_ahead })
 }

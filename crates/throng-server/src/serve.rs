@@ -502,7 +502,10 @@ pub(crate) fn alive<T>(log: &Log, f: impl FnOnce() -> T) -> T {
 fn bounds(settings: &Settings) -> Bounds {
     let message_max =
         settings.websocket.message_size_limit.max(settings.uni_websocket.message_size_limit);
+    let inflated_max =
+        settings.websocket.inflated_size_limit.max(settings.uni_websocket.inflated_size_limit);
     Bounds {
+        inflated_max,
         message: throng_wire::websocket::Limits { message_max },
         outbox_bytes_max: settings.client.queue_max_size,
         incomplete_message: settings.limits.incomplete_message_timeout,

@@ -18,6 +18,7 @@ use throng_hub::request::{Answer, Now, ReplyTo, Request, Unsubscribe};
 use throng_hub::state::{Corrupt, Fields, Writer};
 use throng_wire::dialect::{self, Push};
 use throng_wire::framing::Framing;
+use throng_wire::websocket::Violation;
 use uuid::Uuid;
 
 use crate::allowance::{Allowance, Drawn};
@@ -25,6 +26,7 @@ use crate::backend::{Answer as Answered, Switchboard};
 use crate::clock::Clock;
 use crate::codes::Disconnect;
 use crate::config::Settings;
+use crate::control::Transport;
 use crate::desk::{Desk, Part};
 use crate::handoff::pause::{Moved, Pause};
 use crate::handoff::put_answer;
@@ -34,8 +36,8 @@ use crate::notary::{Notary, Proof};
 use crate::ring::{Close, Ring};
 use crate::rng::{Rng, system_seed};
 use crate::session::{
-    Cx, Effects, Ending, Kind, Open, Order, Orphan, Session, Target, Underway, encode_item,
-    transport_of,
+    Cx, Effects, Ending, Kind, Open, Order, Orphan, Session, Target, Underway, encode_deflated,
+    encode_item, is_deflated, transport_of,
 };
 use crate::shard::{
     ConnRef, Crowd, Farewell, Gone, Handler, Mailbox, Message, Out, Post, Taken, WakeAt,
@@ -267,6 +269,7 @@ impl Sessions {
         let mut effects = Effects::default();
         let mut began_us = 0;
         let held = session.held_bytes();
+        out.effort = self.settings.effort_of(session.kind());
         let result = self.surround(out, &mut effects, |cx| {
             began_us = cx.at_us;
             f(session, cx)
@@ -603,8 +606,8 @@ impl Handler for Sessions {
     }
 
     fn work(&mut self, crowd: &mut Crowd<Session>, deliveries: usize) {
-        let (meter, clock) = (&*self.meter, &self.common.meters.clock);
-        self.registry.fan_out(&mut Delivery { crowd, meter, clock }, deliveries);
+        let (meter, clock, settings) = (&*self.meter, &self.common.meters.clock, &*self.settings);
+        self.registry.fan_out(&mut Delivery { crowd, meter, clock, settings }, deliveries);
     }
 
     fn closed(&mut self, gone: Gone, mut session: Session, why: &Disconnect) {
@@ -757,13 +760,26 @@ fn shards_reason(settings: &Settings, kind: Kind, why: &Disconnect) -> Option<St
                  limits.incomplete_message_timeout"
             .to_owned(),
         1009 => {
-            let (option, limit) = match kind {
-                Kind::Bidirectional => ("websocket", settings.websocket.message_size_limit),
+            let websocket = &settings.websocket;
+            let uni = &settings.uni_websocket;
+            let (section, limit, inflated) = match kind {
+                Kind::Bidirectional => {
+                    ("websocket", websocket.message_size_limit, websocket.inflated_size_limit)
+                }
                 Kind::Unidirectional => {
-                    ("uni_websocket", settings.uni_websocket.message_size_limit)
+                    ("uni_websocket", uni.message_size_limit, uni.inflated_size_limit)
                 }
             };
-            format!("1009 a message is larger than {option}.message_size_limit, which is {limit}")
+            if why.reason == Violation::InflatesTooBig.reason() {
+                format!(
+                    "1009 a compressed message inflates to more than \
+                     {section}.decompressed_message_size_limit, which is {inflated}"
+                )
+            } else {
+                format!(
+                    "1009 a message is larger than {section}.message_size_limit, which is {limit}"
+                )
+            }
         }
         1002 | 1007 => format!("{} the client broke WebSocket's rules: {}", why.code, why.reason),
         _ => return None,
@@ -775,6 +791,7 @@ struct Delivery<'a> {
     crowd: &'a mut Crowd<Session>,
     meter: &'a Meter,
     clock: &'a Clock,
+    settings: &'a Settings,
 }
 
 impl Sink for Delivery<'_> {
@@ -784,8 +801,20 @@ impl Sink for Delivery<'_> {
 
     fn deliver(&mut self, member: Member, batch: &mut Batch, audience: Audience) {
         let Some(form) = self.crowd.form(member) else { return };
-        let (frames, contents) = batch.counted(usize::from(form), audience, &mut encode_item);
-        if let Some(transport) = transport_of(form) {
+        let transport = transport_of(form);
+        let encode = &mut |of: usize, channel: &ChannelName, item: &Item, out: &mut Vec<u8>| {
+            if !is_deflated(form) {
+                return encode_item(of, channel, item, out);
+            }
+            let kind = match transport {
+                Some(Transport::UniWebsocket) => Kind::Unidirectional,
+                _ => Kind::Bidirectional,
+            };
+            let how = (self.crowd.deflater(), self.settings.effort_of(kind));
+            encode_deflated(of, (channel, item), how, out);
+        };
+        let (frames, contents) = batch.counted(usize::from(form), audience, encode);
+        if let Some(transport) = transport {
             self.meter.delivered(transport, frames.len(), contents);
         }
         self.crowd.deliver(member, frames);

@@ -2,7 +2,7 @@
 //! or by lines.
 
 use crate::dialect::{Encoding, put_varint, varint, varint_size};
-use crate::websocket::{Opcode, put_frame, put_header};
+use crate::websocket::{Deflater, Effort, Opcode, Window, put_frame, put_header};
 
 /// What a server's messages are wrapped in, which also says how they are encoded. In JSON they are
 /// text without a line break.
@@ -61,6 +61,25 @@ impl Framing {
                 out.extend_from_slice(message);
                 out.push(b'\n');
             }
+        }
+    }
+
+    /// Appends one message, compressed where it is a frame's payload and that makes it shorter: for a
+    /// connection on which that was agreed.
+    pub fn put_deflated(
+        self,
+        message: &[u8],
+        (deflater, effort, window): (&mut Deflater, Effort, Window),
+        out: &mut Vec<u8>,
+    ) {
+        match self {
+            Self::WebSocket => deflater.put_frame(Opcode::Text, message, (effort, window), out),
+            Self::Binary => {
+                let mut payload = Vec::with_capacity(message.len() + 10);
+                Self::Lengths.put(message, &mut payload);
+                deflater.put_frame(Opcode::Binary, &payload, (effort, window), out);
+            }
+            Self::Sse | Self::Lines | Self::Lengths => self.put(message, out),
         }
     }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use throng_wire::websocket::Effort;
+
 use super::backends::{Backends, backends, of_channel};
 use super::connecting::{refusals, uni_disconnects};
 use super::jwks::{JwksEndpoint, has_group, lists_its_values};
@@ -84,11 +86,15 @@ fn settings(r: &mut Reader<'_>, dev: bool, first_backend: u16) -> Settings {
             enabled: !r.bool("websocket.disabled"),
             path: r.http_path("websocket.handler_prefix"),
             message_size_limit: at_least_one(r, "websocket.message_size_limit"),
+            compression: compression(r, "websocket"),
+            inflated_size_limit: inflated_size_limit(r, "websocket"),
         },
         uni_websocket: UniWebSocket {
             enabled: r.bool("uni_websocket.enabled"),
             path: r.http_path("uni_websocket.handler_prefix"),
             message_size_limit: at_least_one(r, "uni_websocket.message_size_limit"),
+            compression: compression(r, "uni_websocket"),
+            inflated_size_limit: inflated_size_limit(r, "uni_websocket"),
             disable_disconnect_push: r.bool("uni_websocket.disable_disconnect_push"),
             disable_closing_handshake: r.bool("uni_websocket.disable_closing_handshake"),
         },
@@ -704,6 +710,25 @@ fn at_least_one(r: &mut Reader<'_>, path: &str) -> usize {
     match r.count(path) {
         0 if r.is_given(path) => r.wrong(path, "must be 1 or more"),
         count => count,
+    }
+}
+
+/// How a section's messages are compressed, where they are.
+fn compression(r: &mut Reader<'_>, section: &str) -> Option<Effort> {
+    let level_at = format!("{section}.compression_level");
+    let level = match r.int(&level_at) {
+        level @ 1..=9 => u8::try_from(level).unwrap_or(1),
+        _ => r.wrong(&level_at, "must be 1, the fastest, to 9, the smallest"),
+    };
+    let min_size = r.count(&format!("{section}.compression_min_size"));
+    r.bool(&format!("{section}.compression")).then_some(Effort { level, min_size })
+}
+
+/// How large a compressed message may become; ten times what may travel, unless it is said.
+fn inflated_size_limit(r: &mut Reader<'_>, section: &str) -> usize {
+    match r.count(&format!("{section}.decompressed_message_size_limit")) {
+        0 => r.count(&format!("{section}.message_size_limit")).saturating_mul(10),
+        limit => limit,
     }
 }
 

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regex_lite::Regex;
+use throng_wire::websocket::Effort;
 
 use super::backends::{BackendId, Backends};
 use super::jwks::JwksEndpoint;
 use super::network::Network;
 use crate::codes::Disconnect;
 use crate::log::Redacted;
+use crate::session::Kind;
 use crate::token::PublicKey;
 
 /// Everything the server needs to know.
@@ -63,6 +65,16 @@ impl Settings {
     /// Whether there is a transport whose clients speak elsewhere than they are spoken to.
     pub fn emulates(&self) -> bool {
         self.sse.enabled || self.http_stream.enabled
+    }
+
+    /// How hard to try where permessage-deflate was agreed on.
+    pub(crate) fn effort_of(&self, kind: Kind) -> Effort {
+        let agreed = match kind {
+            Kind::Bidirectional => self.websocket.compression,
+            Kind::Unidirectional => self.uni_websocket.compression,
+        };
+        // It may have been switched off since.
+        agreed.unwrap_or_default()
     }
 
     /// Whether some token may be signed with a private key.
@@ -179,8 +191,12 @@ pub struct WebSocket {
     pub enabled: bool,
     /// `websocket.handler_prefix`.
     pub path: String,
-    /// Bytes of one message.
+    /// Bytes of one message, as it travels.
     pub message_size_limit: usize,
+    /// permessage-deflate, for clients that offer it.
+    pub compression: Option<Effort>,
+    /// Bytes of a message that came compressed, when it is inflated.
+    pub inflated_size_limit: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -188,6 +204,8 @@ pub struct UniWebSocket {
     pub enabled: bool,
     pub path: String,
     pub message_size_limit: usize,
+    pub compression: Option<Effort>,
+    pub inflated_size_limit: usize,
     /// No disconnect push before the close frame.
     pub disable_disconnect_push: bool,
     /// The connection ends without a close frame.

@@ -24,9 +24,7 @@ pub(super) fn gate(path: &str) -> Option<&'static str> {
     match path {
         "broker.type" => Some("broker.enabled"),
         "presence_manager.type" => Some("presence_manager.enabled"),
-        "uni_websocket.compression" | "uni_websocket.write_timeout" => {
-            Some("uni_websocket.enabled")
-        }
+        "uni_websocket.write_timeout" => Some("uni_websocket.enabled"),
         _ => None,
     }
 }
@@ -98,7 +96,6 @@ const VERDICTS: &[(&str, Verdict)] = &[
     ("endpoint", Warns("this is not there yet; its path answers 404 and nothing is exported")),
     ("grpc_api", Warns("not there yet; use the HTTP API, which has the same methods")),
     ("tags_filter", Warns("not there yet; who asks for a filter is answered with error 107")),
-    ("compression", Warns("not there yet; messages are sent uncompressed")),
     ("buffers", Warns("has no effect; the buffers here need no tuning")),
     (
         "write_timeout",

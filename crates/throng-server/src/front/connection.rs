@@ -149,20 +149,21 @@ async fn introduced(
 async fn hand_over(front: &Front, socket: TcpStream, read_ahead: bytes::Bytes, to: Move) {
     // Leaving tokio's event queue fails only with the queue itself; the client reconnects.
     let Ok(socket) = socket.into_std() else { return };
-    let Move { shard, head, framing, open, permit, address } = to;
+    let Move { shard, head, framing, deflate, open, permit, address } = to;
     // What comes while everything is frozen waits, and goes to whoever serves then.
     let _pass = match front.common.pause.enter().await {
         Ok(pass) => pass,
         Err(Moved(outlet)) => {
             outlet.arrival(
-                crate::handoff::put_arrival((head, framing), read_ahead, open),
+                crate::handoff::put_arrival((head, framing, deflate), read_ahead, open),
                 socket.into(),
             );
             return;
         }
     };
     let number = front.number();
-    let adopt = Adopt { socket, permit, address, head, framing, read_ahead, number, open };
+    let adopt =
+        Adopt { socket, permit, address, head, framing, deflate, read_ahead, number, open };
     if let Some(mailbox) = front.common.shards.get(shard) {
         mailbox.post(Post::Adopt(Box::new(adopt)));
     }

@@ -137,6 +137,7 @@ async fn checked(
         shard: front.next_shard(),
         head: now,
         framing: way.framing,
+        deflate: None,
         open: Open {
             session: Some(session),
             connect: Some(first),

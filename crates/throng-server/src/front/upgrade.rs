@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use throng_limits::Permit;
 use throng_wire::framing::Framing;
-use throng_wire::websocket::accept_key;
+use throng_wire::websocket::{Agreed, Window, accept_key, negotiate};
 
 use super::address::{self, ClientAddress, ToldBy};
 use super::gate::Seat;
@@ -27,6 +27,8 @@ pub(crate) struct Move {
     pub(crate) shard: usize,
     pub(crate) head: Bytes,
     pub(crate) framing: Framing,
+    /// With which window it is compressed, where that was agreed on.
+    pub(crate) deflate: Option<Window>,
     pub(crate) open: Open,
     pub(crate) permit: Permit,
     pub(crate) address: Option<Box<Held>>,
@@ -82,6 +84,7 @@ async fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<A
     check_origin(front, headers, visit.address.ip)?;
     let query = Query(request.uri().query().unwrap_or_default());
     let (framing, protocol) = encoding(headers, &query, kind)?;
+    let deflate = deflate(front, headers, kind)?;
     let (permit, address) = admit(front, visit.address, &visit.seat).await?;
     let mut head = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -91,6 +94,11 @@ async fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<A
     if let Some(protocol) = protocol {
         head.push_str("Sec-WebSocket-Protocol: ");
         head.push_str(protocol);
+        head.push_str("\r\n");
+    }
+    if let Some(agreed) = deflate {
+        head.push_str("Sec-WebSocket-Extensions: ");
+        head.push_str(agreed.answer());
         head.push_str("\r\n");
     }
     if let Some(address) = address_for_probe(visit) {
@@ -112,6 +120,7 @@ async fn checked(front: &Front, visit: &Visit, kind: Kind) -> Result<Move, Box<A
         shard: front.next_shard(),
         head: head.into(),
         framing,
+        deflate: deflate.map(|agreed| agreed.window),
         open: Open {
             native_ping: query.get("cf_ws_frame_ping_pong") == Some("true"),
             session,
@@ -280,6 +289,24 @@ fn encoding(
         return Err(Box::new(text(StatusCode::BAD_REQUEST, words)));
     }
     Ok((framing, protocol))
+}
+
+/// What is agreed on of what the client offers (RFC 7692), where `compression` is on. Most clients
+/// offer it by themselves.
+fn deflate(front: &Front, headers: &HeaderMap, kind: Kind) -> Result<Option<Agreed>, Box<Answer>> {
+    let settings = front.settings();
+    let compression = match kind {
+        Kind::Bidirectional => settings.websocket.compression,
+        Kind::Unidirectional => settings.uni_websocket.compression,
+    };
+    if compression.is_none() {
+        return Ok(None);
+    }
+    let lines = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS);
+    negotiate(lines.iter().map(HeaderValue::as_bytes)).map_err(|_| {
+        let words = "Sec-WebSocket-Extensions is not a list of extensions with parameters\n";
+        Box::new(text(StatusCode::BAD_REQUEST, words))
+    })
 }
 
 /// The subprotocols (RFC 6455 1.9).

@@ -9,12 +9,13 @@ use throng_hub::request::Now;
 use throng_hub::state::sealed::{self, Piece};
 use throng_hub::state::{Part, Record, Within};
 use throng_wire::framing::Framing;
+use throng_wire::websocket::Window;
 
 use super::LoadError;
 use crate::backend::Answer;
 use crate::front::Front;
 use crate::session::Open;
-use crate::shard::{Adopt, Post, Wrapped};
+use crate::shard::{Adopt, Deflating, Post, Wrapped};
 
 /// A connection on its way into a shard, without its socket.
 #[derive(Debug)]
@@ -23,12 +24,14 @@ struct Arrival {
     read_ahead: Bytes,
     open: Open,
     framing: Framing,
+    deflate: Option<Window>,
 }
 throng_hub::record!("a connection that has come", Arrival {
     1 head,
     2 read_ahead,
     3 open as Within,
     4 framing as Wrapped,
+    5 deflate as Deflating,
 });
 
 #[derive(Debug)]
@@ -41,15 +44,19 @@ throng_hub::record!("a late answer", LateAnswer { 1 number, 2 ticket, 3 answer a
 
 /// Writes down a connection that is about to move into a shard. Its permit and its part of its
 /// address are given back here, and drawn there.
-pub(crate) fn put((head, framing): (Bytes, Framing), read_ahead: Bytes, open: Open) -> Vec<u8> {
+pub(crate) fn put(
+    (head, framing, deflate): (Bytes, Framing, Option<Window>),
+    read_ahead: Bytes,
+    open: Open,
+) -> Vec<u8> {
     let mut out = sealed::begin(Piece::Arrival, Now::default(), 256);
-    Arrival { head, read_ahead, open, framing }.put_fields(&mut out);
+    Arrival { head, read_ahead, open, framing, deflate }.put_fields(&mut out);
     sealed::seal(out)
 }
 
 /// Gives a connection to one of the shards here.
 pub(super) fn take(front: &Front, state: &[u8], socket: OwnedFd) -> Result<(), LoadError> {
-    let Arrival { head, read_ahead, open, framing } =
+    let Arrival { head, read_ahead, open, framing, deflate } =
         sealed::open(state, Piece::Arrival, Now::default(), Arrival::take_fields)
             .map_err(LoadError::Unreadable)?;
     let Some(permit) = front.clients.try_client() else {
@@ -60,7 +67,7 @@ pub(super) fn take(front: &Front, state: &[u8], socket: OwnedFd) -> Result<(), L
     let shard = front.next_shard.fetch_add(1, Ordering::Relaxed) % shards.len().max(1);
     let number = front.number();
     let socket = socket.into();
-    let adopt = Adopt { socket, permit, address, head, framing, read_ahead, number, open };
+    let adopt = Adopt { socket, permit, address, head, framing, deflate, read_ahead, number, open };
     if let Some(mailbox) = shards.get(shard) {
         mailbox.post(Post::Adopt(Box::new(adopt)));
     }

@@ -418,10 +418,12 @@ impl Session {
             cx.out.frames(head.as_deref().unwrap_or_default());
             cx.out.message(&payload);
         } else {
-            let mut message = Vec::with_capacity(payload.len() + 10);
-            message.extend_from_slice(head.as_deref().unwrap_or_default());
-            cx.out.framing.put(&payload, &mut message);
-            cx.out.release(Bytes::from(message));
+            let wrapped = cx.out.wrapped(&payload);
+            let message = match head {
+                Some(head) => [&head[..], &wrapped].concat().into(),
+                None => wrapped,
+            };
+            cx.out.release(message);
         }
     }
 

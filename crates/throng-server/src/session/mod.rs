@@ -47,7 +47,7 @@ use crate::shard::{ConnRef, Message, Out, Taken};
 pub(crate) use answer::error_code;
 pub(crate) use cookie::NoCookie;
 pub(crate) use order::{Order, Target};
-pub(crate) use say::{encode_item, transport_of};
+pub(crate) use say::{encode_deflated, encode_item, is_deflated, transport_of};
 pub(crate) use subscribe::retention;
 
 /// One client.
@@ -347,7 +347,8 @@ impl Session {
             })
         });
         let framing = cx.out.framing;
-        cx.out.set_form(say::form_of(framing, open.kind.envelope()));
+        let form = say::form_of(framing, open.kind.envelope());
+        cx.out.set_form(say::form_over(form, cx.out.window()));
         let expires_s = cx.out.second.saturating_add(stale);
         cx.out.wake_at(expires_s);
         Self {
@@ -433,11 +434,18 @@ impl Session {
         // its limit there.
         let limit = match self.kind {
             _ if cx.out.framing.is_response() => usize::MAX,
+            Kind::Bidirectional if cx.out.inflated => cx.settings.websocket.inflated_size_limit,
             Kind::Bidirectional => cx.settings.websocket.message_size_limit,
+            Kind::Unidirectional if cx.out.inflated => {
+                cx.settings.uni_websocket.inflated_size_limit
+            }
             Kind::Unidirectional => cx.settings.uni_websocket.message_size_limit,
         };
         if frame.len() > limit {
-            let too_big = throng_wire::websocket::Violation::TooBig;
+            let too_big = match cx.out.inflated {
+                true => throng_wire::websocket::Violation::InflatesTooBig,
+                false => throng_wire::websocket::Violation::TooBig,
+            };
             cx.out.close(Disconnect::custom(too_big.close_code(), too_big.reason()));
             return Taken::All;
         }

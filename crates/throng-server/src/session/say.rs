@@ -11,6 +11,7 @@ use throng_wire::dialect::{
 };
 use throng_wire::fossil;
 use throng_wire::framing::Framing;
+use throng_wire::websocket::{Deflater, Effort, Window};
 
 use super::{Cx, Kind, Session};
 use crate::codes::ErrorCode;
@@ -43,9 +44,25 @@ const SPOKEN: [Transport; FORMS.len()] = [
     Transport::HttpStream,
 ];
 
+/// Of a form's number, its place in the list.
+const PLAIN: usize = 0x0f;
+/// In a form's number: that it is compressed. There is one for all connections that agreed on the
+/// usual window; the few with a smaller one are sent publications as they are.
+const DEFLATED: u8 = 0x20;
+
 /// The transport whose clients want this form.
 pub(crate) fn transport_of(form: u8) -> Option<Transport> {
-    SPOKEN.get(usize::from(form)).copied()
+    SPOKEN.get(usize::from(form) & PLAIN).copied()
+}
+
+/// Whether this form is compressed.
+pub(crate) fn is_deflated(form: u8) -> bool {
+    form & DEFLATED != 0
+}
+
+/// The form that a connection with this window wants of a plain form.
+pub(super) fn form_over(form: u8, window: Option<Window>) -> u8 {
+    if window == Some(Window::Usual) { form | DEFLATED } else { form }
 }
 
 /// The form of publications that a connection of this framing wants. No unidirectional transport
@@ -119,13 +136,26 @@ impl Kind {
     }
 }
 
-/// The part of a form's number that is a place in [`FORMS`].
-const PLAIN: usize = 0xf;
-
 /// Appends one item in one form.
 pub(crate) fn encode_item(form: usize, channel: &ChannelName, item: &Item, out: &mut Vec<u8>) {
+    let Some((framing, payload)) = in_form(form, channel, item) else { return };
+    framing.put(&payload, out);
+}
+
+/// Appends one item in one form that is compressed.
+pub(crate) fn encode_deflated(
+    form: usize,
+    (channel, item): (&ChannelName, &Item),
+    (deflater, effort): (&mut Deflater, Effort),
+    out: &mut Vec<u8>,
+) {
+    let Some((framing, payload)) = in_form(form, channel, item) else { return };
+    framing.put_deflated(&payload, (deflater, effort, Window::Usual), out);
+}
+
+fn in_form(form: usize, channel: &ChannelName, item: &Item) -> Option<(Framing, Vec<u8>)> {
     // A bug of ours, were it missing: a session says only what `form_of` says.
-    let Some(&(framing, envelope)) = FORMS.get(form & PLAIN) else { return };
+    let &(framing, envelope) = FORMS.get(form & PLAIN)?;
     let encoding = framing.encoding();
     let mut payload = Vec::with_capacity(160);
     match item {
@@ -148,7 +178,7 @@ pub(crate) fn encode_item(form: usize, channel: &ChannelName, item: &Item, out: 
             dialect::put_push(encoding, envelope, &push, &mut payload);
         }
     }
-    framing.put(&payload, out);
+    Some((framing, payload))
 }
 
 /// A publication as the wire has it.
@@ -274,6 +304,11 @@ mod tests {
             let kinds = [Kind::Bidirectional, Kind::Unidirectional];
             let kind = kinds.into_iter().find(|kind| kind.envelope() == envelope).unwrap();
             assert_eq!(SPOKEN[at], kind.over(framing));
+            let form = form_of(framing, envelope);
+            assert_eq!([form_over(form, None), form_over(form, Some(Window::Small))], [form; 2]);
+            let deflated = form_over(form, Some(Window::Usual));
+            assert!(is_deflated(deflated) && !is_deflated(form));
+            assert_eq!(transport_of(deflated), Some(SPOKEN[at]));
         }
     }
 }

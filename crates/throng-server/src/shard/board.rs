@@ -277,6 +277,7 @@ impl<H: Handler> Shard<H> {
             socket,
             form: 0,
             framing: Framing::WebSocket,
+            deflate: None,
             state: State::Dead,
             flags: Flags::default(),
             number,

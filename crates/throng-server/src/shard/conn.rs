@@ -11,7 +11,7 @@ use throng_limits::budget::Permit;
 use throng_wire::framing::Framing;
 
 use crate::addresses::Held;
-use throng_wire::websocket::{Decoder, Event, Limits as MessageLimits, Role};
+use throng_wire::websocket::{Decoder, Deflated, Event, Limits as MessageLimits, Role, Window};
 
 use super::outbox::{Flushed, Outbox};
 use crate::codes::Disconnect;
@@ -32,6 +32,9 @@ pub(super) struct Link {
     pub(super) form: u8,
     /// What is said on it is wrapped so.
     pub(super) framing: Framing,
+    /// With which window that may be compressed, where permessage-deflate was agreed on: all that an
+    /// idle connection has of it.
+    pub(super) deflate: Option<Window>,
     pub(super) state: State,
     pub(super) flags: Flags,
     /// Unique for life; the slot may be somebody else's tomorrow.
@@ -174,6 +177,7 @@ impl Link {
             socket: _,
             form,
             framing,
+            deflate,
             state,
             flags,
             number: _,
@@ -186,7 +190,7 @@ impl Link {
             _permit: _,
             _address: address,
         } = self;
-        (*form, *framing, *state) = (0, Framing::WebSocket, State::Dead);
+        (*form, *framing, *deflate, *state) = (0, Framing::WebSocket, None, State::Dead);
         (*flags, *decoder) = (Flags::default(), Decoder::new());
         (*outbox, *stash, *address) = (None, None, None);
         (*wake_s, *deadline_s, *accounted) = (super::NEVER, super::NEVER, 0);
@@ -282,7 +286,11 @@ impl Link {
         if self.is_deaf() {
             return;
         }
-        while let Ok(step) = self.decoder.next(input, Role::Server, limits) {
+        loop {
+            let unread = self.deflate.map_or(Deflated::Refused, |_| Deflated::Unread);
+            let Ok(step) = self.decoder.next_with(input, Role::Server, limits, unread) else {
+                break;
+            };
             let consumed = step.consumed;
             match step.event {
                 None => break,

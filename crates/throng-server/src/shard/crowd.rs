@@ -10,7 +10,7 @@ use bytes::Bytes;
 use throng_hub::request::Now;
 use throng_wire::dialect::Encoding;
 use throng_wire::framing::Framing;
-use throng_wire::websocket::{Decoder, Opcode, put_close, put_header};
+use throng_wire::websocket::{Decoder, Deflater, Effort, Opcode, Window, put_close, put_frame};
 
 use super::conn::{Fallen, Flags, Link, Manner, Sent, State, Witnessed};
 use super::conns::Conns;
@@ -47,6 +47,8 @@ pub struct Crowd<S> {
     pub(super) rng: Rng,
     /// Frames made for the connection at hand.
     pub(super) scratch: Vec<u8>,
+    /// Compresses for all connections.
+    pub(super) deflater: Deflater,
     /// Everything is frozen: no socket is written to.
     pub(super) manner: Manner,
     /// Slots with something to be written when it is frozen no more.
@@ -113,6 +115,11 @@ pub struct Out<'a> {
     pub share: u32,
     /// What is said on this connection is wrapped so.
     pub framing: Framing,
+    /// The message at hand came compressed.
+    pub inflated: bool,
+    /// How hard to try where permessage-deflate was agreed on.
+    pub effort: Effort,
+    pub(super) deflate: Option<(&'a mut Deflater, Window)>,
     pub(super) frames: &'a mut Vec<u8>,
     pub(super) close: Option<Disconnect>,
     pub(super) form: Option<u8>,
@@ -125,13 +132,36 @@ pub struct Out<'a> {
 impl Out<'_> {
     /// Says one message, in the connection's framing.
     pub fn message(&mut self, payload: &[u8]) {
-        self.framing.put(payload, self.frames);
+        match &mut self.deflate {
+            None => self.framing.put(payload, self.frames),
+            Some((deflater, window)) => {
+                self.framing.put_deflated(payload, (deflater, self.effort, *window), self.frames);
+            }
+        }
+    }
+
+    /// One message in the connection's framing, to be said later.
+    pub fn wrapped(&mut self, payload: &[u8]) -> Bytes {
+        let mut frames = Vec::with_capacity(payload.len() + 10);
+        std::mem::swap(self.frames, &mut frames);
+        self.message(payload);
+        std::mem::swap(self.frames, &mut frames);
+        frames.into()
     }
 
     /// Says one message on a WebSocket.
     pub fn frame(&mut self, opcode: Opcode, payload: &[u8]) {
-        put_header(opcode, payload.len(), self.frames);
-        self.frames.extend_from_slice(payload);
+        match &mut self.deflate {
+            Some((deflater, window)) if matches!(opcode, Opcode::Text | Opcode::Binary) => {
+                deflater.put_frame(opcode, payload, (self.effort, *window), self.frames);
+            }
+            _ => put_frame(opcode, payload, self.frames),
+        }
+    }
+
+    /// With which window what is said is compressed, where that was agreed on.
+    pub fn window(&self) -> Option<Window> {
+        self.deflate.as_ref().map(|(_, window)| *window)
     }
 
     /// Says frames that are made already.
@@ -275,11 +305,12 @@ impl<S> Crowd<S> {
     /// Makes an [`Out`] for a slot, runs `f`, and carries out what it said.
     pub(super) fn speak<T>(&mut self, slot: u32, f: impl FnOnce(&mut Out<'_>) -> T) -> T {
         let mut frames = std::mem::take(&mut self.scratch);
-        let nobody = (0, Framing::WebSocket, 0);
-        let (number, framing, queue_room) = self.conns.get(slot as usize).map_or(nobody, |conn| {
-            let room = self.bounds.outbox_bytes_max.saturating_sub(conn.link.waiting_bytes());
-            (conn.link.number, conn.link.framing, room)
-        });
+        let nobody = (0, (Framing::WebSocket, None), 0);
+        let (number, (framing, window), queue_room) =
+            self.conns.get(slot as usize).map_or(nobody, |conn| {
+                let room = self.bounds.outbox_bytes_max.saturating_sub(conn.link.waiting_bytes());
+                (conn.link.number, (conn.link.framing, conn.link.deflate), room)
+            });
         let mut out = Out {
             conn: ConnRef { slot, number },
             second: self.time.second,
@@ -287,6 +318,9 @@ impl<S> Crowd<S> {
             rng: &mut self.rng,
             share: super::turn::COMMANDS_PER_TURN,
             framing,
+            inflated: false,
+            effort: Effort::default(),
+            deflate: window.map(|window| (&mut self.deflater, window)),
             frames: &mut frames,
             close: None,
             form: None,
@@ -353,6 +387,11 @@ impl<S> Crowd<S> {
             .filter(|conn| conn.link.state == State::Open && conn.link.outbox.is_none())
             .count();
         std::hint::black_box(touched);
+    }
+
+    /// Compresses for this shard.
+    pub(crate) fn deflater(&mut self) -> &mut Deflater {
+        &mut self.deflater
     }
 
     /// What is said on the connection in `slot` is wrapped so.
@@ -651,6 +690,9 @@ impl<'a> Out<'a> {
             rng,
             share,
             framing: Framing::WebSocket,
+            inflated: false,
+            effort: Effort::default(),
+            deflate: None,
             frames,
             close,
             form,

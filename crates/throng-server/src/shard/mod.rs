@@ -31,7 +31,7 @@ use throng_limits::budget::Permit;
 use throng_wire::framing::Framing;
 
 use crate::addresses::Held;
-use throng_wire::websocket::Limits as MessageLimits;
+use throng_wire::websocket::{Limits as MessageLimits, Window};
 
 use crate::allowance::Allowance;
 use crate::codes::Disconnect;
@@ -42,7 +42,7 @@ pub use conn::Peer;
 pub use crowd::{Crowd, Out, Touch, Witness};
 pub use freeze::{BATCH_MAX, CopyOrder, Courier, Parcel, Stop, StopOrder, Tally};
 pub use mailbox::{Mailbox, Post};
-pub(crate) use record::{Address, Wrapped};
+pub(crate) use record::{Address, Deflating, Wrapped};
 pub use turn::{EventLoop, Shard, event_loop};
 
 /// A connection on this machine: where it is in its shard, and its number, unique for life.
@@ -227,8 +227,10 @@ pub enum Farewell {
 /// The bounds of a shard.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// A message's size, in bytes.
+    /// A message's size as it travels, in bytes.
     pub message: MessageLimits,
+    /// That of one that came compressed, when it is inflated.
+    pub inflated_max: usize,
     /// Bytes waiting for one client before it is slow.
     pub outbox_bytes_max: usize,
     /// How long a begun message may take to arrive.
@@ -259,6 +261,8 @@ pub struct Adopt<O> {
     pub head: Bytes,
     /// What is said on it is wrapped so.
     pub framing: Framing,
+    /// With which window it may be compressed, where permessage-deflate was agreed on.
+    pub deflate: Option<Window>,
     /// Bytes that were read after the request's head; behind a response's they mean nothing.
     pub read_ahead: Bytes,
     pub number: u64,

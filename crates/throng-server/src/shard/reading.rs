@@ -4,13 +4,17 @@ use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mio::Token;
-use throng_wire::websocket::{Event, Opcode, Role, Violation};
+use throng_wire::websocket::{Deflated, Event, Opcode, Role, Violation};
 
 use super::conn::{Flags, State};
 use super::crowd::{Out, make_ready, second_after};
 use super::turn::{Shard, slot_of};
 use super::{Handler, Message, NEVER, Taken};
 use crate::codes::Disconnect;
+
+/// Inflated bytes that count as one of [`super::turn::COMMANDS_PER_TURN`]: all of them are as much as
+/// the buffer that is read in a turn.
+const INFLATED_PER_SHARE: usize = 1024;
 
 /// What decoding a piece of input came to.
 enum Decoded {
@@ -187,20 +191,34 @@ impl<H: Handler> Shard<H> {
         let Some(conn) = self.crowd.conns.get_mut(slot as usize) else { return nothing };
         let Some(mut session) = conn.session.take() else { return nothing };
         let mut decoder = std::mem::take(&mut conn.link.decoder);
+        let is_deflated = conn.link.deflate.is_some();
         let handler = &mut self.handler;
         let crowd = &mut self.crowd;
+        let inflater = &mut self.inflater;
         let mut panicked = false;
         let mut fresh = !decoder.is_partial();
         let decoded = crowd.speak(slot, |out| {
             let mut at = 0;
             loop {
-                let step = match decoder.next(&mut input[at..], Role::Server, limits) {
-                    Ok(step) => step,
-                    Err(violation) => return Decoded::Violated(violation),
+                inflater.release();
+                let deflated = match is_deflated {
+                    true => Deflated::Inflated(&mut *inflater),
+                    false => Deflated::Refused,
                 };
+                let step =
+                    match decoder.next_with(&mut input[at..], Role::Server, limits, deflated) {
+                        Ok(step) => step,
+                        Err(violation) => return Decoded::Violated(violation),
+                    };
                 at += step.consumed;
                 let Some(event) = step.event else { return Decoded::All };
                 out.share = out.share.saturating_sub(1);
+                out.inflated = step.deflated;
+                if step.deflated {
+                    // A little that inflates to much is no cheaper than much.
+                    let spent = u32::try_from(size_of_event(&event) / INFLATED_PER_SHARE);
+                    out.share = out.share.saturating_sub(spent.unwrap_or(u32::MAX));
+                }
                 let message = match event {
                     Event::Text(text) => Message::Text(text),
                     Event::Binary(data) => Message::Binary(data),
@@ -225,6 +243,7 @@ impl<H: Handler> Shard<H> {
                 }
             }
         });
+        self.inflater.release();
         if let Some(conn) = self.crowd.conns.get_mut(slot as usize) {
             conn.link.decoder = decoder;
         }
@@ -322,6 +341,14 @@ impl<H: Handler> Shard<H> {
 
     pub(super) fn is_open(&self, slot: u32) -> bool {
         self.crowd.conns.get(slot as usize).is_some_and(|conn| conn.link.state == State::Open)
+    }
+}
+
+fn size_of_event(event: &Event<'_>) -> usize {
+    match event {
+        Event::Text(text) => text.len(),
+        Event::Binary(data) | Event::Ping(data) | Event::Pong(data) => data.len(),
+        Event::Close(_) => 0,
     }
 }
 

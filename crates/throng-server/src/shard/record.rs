@@ -6,12 +6,13 @@ use std::net::{IpAddr, Ipv6Addr};
 use bytes::Bytes;
 use throng_hub::state::{Corrupt, Each, Field, Fields, Part, Raw, Record, Through, Until, Writer};
 use throng_wire::framing::Framing;
-use throng_wire::websocket::{Decoder, Half, HalfFrame, Opcode, Role};
+use throng_wire::websocket::{Decoder, Half, HalfFrame, Opcode, Role, Window};
 
 use super::conn::{Flags, Link, State};
 use super::crowd::Counters;
 use super::outbox::Outbox;
 use crate::addresses::Addresses;
+use crate::session::is_deflated;
 
 /// In a shard's piece: what the handler's sessions share.
 pub(super) const SHARED: u8 = 1;
@@ -27,6 +28,8 @@ pub(super) const AHEAD: u8 = 5;
 pub(super) const NUMBER: u8 = 1;
 /// Its session; it is closing where there is none.
 pub(super) const SESSION: u8 = 13;
+/// That permessage-deflate was agreed on.
+const DEFLATE: u8 = 15;
 
 /// Shared frames are known by where they are.
 #[derive(Debug, Default)]
@@ -108,6 +111,7 @@ impl Link {
             socket: _,
             form,
             framing,
+            deflate,
             state,
             flags,
             number,
@@ -148,6 +152,10 @@ impl Link {
         if let Some(held) = address {
             Address::put(&held.address(), 12, out);
         }
+        if deflate.is_some() {
+            // Who does not know it would close the client for its first compressed message.
+            out.needed(DEFLATE, |out| Deflating::put(deflate, 1, out));
+        }
     }
 }
 
@@ -156,6 +164,7 @@ impl Link {
 pub(super) struct Written<'a> {
     form: u8,
     framing: Framing,
+    deflate: Option<Window>,
     state: State,
     flags: Flags,
     decoder: Decoder,
@@ -175,6 +184,7 @@ impl<'a> Written<'a> {
         let mut written = Self {
             form: 0,
             framing: Framing::WebSocket,
+            deflate: None,
             state: State::Dead,
             flags: Flags::default(),
             decoder: Decoder::new(),
@@ -209,6 +219,7 @@ impl<'a> Written<'a> {
                 11 => written.deadline_s = Until::take(None, &field)?,
                 12 => written.address = Some(Address::take(None, &field)?),
                 14 => written.framing = Wrapped::take(None, &field)?,
+                DEFLATE => written.deflate = take_deflate(&field)?,
                 SESSION => written.session = Some(field),
                 _ => field.pass()?,
             }
@@ -226,6 +237,9 @@ impl<'a> Written<'a> {
         if !fits {
             return Err(fields.corrupt("its state and its session do not fit together"));
         }
+        if written.deflate != Some(Window::Usual) && is_deflated(written.form) {
+            return Err(fields.corrupt("it is sent what it cannot inflate"));
+        }
         Ok(written)
     }
 
@@ -234,6 +248,7 @@ impl<'a> Written<'a> {
         let Self {
             form,
             framing,
+            deflate,
             state,
             flags,
             decoder,
@@ -250,6 +265,7 @@ impl<'a> Written<'a> {
             socket: _,
             form: into_form,
             framing: into_framing,
+            deflate: into_deflate,
             state: into_state,
             flags: into_flags,
             number: _,
@@ -264,6 +280,7 @@ impl<'a> Written<'a> {
         } = into;
         *into_form = form;
         *into_framing = framing;
+        *into_deflate = deflate;
         *into_state = state;
         *into_flags = flags;
         *into_decoder = decoder;
@@ -277,7 +294,7 @@ impl<'a> Written<'a> {
 }
 
 fn put_half(half: &Half<&[u8]>, out: &mut Writer) {
-    let Half { header, frame, message, data, control } = half;
+    let Half { header, frame, message, deflated, data, control } = half;
     out.bytes(1, header);
     if let Some(HalfFrame { opcode, fin, mask, left }) = frame {
         out.record(2, |out| {
@@ -292,6 +309,9 @@ fn put_half(half: &Half<&[u8]>, out: &mut Writer) {
     }
     out.bytes(4, data);
     out.bytes(5, control);
+    if *deflated {
+        deflated.put(6, out);
+    }
 }
 
 fn take_half(field: &Field<'_>) -> Result<Decoder, Corrupt> {
@@ -304,6 +324,7 @@ fn take_half(field: &Field<'_>) -> Result<Decoder, Corrupt> {
             3 => half.message = Some(opcode(&field)?),
             4 => half.data = Raw::take(None, &field)?,
             5 => half.control = Raw::take(None, &field)?,
+            6 => half.deflated = Part::take(None, &field)?,
             _ => field.pass()?,
         }
     }
@@ -336,6 +357,44 @@ fn opcode(field: &Field<'_>) -> Result<Opcode, Corrupt> {
         .ok()
         .and_then(Opcode::from_bits)
         .ok_or_else(|| field.corrupt("is no opcode"))
+}
+
+fn take_deflate(field: &Field<'_>) -> Result<Option<Window>, Corrupt> {
+    let mut fields = field.fields("how it is compressed")?;
+    let mut window = None;
+    while let Some(field) = fields.field()? {
+        match field.tag {
+            1 => window = Deflating::take(None, &field)?,
+            _ => field.pass()?,
+        }
+    }
+    Ok(window)
+}
+
+/// The window with which a connection is compressed, as a number; nothing where it is not.
+#[derive(Debug)]
+pub(crate) struct Deflating;
+
+impl Through<Option<Window>> for Deflating {
+    fn absent() -> Option<Option<Window>> {
+        Some(None)
+    }
+    fn put(value: &Option<Window>, tag: u8, out: &mut Writer) {
+        if let Some(window) = value {
+            let number: u8 = match window {
+                Window::Usual => 1,
+                Window::Small => 2,
+            };
+            number.put(tag, out);
+        }
+    }
+    fn take(_: Option<Option<Window>>, field: &Field<'_>) -> Result<Option<Window>, Corrupt> {
+        match field.number()? {
+            1 => Ok(Some(Window::Usual)),
+            2 => Ok(Some(Window::Small)),
+            other => Err(field.corrupt(format_args!("is {other}, which is no window"))),
+        }
+    }
 }
 
 /// What messages are wrapped in, as a number.

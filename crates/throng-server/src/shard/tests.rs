@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use throng_wire::framing::Framing;
-use throng_wire::websocket::{Opcode, put_frame};
+use throng_wire::websocket::{Deflater, Effort, Opcode, Window, put_frame};
 
 use super::Bounds;
 use client::{Heard, frame, masked, text};
@@ -19,6 +19,7 @@ const TEXT: u8 = 1;
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
 const PING: u8 = 9;
+const DEFLATED_TEXT: u8 = 0xc1;
 
 /// Frames for everyone: one message of so many bytes.
 fn message(bytes: usize) -> Bytes {
@@ -463,6 +464,85 @@ fn what_is_half_received_counts_against_the_allowance() {
     client.send(back);
     assert_eq!(client.hear(), Heard::Binary(vec![1; 50_000]));
     house.await_that("its bytes are given back", || house.allowance().used() == 0);
+    drop(client);
+    house.end();
+}
+
+/// A text of a client that compresses well, as the payload of its frame.
+fn deflated(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let how = (Effort::default(), Window::Usual);
+    Deflater::new().put_frame(Opcode::Text, text.as_bytes(), how, &mut out);
+    assert_eq!(out[0], DEFLATED_TEXT);
+    assert!(out[1] < 126, "it has a short header");
+    out.split_off(2)
+}
+
+#[test]
+fn what_is_half_received_and_compressed_counts_as_it_came() {
+    let house = House::open(bounds());
+    let mut client = house.join_deflated();
+    let said = "all the same ".repeat(500);
+    let payload = deflated(&said);
+    let (first, last) = payload.split_at(20);
+    client.send(&frame(DEFLATED_TEXT & 0x7f, first));
+    client.send(&frame(0x00, &[]));
+    // Far from what it inflates to.
+    let held = || house.allowance().used();
+    house.await_that("the half message is counted", || (20..1000).contains(&held()));
+    client.send(&frame(0x80, last));
+    assert_eq!(client.hear(), Heard::Text(said));
+    house.await_that("idle, it holds nothing of either direction", || held() == 0);
+    drop(client);
+    house.end();
+}
+
+#[test]
+fn what_inflates_to_much_does_not_hold_up_a_neighbour() {
+    const FLOOD: usize = 2000;
+    const ASKED_AT: usize = 500;
+    let house = House::open(Bounds { outbox_bytes_max: 64 << 20, ..bounds() });
+    let mut flood = house.join_deflated();
+    let mut neighbour = house.join();
+    house.mail(Mail::Nudge(Nudge {
+        from: flood.number,
+        at: ASKED_AT,
+        socket: neighbour.writer(),
+        bytes: text("hello"),
+    }));
+    // More than a turn's share each: some hundred bytes of it would otherwise be had in one turn.
+    let said = "x".repeat(20_000);
+    let one = frame(DEFLATED_TEXT, &deflated(&said));
+    let mut writer = flood.writer();
+    let writing = std::thread::spawn(move || {
+        use std::io::Write;
+        writer.write_all(&one.repeat(FLOOD)).unwrap();
+    });
+    assert_eq!(neighbour.hear(), Heard::Text("hello".to_owned()));
+    let Seen::Handled { before } = house.await_kind(|seen| matches!(seen, Seen::Handled { .. }))
+    else {
+        unreachable!()
+    };
+    // Four of them are a share; two or three shares may lie between asking and answering.
+    assert!((ASKED_AT..ASKED_AT + 20).contains(&before), "answered after {before}");
+    for _ in 0..FLOOD {
+        assert_eq!(flood.hear(), Heard::Text(said.clone()));
+    }
+    writing.join().unwrap();
+    drop((flood, neighbour));
+    house.end();
+}
+
+#[test]
+fn a_deflated_connection_that_is_closed_is_heard_for_its_close_alone() {
+    let house = House::open(bounds());
+    let mut client = house.join_deflated();
+    house.mail(Mail::Close(client.number));
+    assert_eq!(client.hear(), closed(4001));
+    // Nobody inflates it any more, so nobody minds what it is.
+    client.send(&frame(DEFLATED_TEXT, b"no block"));
+    client.send(&frame(0x88, &4001_u16.to_be_bytes()));
+    assert_eq!(client.hear(), Heard::End);
     drop(client);
     house.end();
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
-use throng_wire::websocket::Decoder;
+use throng_wire::websocket::{Decoder, Deflater, Inflater};
 
 use super::conn::{Conn, Flags, Link, Manner, State};
 use super::conns::Conns;
@@ -46,6 +46,8 @@ pub struct Shard<H: Handler> {
     pub(super) handler: H,
     pub(super) crowd: Crowd<H::Session>,
     pub(super) buffer: Box<[u8]>,
+    /// Inflates for all connections.
+    pub(super) inflater: Inflater,
     /// Letters taken and not yet read, in their order.
     pub(super) letters: std::vec::IntoIter<Post<H::Open, H::Mail>>,
     pub(super) sweep: Sweep,
@@ -89,6 +91,7 @@ impl<H: Handler> Shard<H> {
     ) -> Self {
         let instant = Instant::now();
         let now = clock.at(instant);
+        let inflater = Inflater::new(setup.bounds.inflated_max);
         let crowd = Crowd {
             conns: Conns::new(),
             due: Vec::new(),
@@ -101,6 +104,7 @@ impl<H: Handler> Shard<H> {
             time: TurnTime { instant, now, second: Clock::second_of(now) },
             rng: Rng::new(setup.seed),
             scratch: Vec::new(),
+            deflater: Deflater::new(),
             manner: Manner::Write,
             unsent: Vec::new(),
             clock,
@@ -112,6 +116,7 @@ impl<H: Handler> Shard<H> {
             handler,
             crowd,
             buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            inflater,
             letters: Vec::new().into_iter(),
             sweep: Sweep::new(),
             stopping: false,
@@ -245,6 +250,7 @@ impl<H: Handler> Shard<H> {
             socket,
             form: 0,
             framing: adopt.framing,
+            deflate: adopt.deflate,
             state: State::Open,
             flags: Flags::default(),
             number: adopt.number,

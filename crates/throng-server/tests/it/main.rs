@@ -7,6 +7,7 @@ mod backend;
 mod bad_input;
 mod client;
 mod conformance;
+mod deflate;
 mod limits;
 mod order;
 mod protobuf;

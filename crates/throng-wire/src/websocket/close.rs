@@ -30,6 +30,10 @@ pub enum Violation {
     TooBig,
     /// Text, or a close reason, that is not UTF-8.
     InvalidUtf8,
+    /// A message whose compressed payload is none, or breaks off.
+    Inflating,
+    /// A compressed message that is longer than an [`Inflater`](super::Inflater) may make it.
+    InflatesTooBig,
     /// A close frame with half a code.
     CloseTruncated,
     /// A close code that may not be sent.
@@ -37,12 +41,13 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// The code to close with: 1002 protocol error, 1007 not UTF-8, 1009 too big.
+    /// The code to close with: 1002 protocol error, 1007 not UTF-8 or not what it says it
+    /// is compressed from, 1009 too big.
     pub const fn close_code(&self) -> u16 {
         match self {
             // RFC 6455 8.1.
-            Self::InvalidUtf8 => 1007,
-            Self::TooBig => 1009,
+            Self::InvalidUtf8 | Self::Inflating => 1007,
+            Self::TooBig | Self::InflatesTooBig => 1009,
             Self::ReservedBits
             | Self::ReservedOpcode
             | Self::Unmasked
@@ -71,6 +76,8 @@ impl Violation {
             Self::ExpectedContinuation => "new message within a fragmented one",
             Self::TooBig => "message is too big",
             Self::InvalidUtf8 => "text is not UTF-8",
+            Self::Inflating => "compressed message is damaged",
+            Self::InflatesTooBig => "message is too big when inflated",
             Self::CloseTruncated => "close frame has half a code",
             Self::CloseCode => "close code may not be sent",
         }

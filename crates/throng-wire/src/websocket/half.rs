@@ -1,6 +1,6 @@
 //! What is half received, as plain data: another process may go on with it (invariant MOVABLE).
 
-use super::header::{self, CONTROL_MAX, HEADER_MAX, Opcode};
+use super::header::{self, CONTROL_MAX, Deflate, HEADER_MAX, Opcode};
 use super::message::{Decoder, Frame, Partial, Role};
 
 /// What a decoder keeps between reads. `Vec<u8>` or what can be made one from.
@@ -12,6 +12,8 @@ pub struct Half<B> {
     pub frame: Option<HalfFrame>,
     /// The message under way, and its payload so far.
     pub message: Option<Opcode>,
+    /// Whether that is compressed.
+    pub deflated: bool,
     pub data: B,
     /// The payload so far of a control frame.
     pub control: B,
@@ -38,13 +40,23 @@ const LEFT_MAX: usize = 1 << 40;
 impl Decoder {
     /// What is half received; none where nothing is.
     pub fn half(&self) -> Option<Half<&[u8]>> {
-        let Partial { header, header_len, frame, message, data, valid: _, control, given } =
-            self.partial.as_deref().filter(|partial| partial.is_under_way())?;
+        let Partial {
+            header,
+            header_len,
+            frame,
+            message,
+            deflated,
+            data,
+            valid: _,
+            control,
+            given,
+        } = self.partial.as_deref().filter(|partial| partial.is_under_way())?;
         debug_assert!(given.is_none(), "what an event borrowed was given back");
         let frame =
             frame.map(|Frame { opcode, fin, mask, left }| HalfFrame { opcode, fin, mask, left });
-        let header = header.get(..*header_len).unwrap_or_default();
-        Some(Half { header, frame, message: *message, data, control })
+        let header = header.get(..usize::from(*header_len)).unwrap_or_default();
+        let (message, deflated) = (*message, *deflated);
+        Some(Half { header, frame, message, deflated, data, control })
     }
 
     /// A decoder that goes on with what is half received.
@@ -52,8 +64,10 @@ impl Decoder {
     /// # Errors
     /// When it makes no sense.
     pub fn resume(half: Half<Vec<u8>>, role: Role) -> Result<Self, Senseless> {
-        let Half { header: seen, frame, message, data, control } = half;
-        if seen.len() >= HEADER_MAX || !matches!(header::parse(&seen, role), Ok(None)) {
+        let Half { header: seen, frame, message, deflated, data, control } = half;
+        // Whether compressed messages are agreed on is known where it is read on.
+        let begun = header::parse(&seen, role, Deflate::Agreed);
+        if seen.len() >= HEADER_MAX || !matches!(begun, Ok(None)) {
             return Err(Senseless("the front of a header is none"));
         }
         match frame {
@@ -76,16 +90,18 @@ impl Decoder {
             return Err(Senseless("a payload has no control frame"));
         }
         if !matches!(message, None | Some(Opcode::Text | Opcode::Binary))
-            || (message.is_none() && !data.is_empty())
+            || (message.is_none() && (deflated || !data.is_empty()))
         {
             return Err(Senseless("a payload has no message"));
         }
         let frame =
             frame.map(|HalfFrame { opcode, fin, mask, left }| Frame { opcode, fin, mask, left });
         let mut header = [0; HEADER_MAX];
-        let header_len = header.iter_mut().zip(&seen).map(|(to, from)| *to = *from).count();
+        let seen = header.iter_mut().zip(&seen).map(|(to, from)| *to = *from).count();
+        let header_len = u8::try_from(seen).unwrap_or(0);
+        let (valid, given) = (0, None);
         let mut partial =
-            Partial { header, header_len, frame, message, data, valid: 0, control, given: None };
+            Partial { header, header_len, frame, message, deflated, data, valid, control, given };
         partial.check_text(false).map_err(|_| Senseless("a text is not UTF-8"))?;
         let partial = partial.is_under_way().then(|| Box::new(partial));
         Ok(Self { partial })
@@ -94,26 +110,28 @@ impl Decoder {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Event, Limits, put_client_frame};
+    use super::super::{Deflated, Event, Inflater, Limits, put_client_frame};
     use super::*;
 
     const LIMITS: Limits = Limits { message_max: 1 << 20 };
 
     fn owned(half: Half<&[u8]>) -> Half<Vec<u8>> {
-        let Half { header, frame, message, data, control } = half;
+        let Half { header, frame, message, deflated, data, control } = half;
         let (header, data, control) = (header.to_vec(), data.to_vec(), control.to_vec());
-        Half { header, frame, message, data, control }
+        Half { header, frame, message, deflated, data, control }
     }
 
     /// What comes in, decoded in two pieces, by one decoder or by a second one that goes on.
     fn decoded(input: &[u8], cut: usize, moves: bool) -> Vec<String> {
         let mut decoder = Decoder::new();
+        let mut inflater = Inflater::new(1 << 20);
         let mut events = Vec::new();
         for part in [&input[..cut], &input[cut..]] {
             let mut bytes = part.to_vec();
             let mut rest = bytes.as_mut_slice();
             loop {
-                let step = decoder.next(rest, Role::Server, LIMITS).unwrap();
+                let deflated = Deflated::Inflated(&mut inflater);
+                let step = decoder.next_with(rest, Role::Server, LIMITS, deflated).unwrap();
                 let consumed = step.consumed;
                 let Some(event) = step.event else { break };
                 events.push(format!("{event:?}"));
@@ -140,8 +158,15 @@ mod tests {
         input.extend(fragment);
         put_client_frame(Opcode::Ping, [1, 1, 1, 1], b"ping", &mut input);
         put_client_frame(Opcode::Continuation, [4, 3, 2, 1], "gmentiert".as_bytes(), &mut input);
+        // A compressed "Hello" in two frames.
+        let mut fragment = Vec::new();
+        put_client_frame(Opcode::Text, [5, 6, 7, 8], &[0xf2, 0x48, 0xcd], &mut fragment);
+        fragment[0] = 0x41;
+        input.extend(fragment);
+        put_client_frame(Opcode::Continuation, [4, 3, 2, 1], &[0xc9, 0xc9, 7, 0], &mut input);
         let expected = decoded(&input, 0, false);
-        assert_eq!(expected.len(), 4);
+        assert_eq!(expected.len(), 5);
+        assert_eq!(expected[4], "Text(\"Hello\")");
         for cut in 0..=input.len() {
             assert_eq!(decoded(&input, cut, true), expected, "cut at {cut}");
         }
@@ -164,6 +189,7 @@ mod tests {
             Half { control: vec![1], ..half() },
             Half { data: vec![1], ..half() },
             Half { message: Some(Opcode::Ping), ..half() },
+            Half { deflated: true, ..half() },
             Half { message: text, data: vec![0xff, 0xff], ..half() },
         ] {
             assert!(Decoder::resume(senseless.clone(), Role::Server).is_err(), "{senseless:?}");

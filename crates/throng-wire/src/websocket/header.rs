@@ -12,6 +12,8 @@ pub(super) const CONTROL_MAX: usize = 125;
 
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
+/// RFC 7692 6: on the first frame of a message, that its payload is compressed.
+const RSV1: u8 = 0x40;
 const MASKED: u8 = 0x80;
 
 /// What a frame carries.
@@ -65,7 +67,12 @@ impl Opcode {
 
 /// Appends the header of a server's frame, final and unmasked: 2, 4 or 10 bytes.
 pub fn put_header(opcode: Opcode, payload_len: usize, out: &mut Vec<u8>) {
-    put_lengths(opcode, 0, payload_len, out);
+    put_lengths(FIN | opcode.bits(), 0, payload_len, out);
+}
+
+/// The same before a compressed payload.
+pub(super) fn put_deflated_header(opcode: Opcode, payload_len: usize, out: &mut Vec<u8>) {
+    put_lengths(FIN | RSV1 | opcode.bits(), 0, payload_len, out);
 }
 
 /// Appends a server's whole frame, final and unmasked.
@@ -76,15 +83,15 @@ pub fn put_frame(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
 
 /// Appends a client's whole frame, final and masked.
 pub fn put_client_frame(opcode: Opcode, mask: [u8; 4], payload: &[u8], out: &mut Vec<u8>) {
-    put_lengths(opcode, MASKED, payload.len(), out);
+    put_lengths(FIN | opcode.bits(), MASKED, payload.len(), out);
     out.extend_from_slice(&mask);
     let start = out.len();
     out.extend_from_slice(payload);
     mask::apply(mask, out.get_mut(start..).unwrap_or_default());
 }
 
-fn put_lengths(opcode: Opcode, masked: u8, payload_len: usize, out: &mut Vec<u8>) {
-    out.push(FIN | opcode.bits());
+fn put_lengths(first: u8, masked: u8, payload_len: usize, out: &mut Vec<u8>) {
+    out.push(first);
     // RFC 6455 5.2: the length takes the fewest bytes that hold it.
     match u16::try_from(payload_len) {
         Ok(short @ 0..=125) => out.push(masked | short.to_be_bytes()[1]),
@@ -103,6 +110,8 @@ fn put_lengths(opcode: Opcode, masked: u8, payload_len: usize, out: &mut Vec<u8>
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) fin: bool,
+    /// Whether it begins a message that is compressed.
+    pub(super) deflated: bool,
     pub(super) opcode: Opcode,
     /// Zeros where the frame is not masked.
     pub(super) mask: [u8; 4],
@@ -111,16 +120,31 @@ pub(super) struct Header {
     pub(super) size: usize,
 }
 
+/// Whether permessage-deflate was agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deflate {
+    Agreed,
+    No,
+}
+
 /// Reads a header from the front of `bytes`; `None` where more bytes are needed. What is wrong
 /// is said as soon as the byte that shows it is there.
-pub(super) fn parse(bytes: &[u8], role: Role) -> Result<Option<Header>, Violation> {
+pub(super) fn parse(
+    bytes: &[u8],
+    role: Role,
+    deflate: Deflate,
+) -> Result<Option<Header>, Violation> {
     let [first, rest @ ..] = bytes else { return Ok(None) };
-    // RFC 6455 5.2: reserved bits are 0 unless an extension gave them a meaning. Here rsv1 (0x40)
-    // would be let through for RFC 7692's permessage-deflate, on a message's first frame.
-    if first & RESERVED != 0 {
+    // RFC 6455 5.2: reserved bits are 0 unless an extension gave them a meaning.
+    let deflated = first & RESERVED == RSV1 && deflate == Deflate::Agreed;
+    if first & RESERVED != 0 && !deflated {
         return Err(Violation::ReservedBits);
     }
     let opcode = Opcode::from_bits(first & 0x0F).ok_or(Violation::ReservedOpcode)?;
+    // RFC 7692 6.1: the bit has its meaning on a message's first frame alone.
+    if deflated && !matches!(opcode, Opcode::Text | Opcode::Binary) {
+        return Err(Violation::ReservedBits);
+    }
     let fin = first & FIN != 0;
     // RFC 6455 5.5: control frames are not fragmented.
     if opcode.is_control() && !fin {
@@ -148,7 +172,7 @@ pub(super) fn parse(bytes: &[u8], role: Role) -> Result<Option<Header>, Violatio
     } else {
         ([0; 4], rest)
     };
-    Ok(Some(Header { fin, opcode, mask, payload_len, size: bytes.len() - rest.len() }))
+    Ok(Some(Header { fin, deflated, opcode, mask, payload_len, size: bytes.len() - rest.len() }))
 }
 
 /// The payload's length, and what follows it. A longer form than needed is accepted: only the

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::close::{self, Violation};
-use super::header::{self, HEADER_MAX, Header, Opcode};
+use super::deflate::Inflater;
+use super::header::{self, Deflate, HEADER_MAX, Header, Opcode};
 use super::mask;
 
 /// Which end of the connection decodes.
@@ -20,6 +21,18 @@ pub enum Role {
 pub struct Limits {
     /// The longest message in bytes, whatever its fragments.
     pub message_max: usize,
+}
+
+/// What becomes of compressed messages.
+#[derive(Debug, Default)]
+pub enum Deflated<'a> {
+    /// permessage-deflate was not agreed on, so that they break the protocol.
+    #[default]
+    Refused,
+    /// They are given as they are, to somebody who does not look at messages any more.
+    Unread,
+    /// They are inflated here, and lie there until it, or the decoder, is used again.
+    Inflated(&'a mut Inflater),
 }
 
 /// What came in.
@@ -44,6 +57,8 @@ pub struct Step<'a> {
     pub consumed: usize,
     /// What they made; `None` where all input was consumed and more is needed.
     pub event: Option<Event<'a>>,
+    /// Whether that came compressed.
+    pub deflated: bool,
 }
 
 /// What one connection's decoding keeps between reads: one pointer, and no heap unless a frame
@@ -62,11 +77,13 @@ const _: () = assert!(size_of::<Decoder>() == size_of::<usize>());
 pub(super) struct Partial {
     /// The front of a header, `header_len` bytes of it.
     pub(super) header: [u8; HEADER_MAX],
-    pub(super) header_len: usize,
+    pub(super) header_len: u8,
     /// The frame whose payload is under way.
     pub(super) frame: Option<Frame>,
     /// The message under way: text or binary. Its frames so far are in `data`.
     pub(super) message: Option<Opcode>,
+    /// Whether that is compressed.
+    pub(super) deflated: bool,
     pub(super) data: Vec<u8>,
     /// How much of a text's `data` is known to be UTF-8, up to a character's end.
     pub(super) valid: usize,
@@ -94,8 +111,8 @@ pub(super) enum Given {
 
 /// Where the payload of an event lies.
 enum Found {
-    /// In the input.
-    Whole(Opcode, Range<usize>),
+    /// In the input, and whether it is compressed.
+    Whole(Opcode, Range<usize>, bool),
     /// In the partial.
     Assembled(Opcode, Given),
 }
@@ -119,30 +136,49 @@ impl Decoder {
         role: Role,
         limits: Limits,
     ) -> Result<Step<'a>, Violation> {
+        self.next_with(input, role, limits, Deflated::Refused)
+    }
+
+    /// The same where permessage-deflate may have been agreed on. The limit counts for what
+    /// travels; the inflater has one of its own.
+    ///
+    /// # Errors
+    /// Where the peer broke the protocol.
+    pub fn next_with<'a>(
+        &'a mut self,
+        input: &'a mut [u8],
+        role: Role,
+        limits: Limits,
+        deflated: Deflated<'a>,
+    ) -> Result<Step<'a>, Violation> {
         self.release();
+        let deflate = match deflated {
+            Deflated::Refused => Deflate::No,
+            Deflated::Unread | Deflated::Inflated(_) => Deflate::Agreed,
+        };
         let mut at = 0;
-        let found = self.find(input, &mut at, role, limits).inspect_err(|_| {
+        let found = self.find(input, &mut at, (role, deflate), limits).inspect_err(|_| {
             // Nobody will ask for the rest.
             self.partial = None;
         })?;
-        let event = match found {
-            None => None,
-            Some(Found::Whole(opcode, range)) => {
+        let (event, deflated) = match found {
+            None => (None, false),
+            Some(Found::Whole(opcode, range, is_deflated)) => {
                 self.tidy();
                 let payload = input.get(range).expect("a whole payload lies within the input");
-                Some(event(opcode, payload)?)
+                (Some(read(opcode, payload, (is_deflated, deflated))?), is_deflated)
             }
             Some(Found::Assembled(opcode, given)) => {
                 let partial = self.partial.as_deref_mut().expect("what was assembled is held");
                 partial.given = Some(given);
-                let payload = match given {
-                    Given::Message => &partial.data,
-                    Given::Control => &partial.control,
+                let (payload, is_deflated) = match given {
+                    Given::Message => (&partial.data, partial.deflated),
+                    Given::Control => (&partial.control, false),
                 };
-                Some(event(opcode, payload)?)
+                (Some(read(opcode, payload, (is_deflated, deflated))?), is_deflated)
             }
         };
-        Ok(Step { consumed: at, event })
+        Ok(Step { consumed: at, event, deflated })
     }
 
     /// Whether a frame or a message is half received.
@@ -183,7 +219,7 @@ impl Decoder {
         &mut self,
         input: &mut [u8],
         at: &mut usize,
-        role: Role,
+        agreed: (Role, Deflate),
         limits: Limits,
     ) -> Result<Option<Found>, Violation> {
         loop {
@@ -199,7 +235,7 @@ impl Decoder {
                     return Ok(found);
                 }
             }
-            let Some(header) = self.header(input, at, role)? else { return Ok(None) };
+            let Some(header) = self.header(input, at, agreed)? else { return Ok(None) };
             self.check(&header, limits)?;
             if let Some(found) = self.begin(header, input, at) {
                 return Ok(Some(found));
@@ -212,12 +248,12 @@ impl Decoder {
         &mut self,
         input: &[u8],
         at: &mut usize,
-        role: Role,
+        (role, deflate): (Role, Deflate),
     ) -> Result<Option<Header>, Violation> {
         let rest = input.get(*at..).unwrap_or_default();
-        let held = self.partial.as_ref().map_or(0, |partial| partial.header_len);
+        let held = self.partial.as_ref().map_or(0, |partial| usize::from(partial.header_len));
         if held == 0
-            && let Some(header) = header::parse(rest, role)?
+            && let Some(header) = header::parse(rest, role, deflate)?
         {
             *at += header.size;
             return Ok(Some(header));
@@ -229,7 +265,7 @@ impl Decoder {
         let room = partial.header.iter_mut().skip(held);
         let added = room.zip(rest).map(|(to, from)| *to = *from).count();
         let seen = partial.header.get(..held + added).unwrap_or_default();
-        let header = header::parse(seen, role)?;
+        let header = header::parse(seen, role, deflate)?;
         match header {
             Some(header) => {
                 partial.header_len = 0;
@@ -237,7 +273,7 @@ impl Decoder {
             }
             // All of the input went in: with 14 bytes every header is complete.
             None => {
-                partial.header_len = held + added;
+                partial.header_len = u8::try_from(held + added).unwrap_or(0);
                 *at += added;
             }
         }
@@ -269,7 +305,7 @@ impl Decoder {
 
     /// Finds the frame's payload in the input, or notes that it is under way.
     fn begin(&mut self, header: Header, input: &mut [u8], at: &mut usize) -> Option<Found> {
-        let Header { fin, opcode, mask, payload_len, .. } = header;
+        let Header { fin, deflated, opcode, mask, payload_len, size: _ } = header;
         // A message of one frame, or a control frame, which is always final.
         let alone = fin && opcode != Opcode::Continuation;
         if alone && let Some(payload) = input.get_mut(*at..).and_then(|i| i.get_mut(..payload_len))
@@ -277,12 +313,13 @@ impl Decoder {
             mask::apply(mask, payload);
             let start = *at;
             *at += payload_len;
-            return Some(Found::Whole(opcode, start..*at));
+            return Some(Found::Whole(opcode, start..*at, deflated));
         }
         let partial = self.partial.get_or_insert_default();
         partial.frame = Some(Frame { opcode, fin, mask, left: payload_len });
         if matches!(opcode, Opcode::Text | Opcode::Binary) {
             partial.message = Some(opcode);
+            partial.deflated = deflated;
         }
         None
     }
@@ -319,7 +356,8 @@ impl Partial {
 
     /// Fails on the first byte that no continuation could make UTF-8 (RFC 6455 8.1).
     pub(super) fn check_text(&mut self, is_complete: bool) -> Result<(), Violation> {
-        if self.message != Some(Opcode::Text) {
+        // What is compressed is looked at when it is inflated.
+        if self.message != Some(Opcode::Text) || self.deflated {
             return Ok(());
         }
         let new = self.data.get(self.valid..).unwrap_or_default();
@@ -344,6 +382,20 @@ fn append(to: &mut Vec<u8>, bytes: &[u8], most: usize) {
         to.reserve_exact(room - to.len());
     }
     to.extend_from_slice(bytes);
+}
+
+/// The event of a payload as it came.
+fn read<'a>(
+    opcode: Opcode,
+    payload: &'a [u8],
+    (is_deflated, deflated): (bool, Deflated<'a>),
+) -> Result<Event<'a>, Violation> {
+    match deflated {
+        _ if !is_deflated => event(opcode, payload),
+        Deflated::Inflated(inflater) => event(opcode, inflater.inflate(payload)?),
+        Deflated::Unread => Ok(Event::Binary(payload)),
+        Deflated::Refused => Err(Violation::ReservedBits),
+    }
 }
 
 fn event(opcode: Opcode, payload: &[u8]) -> Result<Event<'_>, Violation> {

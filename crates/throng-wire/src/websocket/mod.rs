@@ -1,4 +1,5 @@
-//! RFC 6455 without I/O: frames into events, payloads into frames, and the handshake's key.
+//! RFC 6455 without I/O: frames into events, payloads into frames, and the handshake's key; and
+//! RFC 7692, by which payloads are compressed.
 //!
 //! ```
 //! use throng_wire::websocket::{Decoder, Event, Limits, Opcode, Role, Violation, put_frame};
@@ -26,6 +27,8 @@
 //! ```
 
 mod close;
+mod deflate;
+mod extension;
 mod half;
 mod handshake;
 mod header;
@@ -35,7 +38,9 @@ mod message;
 mod tests;
 
 pub use close::{Violation, put_client_close, put_close};
+pub use deflate::{Deflater, Effort, Inflater, Window};
+pub use extension::{Agreed, Malformed, negotiate};
 pub use half::{Half, HalfFrame, Senseless};
 pub use handshake::{accept_key, request_key};
 pub use header::{Opcode, put_client_frame, put_frame, put_header};
-pub use message::{Decoder, Event, Limits, Role, Step};
+pub use message::{Decoder, Deflated, Event, Limits, Role, Step};

@@ -1,5 +1,6 @@
 //! What RFC 6455 demands of the decoder and of the frames sent, by its sections.
 
+mod deflated;
 mod properties;
 mod vectors;
 
@@ -227,8 +228,8 @@ mod violations {
         for violation in protocol {
             assert_eq!(violation.close_code(), 1002, "{violation}");
         }
-        assert_eq!(InvalidUtf8.close_code(), 1007);
-        assert_eq!(TooBig.close_code(), 1009);
+        assert_eq!([InvalidUtf8.close_code(), Inflating.close_code()], [1007; 2]);
+        assert_eq!([TooBig.close_code(), InflatesTooBig.close_code()], [1009; 2]);
     }
 
     #[test]

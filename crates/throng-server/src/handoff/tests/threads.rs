@@ -102,7 +102,9 @@ impl Server {
         let permit = self.front.clients.try_client().unwrap();
         let (number, head, address) = (self.front.number(), Bytes::new(), None);
         let framing = Framing::WebSocket;
-        let adopt = Adopt { socket, permit, address, head, framing, read_ahead, number, open };
+        let deflate = None;
+        let adopt =
+            Adopt { socket, permit, address, head, framing, deflate, read_ahead, number, open };
         let shards = &self.front.common.shards;
         shards[shard % shards.len()].post(Post::Adopt(Box::new(adopt)));
     }

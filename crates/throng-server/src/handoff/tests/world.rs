@@ -15,7 +15,10 @@ use throng_hub::request::{Answer, Now, Publish, Request, Retention};
 use throng_hub::state::sealed::{self, Piece};
 use throng_limits::Budget;
 use throng_wire::framing::Framing;
-use throng_wire::websocket::{Opcode, put_client_frame};
+use throng_wire::websocket::{
+    Decoder, Deflated, Deflater, Effort, Event, Inflater, Limits, Opcode, Role, Window,
+    put_client_frame, put_frame,
+};
 use tokio::runtime::Runtime;
 
 use crate::clock::Clock;
@@ -48,6 +51,8 @@ pub(super) struct Client {
     looked: usize,
     /// It is sent a response, and has nothing more to say.
     is_mute: bool,
+    /// permessage-deflate was agreed on.
+    is_deflated: bool,
     /// It has said who it is.
     pub(super) is_introduced: bool,
     pub(super) number: u64,
@@ -170,6 +175,16 @@ impl World {
         framing: Framing,
         connect: Option<String>,
     ) -> usize {
+        self.join_over(kind, (framing, None), connect)
+    }
+
+    /// One who may have agreed on permessage-deflate.
+    pub(super) fn join_over(
+        &mut self,
+        kind: Kind,
+        (framing, deflate): (Framing, Option<Window>),
+        connect: Option<String>,
+    ) -> usize {
         let (near, far) = UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
         far.set_nonblocking(true).unwrap();
@@ -182,6 +197,7 @@ impl World {
             address: None,
             head: Bytes::from_static(HEAD),
             framing,
+            deflate,
             read_ahead: Bytes::new(),
             number,
             open: Open {
@@ -204,15 +220,36 @@ impl World {
         self.front.common.shards[shard].post(Post::Adopt(Box::new(adopt)));
         let mut client = Client::at(far, number);
         client.is_mute = framing.is_response();
+        client.is_deflated = deflate.is_some();
         self.clients.push(client);
         self.clients.len() - 1
     }
 
     /// A client says a text, or, with `cut`, only so many bytes of its frame for now.
     pub(super) fn say(&mut self, at: usize, text: &str, cut: Option<usize>) {
+        let (first, payload) = self.deflated(at, text);
         let mut frame = Vec::new();
-        put_client_frame(Opcode::Text, MASK, text.as_bytes(), &mut frame);
+        put_client_frame(Opcode::Text, MASK, &payload, &mut frame);
+        frame[0] = first;
         self.say_bytes(at, frame, cut);
+    }
+
+    /// A text as a client puts it into one frame: compressed, if that was agreed on and makes it
+    /// shorter. The frame's first byte, and its payload.
+    pub(super) fn deflated(&self, at: usize, text: &str) -> (u8, Vec<u8>) {
+        let mut frame = Vec::new();
+        if self.clients[at].is_deflated {
+            let how = (Effort::default(), Window::Usual);
+            Deflater::new().put_frame(Opcode::Text, text.as_bytes(), how, &mut frame);
+        } else {
+            put_frame(Opcode::Text, text.as_bytes(), &mut frame);
+        }
+        let head = match frame[1] {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        (frame[0], frame.split_off(head))
     }
 
     pub(super) fn say_bytes(&mut self, at: usize, bytes: Vec<u8>, cut: Option<usize>) {
@@ -579,6 +616,7 @@ impl Client {
             rest: Vec::new(),
             looked: 0,
             is_mute: false,
+            is_deflated: false,
             is_introduced: false,
             number,
         }
@@ -623,13 +661,36 @@ impl Client {
     /// The epoch that it heard last.
     pub(super) fn epoch(&self) -> Option<String> {
         let mark = b"\"epoch\":\"";
-        let at = self.heard.windows(mark.len()).rposition(|window| window == mark)? + mark.len();
-        Some(String::from_utf8_lossy(self.heard.get(at..at + 8)?).into_owned())
+        let heard = self.inflated();
+        let at = heard.windows(mark.len()).rposition(|window| window == mark)? + mark.len();
+        Some(String::from_utf8_lossy(heard.get(at..at + 8)?).into_owned())
+    }
+
+    /// All that it heard, as it would have been without compression.
+    fn inflated(&self) -> Vec<u8> {
+        if !self.is_deflated {
+            return self.heard.clone();
+        }
+        let mut plain = HEAD.to_vec();
+        let mut heard = self.heard.get(HEAD.len()..).unwrap_or_default().to_vec();
+        let (mut rest, limits) = (heard.as_mut_slice(), Limits { message_max: 1 << 24 });
+        let (mut decoder, mut inflater) = (Decoder::new(), Inflater::new(1 << 24));
+        loop {
+            let deflated = Deflated::Inflated(&mut inflater);
+            let step = decoder.next_with(rest, Role::Client, limits, deflated).unwrap();
+            let consumed = step.consumed;
+            match step.event {
+                None => return plain,
+                Some(Event::Text(text)) => put_frame(Opcode::Text, text.as_bytes(), &mut plain),
+                Some(other) => plain.extend(format!("{other:?}").bytes()),
+            }
+            rest = &mut rest[consumed..];
+        }
     }
 
     /// All that it heard, with numbers for names that are drawn by lot.
     pub(super) fn told(&self) -> String {
-        let text: String = self.heard.iter().map(|byte| char::from(*byte)).collect();
+        let text: String = self.inflated().iter().map(|byte| char::from(*byte)).collect();
         let lots = regex_lite::Regex::new(
             "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\"epoch\":\"[A-Za-z]{8}\"",
         )

@@ -3,7 +3,9 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-use throng_wire::websocket::{Decoder, Event, Limits, Opcode, Role, put_client_frame};
+use throng_wire::websocket::{
+    Decoder, Deflated, Event, Inflater, Limits, Opcode, Role, put_client_frame,
+};
 
 const HEAR: Limits = Limits { message_max: 16 << 20 };
 
@@ -12,6 +14,9 @@ pub(super) struct Client {
     pub(super) number: u64,
     socket: TcpStream,
     decoder: Decoder,
+    inflater: Inflater,
+    /// permessage-deflate was agreed on.
+    pub(super) is_deflated: bool,
     /// Read and not yet decoded.
     input: Vec<u8>,
 }
@@ -33,7 +38,8 @@ pub(super) enum Heard {
 impl Client {
     /// A client that has its upgrade answered with `head`.
     pub(super) fn new(number: u64, socket: TcpStream, head: &[u8]) -> Self {
-        let mut client = Self { number, socket, decoder: Decoder::new(), input: Vec::new() };
+        let (decoder, inflater, input) = (Decoder::new(), Inflater::new(16 << 20), Vec::new());
+        let mut client = Self { number, socket, decoder, inflater, is_deflated: false, input };
         let mut answer = vec![0; head.len()];
         client.socket.read_exact(&mut answer).unwrap();
         assert_eq!(answer, head);
@@ -56,7 +62,10 @@ impl Client {
     /// The next that comes; fails after some seconds of silence.
     pub(super) fn hear(&mut self) -> Heard {
         loop {
-            let step = self.decoder.next(&mut self.input, Role::Client, HEAR).unwrap();
+            let deflated = Deflated::Inflated(&mut self.inflater);
+            let step =
+                self.decoder.next_with(&mut self.input, Role::Client, HEAR, deflated).unwrap();
+            assert!(self.is_deflated || !step.deflated);
             let consumed = step.consumed;
             let heard = step.event.map(|event| match event {
                 Event::Text(text) => Heard::Text(text.to_owned()),

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use socket2::SockRef;
 use throng_limits::Budget;
 use throng_wire::framing::Framing;
-use throng_wire::websocket::{Limits, Opcode, put_frame};
+use throng_wire::websocket::{Limits, Opcode, Window, put_frame};
 
 use super::client::Client;
 use crate::allowance::Allowance;
@@ -33,6 +33,7 @@ const HEAD: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
 pub(super) fn bounds() -> Bounds {
     Bounds {
         message: Limits { message_max: 100_000 },
+        inflated_max: 200_000,
         outbox_bytes_max: 1 << 20,
         incomplete_message: Duration::from_secs(600),
         close: Duration::from_secs(600),
@@ -251,6 +252,21 @@ impl House {
 
     /// A client that is spoken to in this framing.
     pub(super) fn join_as(&self, framing: Framing, read_ahead: &[u8]) -> Client {
+        self.join_over((framing, None), read_ahead)
+    }
+
+    /// One with which permessage-deflate was agreed on.
+    pub(super) fn join_deflated(&self) -> Client {
+        let mut client = self.join_over((Framing::WebSocket, Some(Window::Usual)), &[]);
+        client.is_deflated = true;
+        client
+    }
+
+    fn join_over(
+        &self,
+        (framing, deflate): (Framing, Option<Window>),
+        read_ahead: &[u8],
+    ) -> Client {
         let socket = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -266,6 +282,7 @@ impl House {
             address: None,
             head: Bytes::from_static(HEAD),
             framing,
+            deflate,
             read_ahead: Bytes::copy_from_slice(read_ahead),
             number,
             open: (),

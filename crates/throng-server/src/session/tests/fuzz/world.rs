@@ -481,6 +481,7 @@ impl World {
             Request::RemoveHistory { channel }
         } else {
             Request::Publish(Publish {
+                delta: once_in(rng, 2),
                 channel,
                 data: Bytes::from(rng.below(100).to_string()),
                 info: None,
