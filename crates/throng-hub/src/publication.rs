@@ -6,6 +6,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::map::Keyed;
+
 /// A channel's name, shared by all who refer to it.
 pub type ChannelName = Arc<str>;
 
@@ -64,6 +66,8 @@ pub struct Publication {
     pub time_ms: i64,
     /// Sorted by key.
     pub tags: Box<[(String, String)]>,
+    /// In a map: the key, and what it says of it.
+    pub keyed: Option<Box<Keyed>>,
     /// Invariant ENCODE-ONCE: each form's bytes, made when first wanted.
     pub(crate) forms: [OnceLock<Bytes>; FORMS_AT_HAND.len()],
     pub(crate) other_forms: OnceLock<Box<[OnceLock<Bytes>; FORMS_MAX]>>,
@@ -79,6 +83,7 @@ impl Publication {
             epoch: None,
             time_ms,
             tags: Box::default(),
+            keyed: None,
             forms: [const { OnceLock::new() }; FORMS_AT_HAND.len()],
             other_forms: OnceLock::new(),
         }

@@ -76,8 +76,17 @@ impl Through<Box<[(String, String)]>> for Tags {
 /// Writes a publication of a stream. Its epoch is the stream's, and its forms are made again when
 /// they are wanted.
 pub(crate) fn put(publication: &Publication, end_ms: u64, out: &mut Writer) {
-    let Publication { data, info, offset, epoch: _, time_ms, tags, forms: _, other_forms: _ } =
-        publication;
+    let Publication {
+        data,
+        info,
+        offset,
+        epoch: _,
+        time_ms,
+        tags,
+        keyed,
+        forms: _,
+        other_forms: _,
+    } = publication;
     offset.put(1, out);
     data.put(2, out);
     if let Some(info) = info {
@@ -86,6 +95,7 @@ pub(crate) fn put(publication: &Publication, end_ms: u64, out: &mut Writer) {
     time_ms.put(4, out);
     Tags::put(tags, 5, out);
     out.number(6, end_ms.saturating_sub(out.now().mono_ms));
+    Within::put(keyed, 7, out);
 }
 
 /// Reads what [`put`] wrote: a publication of the stream with this epoch, and its end.
@@ -106,6 +116,7 @@ pub(crate) fn take(
                 publication.tags = Tags::take(Some(before), &field)?;
             }
             6 => end_ms = end_ms.saturating_add(field.number()?),
+            7 => publication.keyed = Within::take(None, &field)?,
             _ => field.pass()?,
         }
     }
