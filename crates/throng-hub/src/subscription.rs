@@ -24,6 +24,14 @@ impl SubFlags {
     pub const PRESENCE: Self = Self(1 << 4);
     /// Its join was announced, so its leave must be.
     pub const ANNOUNCE: Self = Self(1 << 5);
+    /// The channel is a map.
+    pub const MAP: Self = Self(1 << 8);
+    /// What the client wrote there under its own id goes with it.
+    pub const REMOVES: Self = Self(1 << 9);
+    /// The subscription shows in a map of connections.
+    pub const SHOWS_CLIENT: Self = Self(1 << 10);
+    /// The subscription shows in a map of users.
+    pub const SHOWS_USER: Self = Self(1 << 11);
     /// A publication passed it by: it gets nothing more until it has left and joined again.
     pub const LOST: Self = Self(1 << 15);
 

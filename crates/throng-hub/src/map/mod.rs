@@ -54,6 +54,8 @@ pub struct Call {
     pub channel: ChannelName,
     pub rules: Rules,
     pub ask: Ask,
+    /// Nobody waits for the answer: there is none.
+    pub quiet: bool,
 }
 
 /// What is asked of a map.

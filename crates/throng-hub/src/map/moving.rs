@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::store::Maps;
 use super::value::{Entry, KeyVersion, Map, NEVER};
-use super::{Keyed, Rules};
+use super::{Keyed, Rules, Write};
 use crate::publication::{ChannelName, Epoch, Publication};
 use crate::request::Now;
 use crate::state::publications;
@@ -33,6 +33,19 @@ crate::record!("a map's rules", Rules {
 crate::record!("a key's version", KeyVersion { 1 number, 2 epoch });
 
 crate::record!("a publication's key", Keyed { 1 key, 2 removed, 3 score, 4 hides_offset });
+
+// What it draws of the byte budget is drawn anew by who reads it. Only a client's write waits, which
+// says no more than this.
+crate::record!("a write of a key", Write { 1 key, 2 data, 3 info as Within } without {
+    tags: Box::default(),
+    score: 0,
+    mode: super::KeyMode::Always,
+    keeps_alive: false,
+    idempotency_key: None,
+    version: 0,
+    version_epoch: Box::default(),
+    draw: None,
+});
 
 /// A size of this machine as a number.
 #[derive(Debug)]

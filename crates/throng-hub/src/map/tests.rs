@@ -62,7 +62,7 @@ impl Bench {
     }
 
     fn call(&self, ask: Ask) {
-        let call = Call { channel: "map".into(), rules: self.rules, ask };
+        let call = Call { channel: "map".into(), rules: self.rules, ask, quiet: false };
         let to = ReplyTo { mailbox: 0, slot: 0, number: 1, ticket: 0 };
         self.node.call(Request::Map(Box::new(call)), to, self.now);
     }

@@ -62,7 +62,7 @@ impl Node {
     }
 
     pub(super) fn map(&self, call: Call, to: ReplyTo, now: Now) {
-        let Call { channel, rules, ask } = call;
+        let Call { channel, rules, ask, quiet } = call;
         let mut partition = self.lock(&channel);
         let answer = match ask {
             Ask::Publish(mut write) => {
@@ -91,7 +91,9 @@ impl Node {
                 MapAnswer::Cleared
             }
         };
-        self.answer(to, Answer::Map(answer));
+        if !quiet {
+            self.answer(to, Answer::Map(answer));
+        }
     }
 
     /// Tells the subscribers what became of a write.

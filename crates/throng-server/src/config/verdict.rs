@@ -84,15 +84,11 @@ const VERDICTS: &[(&str, Verdict)] = &[
         ),
     ),
     (
-        "subscription_type",
+        "map_broker",
         Stops(
-            "not supported yet; subscribers would get a stream of messages instead of the state \
-             they expect. Remove it to have a stream",
+            "not supported yet; two nodes would each have maps of their own. \
+             Remove it to run one node with its memory",
         ),
-    ),
-    (
-        "map_presence",
-        Stops("not supported yet; nobody would be told who is there. Use presence and join_leave"),
     ),
     ("transport", Warns("this transport is not there yet; its path answers 404")),
     ("endpoint", Warns("this is not there yet; its path answers 404 and nothing is exported")),
@@ -106,10 +102,6 @@ const VERDICTS: &[(&str, Verdict)] = &[
         Warns("has no effect; a client that does not read is closed by client.queue_max_size"),
     ),
     ("join_push", Warns("not there yet; each push has a message of its own")),
-    (
-        "presence_update",
-        Warns("has no effect; presence is exact while the connection lasts, without updates"),
-    ),
     ("concurrency", Warns("has no effect; the commands of one client are answered in order")),
     ("position_lag", Warns("has no effect; on one node there is no lag")),
     ("connect_codes", Warns("not there yet; unidirectional clients get the usual codes")),

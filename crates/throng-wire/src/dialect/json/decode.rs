@@ -12,8 +12,8 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor
 
 use super::value::{Text, entries, maybe_payload, or_default, payload, text};
 use crate::dialect::{
-    Command, ConnectRequest, HistoryRequest, KeyRequest, Malformed, Payload, Request, StreamPosition,
-    SubscribeRequest,
+    Command, ConnectRequest, HistoryRequest, KeyRequest, Malformed, Payload, Request,
+    StreamPosition, SubscribeRequest,
 };
 
 /// Takes a command from the front of `frame`: the command, and its size with the whitespace

@@ -7,7 +7,8 @@ use std::borrow::Cow;
 
 use super::fields::{Field, Fields, varint};
 use crate::dialect::{
-    Command, ConnectRequest, HistoryRequest, KeyRequest, Malformed, Request, StreamPosition, SubscribeRequest,
+    Command, ConnectRequest, HistoryRequest, KeyRequest, Malformed, Request, StreamPosition,
+    SubscribeRequest,
 };
 
 /// Takes a command with its length from the front of `frame`: the command, and the size of both.

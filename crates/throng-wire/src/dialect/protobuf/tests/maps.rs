@@ -5,13 +5,8 @@ use crate::dialect::*;
 
 #[test]
 fn a_page_of_a_map_is_written() {
-    let gone = Publication {
-        offset: 3,
-        key: "k",
-        removed: true,
-        score: -1,
-        ..Publication::default()
-    };
+    let gone =
+        Publication { offset: 3, key: "k", removed: true, score: -1, ..Publication::default() };
     let page = SubscribeResult {
         kind: 1,
         phase: 2,
