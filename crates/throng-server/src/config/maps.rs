@@ -299,6 +299,8 @@ fn pages(r: &mut Reader<'_>, at: &dyn Fn(&str) -> String) -> [usize; 3] {
     // What is said counts before what is not.
     let max = if said[2] == 0 { max.max(min).max(said[0]) } else { max };
     let min = if said[1] == 0 { min.min(max).min(default) } else { min };
+    // Where they cross, that was said.
+    let min = min.min(max);
     [default.clamp(min, max), min, max]
 }
 

@@ -18,7 +18,7 @@ fn load_text(text: &str) -> Loaded {
 /// Path and the beginning of what is wrong.
 fn said(problems: &[Problem]) -> Vec<String> {
     let short = |problem: &Problem| {
-        let path = problem.path.rsplit_once("namespaces.m.").map_or(&*problem.path, |(_, p)| p);
+        let path = problem.path.rsplit_once("namespaces.mm.").map_or(&*problem.path, |(_, p)| p);
         assert!(matches!(problem.place, Place::File(..) | Place::Default), "{problem}");
         format!("{path}: {}", problem.what.split([':', ';', ',']).next().unwrap_or_default())
     };
@@ -26,14 +26,14 @@ fn said(problems: &[Problem]) -> Vec<String> {
 }
 
 fn namespace(options: &str) -> String {
-    format!("[[channel.namespaces]]\nname = \"m\"\n{options}")
+    format!("[[channel.namespaces]]\nname = \"mm\"\n{options}")
 }
 
 fn options(text: &str) -> Arc<MapOptions> {
     let loaded = load_text(&namespace(text));
     assert_eq!(said(&loaded.problems), Vec::<String>::new());
     let settings = loaded.settings.unwrap();
-    Arc::clone(settings.channel.namespaces["m"].map.as_ref().unwrap())
+    Arc::clone(settings.channel.namespaces["mm"].map.as_ref().unwrap())
 }
 
 fn wrong(text: &str) -> Vec<String> {
@@ -92,7 +92,7 @@ fn what_does_not_go_together_is_said() {
     let recoverable = format!("{map}map.mode = \"recoverable\"\nmap.key_ttl = \"1h\"\n");
     let short = wrong(&format!("{recoverable}map.meta_ttl = \"2m\""));
     assert_eq!(short, ["map.meta_ttl: must not be less than map.key_ttl"]);
-    let prefix = wrong("map_clients_presence_channel_prefix = \"m:\"");
+    let prefix = wrong("map_clients_presence_channel_prefix = \"mm:\"");
     assert_eq!(prefix.len(), 1, "{prefix:?}");
 }
 
@@ -101,7 +101,7 @@ fn persistent_is_warned_of_and_presence_leads_to_its_namespace() {
     let persistent = namespace("subscription_type = \"map\"\nmap.mode = \"persistent\"");
     let warnings = said(&load_text(&persistent).warnings);
     assert_eq!(warnings, ["map.mode: is kept in this server's memory"]);
-    let text = "[channel.without_namespace]\nmap_clients_presence_channel_prefix = \"m:\"\n";
+    let text = "[channel.without_namespace]\nmap_clients_presence_channel_prefix = \"mm:\"\n";
     let clients = namespace(
         "subscription_type = \"map_clients\"\nmap.mode = \"ephemeral\"\nmap.key_ttl = \"20s\"",
     );
