@@ -7,6 +7,7 @@
 //! * [`request`] and [`event`]: what a node is asked and what it says, as data with ids.
 //! * [`node`]: the partitions; the one order of events per channel.
 //! * [`registry`]: the subscribers of one shard, and the fan-out to them in slices.
+//! * [`map`]: channels that keep a value for each key.
 //! * [`broker`]: what stands behind the node, and what it promises; [`memory`] is the one of a node
 //!   that is alone.
 //! * [`state`]: how all of it is written down for another process, and read there.
@@ -29,6 +30,7 @@ mod idempotency;
 mod joining;
 #[cfg(any(test, feature = "conformance"))]
 pub mod late;
+pub mod map;
 pub mod memory;
 mod nearness;
 pub mod node;

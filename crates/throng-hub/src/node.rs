@@ -1,5 +1,7 @@
 //! The partitions of all channels: the one order of events in each of them.
 
+mod maps;
+
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use crate::broker::{Broker, BrokerEvent, Op, Open, Outcome, Read, Step};
 use crate::done::Done;
 use crate::event::{Event, Item, Mailbox};
 use crate::joining::{Met, meet};
+use crate::map::{Maps, Room};
 use crate::nearness::Nearest;
 use crate::partition::{Given, Joiner, Partition, Question, Waiting};
 use crate::pattern::Pattern;
@@ -54,6 +57,8 @@ pub struct Node {
     hasher: FixedState,
     /// Lock order: one of these, then the broker's, then a mailbox's. Never two of these.
     partitions: Box<[Mutex<Partition>]>,
+    /// What all maps together take.
+    room: Arc<Room>,
 }
 
 /// How much there is.
@@ -66,11 +71,17 @@ pub struct Counts {
 
 impl Node {
     pub fn new(setup: NodeSetup) -> Self {
-        let hasher = FixedState::with_seed(Random::new(setup.seed).next());
+        let mut random = Random::new(setup.seed);
+        let hasher = FixedState::with_seed(random.next());
         let count = setup.partitions.max(1);
-        let partitions =
-            (0..count).map(|index| Mutex::new(Partition::new(index, count, &hasher))).collect();
-        Self { mailboxes: setup.mailboxes, broker: setup.broker, hasher, partitions }
+        let room = Arc::<Room>::default();
+        let partition = |index| {
+            let mut partition = Partition::new(index, count, &hasher);
+            partition.maps = Maps::new(count, &hasher, Arc::clone(&room), random.next());
+            Mutex::new(partition)
+        };
+        let partitions = (0..count).map(partition).collect();
+        Self { mailboxes: setup.mailboxes, broker: setup.broker, hasher, partitions, room }
     }
 
     /// Asks; the answer comes as `Event::Answer` in the mailbox of `to`.
@@ -85,6 +96,7 @@ impl Node {
                 self.history((&channel, &query, retention), to, now);
             }
             Request::RemoveHistory { channel } => self.remove_history(&channel, to, now),
+            Request::Map(call) => self.map(*call, to, now),
             Request::Channels { pattern } => {
                 self.answer(to, Answer::Channels(self.channels(pattern.as_deref())));
             }
@@ -115,6 +127,7 @@ impl Node {
             }
             partition.forget_refused(now.mono_ms);
             partition.shrink();
+            self.sweep_maps(partition, now);
         }
     }
 

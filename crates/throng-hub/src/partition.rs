@@ -1,6 +1,7 @@
 //! One part of the node's channels, under one lock: who listens, and what waits for the broker.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -11,9 +12,10 @@ use crate::broker::Op;
 use crate::done::Done;
 use crate::event::Item;
 use crate::joining::Joining;
+use crate::map::Maps;
 use crate::publication::{ChannelName, Position};
 use crate::registry::further;
-use crate::request::{ReplyTo, Subscribe};
+use crate::request::{Now, ReplyTo, Subscribe};
 
 /// Questions that wait for the broker at most, over all partitions: as many as one second of a
 /// slow broker brings, and a few hundred bytes each.
@@ -41,6 +43,8 @@ pub(crate) struct Partition {
     op_step: u64,
     subscriptions: usize,
     pub(crate) done: Done,
+    /// The channels that are maps, whether or not anybody is subscribed.
+    pub(crate) maps: Maps,
 }
 
 /// A channel with subscribers.
@@ -107,6 +111,7 @@ impl Partition {
             op_step: count as u64,
             subscriptions: 0,
             done: Done::default(),
+            maps: Maps::new(count, hasher, Arc::default(), index as u64),
         }
     }
 
@@ -134,6 +139,8 @@ impl Partition {
             subscriptions: _,
             // Whoever counts on reads it from `Node::done`.
             done: _,
+            // Written down by `Node::put_maps`.
+            maps: _,
         } = self;
         !waiting.is_empty() || !joining.is_empty()
     }
@@ -227,6 +234,12 @@ impl Partition {
         if self.channels.capacity() > 4 * self.channels.len().max(16) {
             self.channels.shrink_to(2 * self.channels.len());
         }
+    }
+
+    /// Forgets maps that nobody uses and nobody follows.
+    pub(crate) fn forget_maps(&mut self, now: Now) {
+        let channels = &self.channels;
+        self.maps.forget(now, |channel| channels.contains_key(channel));
     }
 
     /// The number for a question to the broker; none when too many wait already.

@@ -6,6 +6,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::map::Keyed;
+
 /// A channel's name, shared by all who refer to it.
 pub type ChannelName = Arc<str>;
 
@@ -73,6 +75,8 @@ pub struct Publication {
     pub tags: Box<[(String, String)]>,
     /// Who takes patches gets one of it, if it has the publication before in the stream.
     pub delta: bool,
+    /// In a map: the key, and what it says of it.
+    pub keyed: Option<Box<Keyed>>,
     /// Invariant ENCODE-ONCE: each form's bytes, made when first wanted.
     pub(crate) forms: [OnceLock<Bytes>; FORMS_AT_HAND.len()],
     pub(crate) other_forms: OnceLock<Box<OtherForm>>,
@@ -87,7 +91,7 @@ pub(crate) struct OtherForm {
 }
 
 // A history is made of these.
-const _: () = assert!(size_of::<Publication>() <= 184);
+const _: () = assert!(size_of::<Publication>() <= 192);
 
 impl Publication {
     /// A publication that has not been accepted into a stream yet.
@@ -100,6 +104,7 @@ impl Publication {
             time_ms,
             tags: Box::default(),
             delta: false,
+            keyed: None,
             forms: [const { OnceLock::new() }; FORMS_AT_HAND.len()],
             other_forms: OnceLock::new(),
         }
@@ -158,7 +163,8 @@ mod tests {
                 assert_eq!(round, 0, "it was made before");
                 publication.form(DELTA, || Bytes::from_static(&[0x10])).clone()
             });
-            for form in (0..FORMS_MAX).chain([DELTA, DELTA | PATCH, DELTA | PATCH | 6, 0x20, 0x26]) {
+            for form in (0..FORMS_MAX).chain([DELTA, DELTA | PATCH, DELTA | PATCH | 6, 0x20, 0x26])
+            {
                 let bytes = publication.form(form, || {
                     assert_eq!(round, 0, "form {form} was made before");
                     Bytes::from(vec![u8::try_from(form).unwrap()])

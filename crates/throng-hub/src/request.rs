@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::map::{self, Entered, Full, MapAnswer};
 use crate::publication::{ChannelName, ClientInfo, Epoch, Position, Publication};
 
 /// The time of a request, passed in by whoever has a clock.
@@ -71,6 +72,8 @@ pub enum Request {
     RemoveHistory {
         channel: ChannelName,
     },
+    /// About a channel that is a map.
+    Map(Box<map::Call>),
     /// Channels with subscribers; `None` is all of them, else a glob (`*`, `?`, `[a-z]`).
     Channels {
         pattern: Option<Box<str>>,
@@ -184,6 +187,23 @@ pub enum Answer {
     /// Sorted by name.
     Channels(Vec<(ChannelName, u32)>),
     Audience(Audience),
+    Map(MapAnswer),
+    /// To [`map::Ask::Enter`].
+    Entered {
+        channel: ChannelName,
+        result: Result<Entered, HubError>,
+    },
+}
+
+impl Answer {
+    /// Whether a subscription begins with it; none for an answer to another question.
+    pub fn seats(&self) -> Option<bool> {
+        match self {
+            Self::Subscribed { result, .. } => Some(result.is_ok()),
+            Self::Entered { result, .. } => Some(matches!(result, Ok(Entered::Live { .. }))),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -237,6 +257,8 @@ pub enum HubError {
     Broker,
     /// Too much is waiting for the broker already; temporary.
     Overloaded,
+    /// A map has no room for another value.
+    MapFull(Full),
 }
 
 impl From<Epoch> for Box<str> {

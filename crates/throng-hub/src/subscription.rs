@@ -29,6 +29,14 @@ impl SubFlags {
     /// It has the last publication that was handed out here, or that was queued before it came: of
     /// the next one it can take a patch.
     pub const BASED: Self = Self(1 << 9);
+    /// The channel is a map.
+    pub const MAP: Self = Self(1 << 10);
+    /// What the client wrote there under its own id goes with it.
+    pub const REMOVES: Self = Self(1 << 11);
+    /// The subscription shows in a map of connections.
+    pub const SHOWS_CLIENT: Self = Self(1 << 12);
+    /// The subscription shows in a map of users.
+    pub const SHOWS_USER: Self = Self(1 << 13);
     /// A publication passed it by: it gets nothing more until it has left and joined again.
     pub const LOST: Self = Self(1 << 15);
 

@@ -438,10 +438,12 @@ fn common(
         ((*log).clone(), *clock),
     )
     .map_err(|error| ServeError::Start { what: "a thread for tokens", error })?;
+    let node = Arc::new(Node::new(setup));
+    node.limit_maps(settings.limits.map_bytes);
     let common = Arc::new(Common {
         switchboard,
         notary,
-        node: Arc::new(Node::new(setup)),
+        node,
         memory,
         pause,
         awaited: Mutex::default(),

@@ -3,6 +3,7 @@
 
 mod look;
 mod moving;
+mod shown;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 use throng_hub::event::{Event, Item, Mailbox as HubMailbox};
+use throng_hub::map::Ask;
 use throng_hub::memory::Memory;
 use throng_hub::node::Node;
 use throng_hub::publication::ChannelName;
@@ -46,6 +48,7 @@ use crate::speakers::{Place, Speakers};
 use crate::users::Users;
 
 use self::moving::Coming;
+use self::shown::Shown;
 pub(crate) use look::{Seen, Wish};
 
 /// What other threads tell a shard of sessions.
@@ -203,6 +206,8 @@ pub(crate) struct Sessions {
     starved: Vec<(ConnRef, usize)>,
     /// Bytes of the allowance that all of them hold.
     held: usize,
+    /// Connections with subscriptions that show in maps.
+    shown: Shown,
     /// Where shedding goes on.
     shed_from: u32,
     /// What is known of the shards of another process whose sessions are coming.
@@ -227,6 +232,7 @@ impl Sessions {
             late: HashMap::new(),
             starved: Vec::new(),
             held: 0,
+            shown: Shown::default(),
             shed_from: 0,
             coming: Coming::default(),
         }
@@ -295,6 +301,9 @@ impl Sessions {
             }
         }
         effects.count_handled(&self.meter, began_us, || common.meters.clock.us());
+        if effects.shown {
+            self.shown.add(conn, self.settings.client.presence_update_interval, out.second);
+        }
         if let Some(bytes) = effects.starved {
             self.starved.push((conn, bytes));
         }
@@ -315,7 +324,7 @@ impl Sessions {
             common.notary.check(&check, to);
         }
         for (request, to) in self.requests.drain(..) {
-            if matches!(request, Request::Publish(_)) {
+            if is_publish(&request) {
                 common.published.fetch_add(1, Ordering::Relaxed);
             }
             common.node.call(request, to, out.now);
@@ -370,17 +379,13 @@ impl Sessions {
 
     fn answer(&mut self, crowd: &mut Crowd<Session>, to: ReplyTo, answer: Answer) {
         if let Some(undo) = self.orphans.remove(&(to.number, to.ticket)) {
-            if matches!(&answer, Answer::Subscribed { result: Ok(_), .. }) {
+            if answer.seats() == Some(true) {
                 self.common.node.call(Request::Unsubscribe(undo), to, crowd.now());
             }
             return;
         }
         let conn = ConnRef { slot: to.slot, number: to.number };
-        let seated = match &answer {
-            Answer::Subscribed { result: Ok(_), .. } => Some(Seated::Yes),
-            Answer::Subscribed { result: Err(_), .. } => Some(Seated::No),
-            _ => None,
-        };
+        let seated = answer.seats().map(|seats| if seats { Seated::Yes } else { Seated::No });
         let resumes = crowd.with(conn, |session, out| {
             self.attend(out, session, |session, cx| session.answer(cx, to.ticket, answer))
         });
@@ -642,8 +647,10 @@ impl Handler for Sessions {
             reason: why.reason.clone(),
             note: session.afterword(),
         });
-        session.end(&mut self.registry, conn, &mut |ending| match ending {
+        let around = (&*self.settings, &mut self.registry);
+        session.end(around, conn, &mut |ending| match ending {
             Ending::Leave(leave) => common.node.call(Request::Unsubscribe(leave), to, now),
+            Ending::Hide(call) => common.node.call(Request::Map(Box::new(call)), to, now),
             Ending::Orphan(Orphan { number, ticket, undo }) => {
                 match late.remove(&(number, ticket)) {
                     None => drop(orphans.insert((number, ticket), undo)),
@@ -702,6 +709,7 @@ impl Handler for Sessions {
         self.meter.resets.set(counters.resets);
         self.meter.late_answers.set(counters.late_answers);
         self.unload();
+        self.show_again(crowd);
     }
 
     fn is_at_rest(&self, session: &Session) -> bool {
@@ -784,6 +792,15 @@ fn shards_reason(settings: &Settings, kind: Kind, why: &Disconnect) -> Option<St
         1002 | 1007 => format!("{} the client broke WebSocket's rules: {}", why.code, why.reason),
         _ => return None,
     })
+}
+
+/// Whether somebody publishes; what says again that somebody is there is nothing new.
+fn is_publish(request: &Request) -> bool {
+    match request {
+        Request::Publish(_) => true,
+        Request::Map(call) => matches!(call.ask, Ask::Publish(_)) && !call.quiet,
+        _ => false,
+    }
 }
 
 /// Fan-out into a crowd.

@@ -85,6 +85,7 @@ pub(crate) fn put(publication: &Publication, end_ms: u64, out: &mut Writer) {
         time_ms,
         tags,
         delta,
+        keyed,
         forms: _,
         other_forms: _,
     } = publication;
@@ -97,6 +98,7 @@ pub(crate) fn put(publication: &Publication, end_ms: u64, out: &mut Writer) {
     Tags::put(tags, 5, out);
     out.number(6, end_ms.saturating_sub(out.now().mono_ms));
     delta.put(7, out);
+    Within::put(keyed, 8, out);
 }
 
 /// Reads what [`put`] wrote: a publication of the stream with this epoch, and its end.
@@ -118,6 +120,7 @@ pub(crate) fn take(
             }
             6 => end_ms = end_ms.saturating_add(field.number()?),
             7 => publication.delta = Part::take(None, &field)?,
+            8 => publication.keyed = Within::take(None, &field)?,
             _ => field.pass()?,
         }
     }

@@ -500,6 +500,19 @@ macro_rules! number_part {
 }
 number_part!(u8, u16, u32, u64, usize);
 
+impl Part for i32 {
+    fn absent() -> Option<Self> {
+        Some(0)
+    }
+    fn put(&self, tag: u8, out: &mut Writer) {
+        Part::put(&i64::from(*self), tag, out);
+    }
+    fn take(_: Option<Self>, field: &Field<'_>) -> Result<Self, Corrupt> {
+        let number = <i64 as Part>::take(None, field)?;
+        Self::try_from(number).map_err(|_| field.corrupt("is too large a number"))
+    }
+}
+
 impl Part for i64 {
     fn absent() -> Option<Self> {
         Some(0)

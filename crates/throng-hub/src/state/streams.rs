@@ -112,7 +112,7 @@ impl Snapshot<'_> {
         while left > 0 {
             for (joint, published, end_ms) in self.keys.drain(..) {
                 left = left.saturating_sub(OVERHEAD_BYTES + joint.len());
-                put_key(&joint, published, end_ms, &mut out);
+                put_key(KEY, (&joint, published, end_ms), &mut out);
             }
             if let Some(copy) = self.under_way.take().or_else(|| self.copies.next()) {
                 self.under_way = put_channel(copy, &mut left, &mut out);
@@ -164,7 +164,7 @@ impl Memory {
             let Partition { channels, keys, random: _, ahead } = &*partition;
             let sent_keys = ahead.as_ref().map_or(0, |ahead| ahead.keys);
             for (joint, published, end_ms) in keys.newest(keys.added() - sent_keys) {
-                put_key(&joint, published, end_ms, &mut out);
+                put_key(KEY, (&joint, published, end_ms), &mut out);
             }
             let mut put = |copy: Copy| drop(put_channel(copy, &mut all, &mut out));
             match ahead {
@@ -219,11 +219,9 @@ impl Memory {
     }
 
     fn load_key(&self, field: &Field<'_>) -> Result<(), Corrupt> {
-        let Key { joint, position, end_ms } = Key::take_fields(field.fields(Key::WHAT)?)?;
-        let channel = Keys::channel_of(&joint)
-            .ok_or_else(|| field.corrupt("is a key that names no channel"))?;
-        self.lock(channel).keys.restore(&joint, Published { position }, end_ms);
-        Ok(())
+        take_key(field, |channel, joint, published, end_ms| {
+            self.lock(channel).keys.restore(joint, published, end_ms);
+        })
     }
 
     fn load_channel(&self, field: &Field<'_>) -> Result<(), Corrupt> {
@@ -281,9 +279,26 @@ struct Key {
 }
 crate::record!("an idempotency key", Key { 1 joint, 2 position as Within, 3 end_ms as UntilMs });
 
-fn put_key(joint: &str, published: Published, end_ms: u64, out: &mut Writer) {
+/// Reads what [`put_key`] wrote: the key's channel, the key with it, the answer and its end.
+pub(crate) fn take_key(
+    field: &Field<'_>,
+    restore: impl FnOnce(&str, &str, Published, u64),
+) -> Result<(), Corrupt> {
+    let Key { joint, position, end_ms } = Key::take_fields(field.fields(Key::WHAT)?)?;
+    let channel =
+        Keys::channel_of(&joint).ok_or_else(|| field.corrupt("is a key that names no channel"))?;
+    restore(channel, &joint, Published { position }, end_ms);
+    Ok(())
+}
+
+/// Writes an idempotency key.
+pub(crate) fn put_key(
+    tag: u8,
+    (joint, published, end_ms): (&str, Published, u64),
+    out: &mut Writer,
+) {
     let Published { position } = published;
-    out.record(KEY, |out| {
+    out.record(tag, |out| {
         out.bytes(1, joint.as_bytes());
         Within::put(&position, 2, out);
         <UntilMs as Through<u64>>::put(&end_ms, 3, out);

@@ -47,6 +47,22 @@ pub(crate) struct Said {
     pub(crate) idempotency_key: String,
     pub(crate) version: u64,
     pub(crate) version_epoch: String,
+    /// The key of a map; empty: the one that was asked about.
+    pub(crate) key: String,
+    pub(crate) score: i64,
+    pub(crate) mode: SaidMode,
+}
+
+/// When a key of a map is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub(crate) enum SaidMode {
+    #[default]
+    #[serde(rename = "")]
+    Always,
+    #[serde(rename = "if_new")]
+    IfNew,
+    #[serde(rename = "if_exists")]
+    IfExists,
 }
 
 /// A subscription that comes with a connection.
@@ -118,6 +134,12 @@ struct Written {
     version: u64,
     #[serde(deserialize_with = "or_default")]
     version_epoch: String,
+    #[serde(deserialize_with = "or_default")]
+    key: String,
+    #[serde(deserialize_with = "or_default")]
+    score: i64,
+    #[serde(deserialize_with = "or_default")]
+    key_mode: SaidMode,
 }
 
 #[derive(Deserialize, Default)]
@@ -226,6 +248,9 @@ fn said(written: Written) -> Result<Said, String> {
         idempotency_key: written.idempotency_key,
         version: written.version,
         version_epoch: written.version_epoch,
+        key: written.key,
+        score: written.score,
+        mode: written.key_mode,
     })
 }
 

@@ -26,7 +26,7 @@ use throng_wire::dialect::{Encoding, payload};
 use crate::config::{Backend, BackendId};
 use crate::token::BASE64;
 
-pub(crate) use answer::{Answer, Said, SaidSub};
+pub(crate) use answer::{Answer, Said, SaidMode, SaidSub};
 pub(crate) use dial::dial;
 pub(crate) use meter::{Calls, Metered};
 pub(crate) use switchboard::Switchboard;
@@ -44,12 +44,22 @@ pub enum Kind {
     Publish,
     Rpc,
     SubRefresh,
+    MapPublish,
+    MapRemove,
 }
 
 impl Kind {
     /// Their numbers are part of what is handed over in a restart: new ones come last.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Connect, Self::Refresh, Self::Subscribe, Self::Publish, Self::Rpc, Self::SubRefresh];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Connect,
+        Self::Refresh,
+        Self::Subscribe,
+        Self::Publish,
+        Self::Rpc,
+        Self::SubRefresh,
+        Self::MapPublish,
+        Self::MapRemove,
+    ];
 
     /// As a log line names it.
     pub fn name(self) -> &'static str {
@@ -60,13 +70,15 @@ impl Kind {
             Self::Publish => "publish",
             Self::Rpc => "rpc",
             Self::SubRefresh => "sub_refresh",
+            Self::MapPublish => "map_publish",
+            Self::MapRemove => "map_remove",
         }
     }
 
     /// Whether asking twice does no harm: what was sent on a connection that broke may have
     /// arrived.
     fn only_asks(self) -> bool {
-        !matches!(self, Self::Publish | Self::Rpc)
+        !matches!(self, Self::Publish | Self::Rpc | Self::MapPublish | Self::MapRemove)
     }
 }
 
@@ -117,6 +129,8 @@ pub(crate) struct Ask {
     pub(crate) user: Option<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) channel: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<Box<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) method: Option<Box<str>>,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -169,6 +183,16 @@ impl Ask {
     /// May this user publish this?
     pub(crate) fn publish(user: &Arc<str>, channel: &Arc<str>, data: Option<&[u8]>) -> Self {
         Self::sub_refresh(user, channel).with(data)
+    }
+
+    /// May this user write or remove this key?
+    pub(crate) fn map_key(
+        user: &Arc<str>,
+        channel: &Arc<str>,
+        key: &str,
+        data: Option<&[u8]>,
+    ) -> Self {
+        Self { key: Some(key.into()), ..Self::sub_refresh(user, channel) }.with(data)
     }
 
     /// May this user's subscription go on?

@@ -221,6 +221,8 @@ impl Switchboard {
             Kind::Publish => "backend.publish",
             Kind::Rpc => "backend.rpc",
             Kind::SubRefresh => "backend.sub_refresh",
+            Kind::MapPublish => "backend.map_publish",
+            Kind::MapRemove => "backend.map_remove",
         };
         let (name, endpoint) = (kind.name(), &line.backend.endpoint);
         let option = &line.backend.option;

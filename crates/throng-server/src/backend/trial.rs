@@ -175,7 +175,7 @@ fn chosen(settings: &Settings, trying: &Trying) -> Result<BackendId, NoTrial> {
                 ))),
             }
         }
-        Kind::Subscribe | Kind::Publish | Kind::SubRefresh => {
+        Kind::Subscribe | Kind::Publish | Kind::SubRefresh | Kind::MapPublish | Kind::MapRemove => {
             let channel = trying.channel.as_deref().unwrap_or_default();
             let resolved = settings.channel.resolve(channel);
             let resolved = resolved.map_err(|why| NoTrial::Wrong(format!("{channel:?}: {why}")))?;
@@ -183,10 +183,16 @@ fn chosen(settings: &Settings, trying: &Trying) -> Result<BackendId, NoTrial> {
             let backend = match trying.kind {
                 Kind::Subscribe => options.subscribe_backend,
                 Kind::Publish => options.publish_backend,
+                Kind::MapPublish => options.map.as_ref().and_then(|map| map.publish_backend),
+                Kind::MapRemove => options.map.as_ref().and_then(|map| map.remove_backend),
                 _ => options.sub_refresh_backend,
             };
             backend.ok_or_else(|| {
-                let switch = format!("{question}_proxy_enabled");
+                let switch = match trying.kind {
+                    Kind::MapPublish => "map.publish_proxy_enabled".to_owned(),
+                    Kind::MapRemove => "map.remove_proxy_enabled".to_owned(),
+                    _ => format!("{question}_proxy_enabled"),
+                };
                 let (place, sample) = match resolved.namespace {
                     "" => (
                         "channel.without_namespace".to_owned(),
@@ -233,6 +239,8 @@ fn call(
         Kind::Subscribe => Ask::subscribe(&user, &channel, "", data),
         Kind::Publish => Ask::publish(&user, &channel, data),
         Kind::SubRefresh => Ask::sub_refresh(&user, &channel),
+        Kind::MapPublish => Ask::map_key(&user, &channel, "key", data),
+        Kind::MapRemove => Ask::map_key(&user, &channel, "key", None),
     };
     let client = Rng::new(system_seed()).uuid().to_string();
     let ask = ask.said_by(client, "websocket", Encoding::Json);

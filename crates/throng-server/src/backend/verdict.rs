@@ -80,6 +80,8 @@ impl Asked<'_> {
             Kind::Subscribe => accepted(format!("the client is subscribed{until}")),
             Kind::SubRefresh => accepted(format!("the subscription goes on{until}")),
             Kind::Publish => self.published(said),
+            Kind::MapPublish => accepted("the key is written".to_owned()),
+            Kind::MapRemove => accepted("the key is removed".to_owned()),
             Kind::Rpc => accepted("the client gets the data of the answer".to_owned()),
         }
     }
@@ -167,7 +169,7 @@ impl Asked<'_> {
             Kind::Refresh | Kind::SubRefresh => {
                 self.ended().with("the answer has no result; {\"result\":{}} goes on")
             }
-            Kind::Subscribe | Kind::Publish => {
+            Kind::Subscribe | Kind::Publish | Kind::MapPublish | Kind::MapRemove => {
                 let ErrorCode { code, message, .. } = ErrorCode::PERMISSION_DENIED;
                 refused(code, format!("the client gets error {code} {message}"))
                     .with("the answer has no result; {\"result\":{}} allows it")

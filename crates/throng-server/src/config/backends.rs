@@ -253,6 +253,18 @@ pub(super) fn of_channel(
     chosen(r, backends, (&switch, &name), &format!("channel.proxy.{question}"))
 }
 
+/// The backend of one of a map's questions: `publish` or `remove`.
+pub(super) fn of_map(
+    r: &mut Reader<'_>,
+    backends: &mut Backends,
+    at: &str,
+    question: &str,
+) -> Option<BackendId> {
+    let switch = format!("{at}map.{question}_proxy_enabled");
+    let name = format!("{at}map.{question}_proxy_name");
+    chosen(r, backends, (&switch, &name), &format!("channel.proxy.map_{question}"))
+}
+
 /// Where it is switched on: the default one, or the one of that name.
 fn chosen(
     r: &mut Reader<'_>,

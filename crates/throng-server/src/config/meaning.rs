@@ -11,6 +11,7 @@ use super::backends::{Backends, backends, of_channel};
 use super::connecting::{refusals, uni_disconnects};
 use super::jwks::{JwksEndpoint, has_group, lists_its_values};
 use super::machine;
+use super::maps::{MapKind, check_presence, map_options};
 use super::network::Network;
 use super::options;
 use super::problem::Problem;
@@ -220,6 +221,10 @@ fn client(r: &mut Reader<'_>) -> Client {
             .bool("client.allow_anonymous_connect_without_token"),
         disallow_anonymous_connection_tokens: r.bool("client.disallow_anonymous_connection_tokens"),
         ping_interval,
+        presence_update_interval: match r.duration("client.presence_update_interval") {
+            Duration::ZERO => r.wrong("client.presence_update_interval", "must be more than 0"),
+            interval => interval,
+        },
         pong_timeout,
         expired_close_delay: r.duration("client.expired_close_delay"),
         expired_sub_close_delay: r.duration("client.expired_sub_close_delay"),
@@ -425,6 +430,9 @@ fn channel_options(r: &mut Reader<'_>, backends: &mut Backends, prefix: &str) ->
         subscribe_backend: of_channel(r, backends, prefix, "subscribe"),
         publish_backend: of_channel(r, backends, prefix, "publish"),
         sub_refresh_backend: of_channel(r, backends, prefix, "sub_refresh"),
+        map: map_options(r, backends, prefix),
+        map_clients_prefix: r.text(&at("map_clients_presence_channel_prefix")).into(),
+        map_users_prefix: r.text(&at("map_users_presence_channel_prefix")).into(),
     };
     check_channel(r, &at, &options);
     options
@@ -492,6 +500,34 @@ fn check_channel(r: &mut Reader<'_>, at: &dyn Fn(&str) -> String, options: &Chan
     }
 }
 
+/// Whether who is subscribed shows where it can.
+fn check_map_presence(r: &mut Reader<'_>, channels: &Channels, interval: Duration) {
+    let named = channels
+        .namespaces
+        .iter()
+        .map(|(name, options)| (format!("{NAMESPACES}.{name}."), Arc::clone(options)));
+    let nameless = Arc::clone(&channels.without_namespace);
+    let nameless = ("channel.without_namespace.".to_owned(), nameless);
+    let all: Vec<(String, Arc<ChannelOptions>)> = named.chain([nameless]).collect();
+    for (at, options) in all {
+        let clients = format!("{at}map_clients_presence_channel_prefix");
+        let prefix = (clients.as_str(), &*options.map_clients_prefix);
+        check_presence(r, channels, prefix, MapKind::Clients);
+        let users = format!("{at}map_users_presence_channel_prefix");
+        let prefix = (users.as_str(), &*options.map_users_prefix);
+        check_presence(r, channels, prefix, MapKind::Users);
+        let ttl_ms = match options.map.as_ref().filter(|map| map.kind != MapKind::Map) {
+            Some(map) => u128::from(map.rules.key_ttl_ms),
+            None => continue,
+        };
+        if ttl_ms > 0 && ttl_ms <= interval.as_millis() {
+            let what = "is not longer than client.presence_update_interval: who is there would \
+                        come and go";
+            r.doubt(&format!("{at}map.key_ttl"), what);
+        }
+    }
+}
+
 fn limits(r: &mut Reader<'_>) -> Limits {
     Limits {
         clients: Some(r.count("limits.clients")).filter(|clients| *clients > 0),
@@ -511,6 +547,10 @@ fn limits(r: &mut Reader<'_>) -> Limits {
             bytes if bytes < BUFFER_BYTES_MIN => {
                 r.wrong("limits.buffer_bytes", "too small for any crowd; at least 1MiB, or 0")
             }
+            bytes => bytes,
+        },
+        map_bytes: match r.bytes("limits.map_bytes") {
+            0 => machine::buffer_bytes(),
             bytes => bytes,
         },
         shards: match r.count("limits.shards") {
@@ -585,6 +625,7 @@ fn check(r: &mut Reader<'_>, settings: &Settings) {
     check_listening(r, settings);
     check_paths(r, settings);
     check_proxies(r, &settings.proxies);
+    check_map_presence(r, &settings.channel, settings.client.presence_update_interval);
     let client = &settings.client;
     if !client.ping_interval.is_zero() && client.pong_timeout >= client.ping_interval {
         let what = "must be shorter than client.ping_interval, or no pong is ever missed";

@@ -13,6 +13,7 @@ use throng_wire::websocket::Effort;
 
 use super::backends::{BackendId, Backends};
 use super::jwks::JwksEndpoint;
+use super::maps::MapOptions;
 use super::network::Network;
 use crate::codes::Disconnect;
 use crate::log::Redacted;
@@ -132,6 +133,8 @@ pub struct Client {
     /// Zero: no pings.
     pub ping_interval: Duration,
     pub pong_timeout: Duration,
+    /// How often maps of who is subscribed are told again.
+    pub presence_update_interval: Duration,
     pub expired_close_delay: Duration,
     pub expired_sub_close_delay: Duration,
     pub stale_close_delay: Duration,
@@ -296,6 +299,12 @@ pub struct ChannelOptions {
     pub subscribe_backend: Option<BackendId>,
     pub publish_backend: Option<BackendId>,
     pub sub_refresh_backend: Option<BackendId>,
+    /// `subscription_type` and `map.…`; none for a stream.
+    pub map: Option<Arc<MapOptions>>,
+    /// `map_clients_presence_channel_prefix`; empty: none.
+    pub map_clients_prefix: Box<str>,
+    /// `map_users_presence_channel_prefix`; empty: none.
+    pub map_users_prefix: Box<str>,
 }
 
 /// What a publication's payload must be.
@@ -387,6 +396,8 @@ pub struct Limits {
     /// `limits.buffer_bytes`: what all clients together may have waiting, in bytes: unsent
     /// publications, half-received messages, recovery replies.
     pub buffer_bytes: usize,
+    /// `limits.map_bytes`: what all maps together may have, in bytes.
+    pub map_bytes: usize,
     /// `limits.shards`: threads that own connections.
     pub shards: usize,
     /// `limits.incomplete_message_timeout`: how long a begun message may take to arrive.

@@ -82,15 +82,11 @@ const VERDICTS: &[(&str, Verdict)] = &[
         ),
     ),
     (
-        "subscription_type",
+        "map_broker",
         Stops(
-            "not supported yet; subscribers would get a stream of messages instead of the state \
-             they expect. Remove it to have a stream",
+            "not supported yet; two nodes would each have maps of their own. \
+             Remove it to run one node with its memory",
         ),
-    ),
-    (
-        "map_presence",
-        Stops("not supported yet; nobody would be told who is there. Use presence and join_leave"),
     ),
     ("transport", Warns("this transport is not there yet; its path answers 404")),
     ("endpoint", Warns("this is not there yet; its path answers 404 and nothing is exported")),

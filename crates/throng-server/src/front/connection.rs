@@ -162,8 +162,7 @@ async fn hand_over(front: &Front, socket: TcpStream, read_ahead: bytes::Bytes, t
         }
     };
     let number = front.number();
-    let adopt =
-        Adopt { socket, permit, address, head, framing, deflate, read_ahead, number, open };
+    let adopt = Adopt { socket, permit, address, head, framing, deflate, read_ahead, number, open };
     if let Some(mailbox) = front.common.shards.get(shard) {
         mailbox.post(Post::Adopt(Box::new(adopt)));
     }

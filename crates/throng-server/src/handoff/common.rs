@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use throng_hub::map::Tags;
 use throng_hub::request::Now;
 use throng_hub::state::sealed::{self, Piece, Unreadable};
 use throng_hub::state::{Corrupt, Field, Part, Record, Writer};
@@ -23,6 +24,10 @@ const REFUSED: u8 = 7;
 const RESET: u8 = 8;
 const ARRIVALS: u8 = 9;
 const METERS: u8 = 10;
+const MAP: u8 = 11;
+const MAP_KEY: u8 = 12;
+
+const MAPS: Tags = Tags { map: MAP, key: MAP_KEY };
 
 /// An address that came often lately.
 #[derive(Debug)]
@@ -61,8 +66,8 @@ pub(super) fn put(front: &Front, now: Now) -> Vec<u8> {
         source: _,
     } = front;
     let Common {
-        // Moved by pieces of their own.
-        node: _,
+        node,
+        // Moved by pieces of its own.
         memory: _,
         // Made anew from the settings of the other process.
         current: _,
@@ -104,6 +109,8 @@ pub(super) fn put(front: &Front, now: Now) -> Vec<u8> {
         put_record(ARRIVALS, &Left { tokens, age_ms }, &mut out);
     }
     out.record(METERS, |out| metrics::put(common, out));
+    // What else the node has, shards and the broker bring.
+    node.put_maps(MAPS, &mut out);
     sealed::seal(out)
 }
 
@@ -140,6 +147,8 @@ fn take_field(front: &Front, field: &Field<'_>) -> Result<(), Corrupt> {
             let Left { tokens, age_ms } = Left::take_fields(field.fields(Left::WHAT)?)?;
             front.arrivals.leave(tokens, age_ms, instant);
         }
+        MAP => common.node.take_map(field)?,
+        MAP_KEY => common.node.take_map_key(field)?,
         METERS => metrics::take(common, field.fields("what was counted")?)?,
         _ => field.pass()?,
     }

@@ -240,6 +240,7 @@ impl Parachute {
         self.is_over = true;
         let common = &self.front.common;
         common.memory.begin_anew(self.front.clock.now());
+        common.node.begin_maps_anew();
         self.stop.take_back(keeps);
         common.pause.open();
     }

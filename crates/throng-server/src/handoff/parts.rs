@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue};
 use throng_hub::state::{Corrupt, Each, Field, Part, Record, Through, Within, Writer};
 
-use crate::backend::{Answer, Headers, Said, SaidSub};
+use crate::backend::{Answer, Headers, Said, SaidMode, SaidSub};
 use crate::codes::Disconnect;
 use crate::config::DataFormat;
 use crate::front::address::ToldBy;
@@ -31,6 +31,31 @@ throng_hub::numbered!(ToldBy {
     2 Self::ProxyProtocol => Self::ProxyProtocol,
     3 Self::Header => Self::Header,
 });
+
+/// Left out where it is the usual one.
+#[derive(Debug)]
+struct WordIfAny;
+
+impl Through<SaidMode> for WordIfAny {
+    fn absent() -> Option<SaidMode> {
+        Some(SaidMode::Always)
+    }
+    fn put(value: &SaidMode, tag: u8, out: &mut Writer) {
+        let number = match value {
+            SaidMode::Always => return,
+            SaidMode::IfNew => 1,
+            SaidMode::IfExists => 2,
+        };
+        out.number(tag, number);
+    }
+    fn take(_: Option<SaidMode>, field: &Field<'_>) -> Result<SaidMode, Corrupt> {
+        match field.number()? {
+            1 => Ok(SaidMode::IfNew),
+            2 => Ok(SaidMode::IfExists),
+            other => Err(field.corrupt(format_args!("is {other}, which means nothing"))),
+        }
+    }
+}
 
 /// A record that is left out where nothing is in it.
 #[derive(Debug)]
@@ -196,6 +221,9 @@ throng_hub::record!("what a backend said", Said {
     11 version,
     12 version_epoch,
     13 delta,
+    14 key,
+    15 score,
+    16 mode as WordIfAny,
 });
 
 /// A close, its reason as it is.

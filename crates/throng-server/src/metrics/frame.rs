@@ -71,7 +71,7 @@ impl Frame {
             Request::Connect(_) => Self::Connect,
             Request::Subscribe(_) => Self::Subscribe,
             Request::Unsubscribe { .. } => Self::Unsubscribe,
-            Request::Publish { .. } => Self::Publish,
+            Request::Publish { .. } | Request::PublishKey(_) => Self::Publish,
             Request::Presence { .. } => Self::Presence,
             Request::PresenceStats { .. } => Self::PresenceStats,
             Request::History(_) => Self::History,

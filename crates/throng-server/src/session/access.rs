@@ -1,6 +1,6 @@
 //! Who may do what in a channel.
 
-use crate::config::ChannelOptions;
+use crate::config::{ChannelOptions, MapOptions};
 
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +35,26 @@ pub(super) fn may_publish(options: &ChannelOptions, asker: Asker<'_>) -> bool {
         client: options.allow_publish_for_client,
         subscriber: options.allow_publish_for_subscriber,
         anonymous: options.allow_publish_for_anonymous,
+    }
+    .allows(asker)
+}
+
+/// Whether a client may write the keys of a map.
+pub(super) fn may_write_keys(options: &MapOptions, asker: Asker<'_>) -> bool {
+    Rule {
+        client: options.allow_publish_for_client,
+        subscriber: options.allow_publish_for_subscriber,
+        anonymous: options.allow_publish_for_anonymous,
+    }
+    .allows(asker)
+}
+
+/// Whether a client may remove the keys of a map.
+pub(super) fn may_remove_keys(options: &MapOptions, asker: Asker<'_>) -> bool {
+    Rule {
+        client: options.allow_remove_for_client,
+        subscriber: options.allow_remove_for_subscriber,
+        anonymous: options.allow_remove_for_anonymous,
     }
     .allows(asker)
 }

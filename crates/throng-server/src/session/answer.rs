@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use throng_hub::map::MapAnswer;
 use throng_hub::publication::ChannelName;
 use throng_hub::registry::{Join, SubFlags};
 use throng_hub::request::{Answer, HubError, Recovery, Request, Subscribed};
@@ -48,7 +49,9 @@ impl Session {
 
     /// Gives the list of questions up when none is left.
     pub(super) fn forget_pending(&mut self) {
-        let idle = |pending: &super::Pending| pending.list.is_empty() && pending.connect.is_none();
+        let idle = |pending: &super::Pending| {
+            pending.list.is_empty() && pending.connect.is_none() && pending.catching.is_empty()
+        };
         if self.pending.as_deref().is_some_and(idle) {
             self.pending = None;
         }
@@ -77,6 +80,13 @@ impl Session {
             (Awaited::OrderedSubscribe { plan }, Answer::Subscribed { result, .. }) => {
                 self.subscribed_by_order(cx, *plan, result);
             }
+            (Awaited::Subscribe { id, plan }, Answer::Entered { result, .. }) => {
+                self.entered(cx, id, *plan, result);
+            }
+            (Awaited::Publish { id }, Answer::Map(MapAnswer::Written(result))) => match result {
+                Ok(_) => self.reply(cx, id, &Reply::Publish),
+                Err(error) => self.refused_by_map(cx, id, error),
+            },
             (Awaited::Publish { id }, Answer::Published(result)) => match result {
                 Ok(_) => self.reply(cx, id, &Reply::Publish),
                 Err(error) => self.hub_error(cx, id, error),
@@ -173,7 +183,7 @@ impl Session {
     }
 
     /// Enters the channel as planned: from this moment its publications reach the client.
-    fn enter(
+    pub(super) fn enter(
         &mut self,
         cx: &mut Cx<'_, '_>,
         plan: Plan,
@@ -198,6 +208,7 @@ impl Session {
             return Err(ErrorCode::ALREADY_SUBSCRIBED);
         }
         self.note_subscription_expiry(cx, expires_s);
+        self.show(cx, &plan.channel, plan.flags, plan.info.as_ref());
         let top = subscribed.position.map_or(0, |position| position.offset);
         let (recovered, publications) = match subscribed.recovery {
             Recovery::Recovered(list) => (plan.was_recovering || !list.is_empty(), list),
@@ -268,5 +279,6 @@ pub(crate) fn error_code(error: HubError) -> ErrorCode {
         HubError::BadSince => ErrorCode::BAD_REQUEST,
         HubError::Broker => ErrorCode::INTERNAL,
         HubError::Overloaded => ErrorCode::TOO_MANY_REQUESTS,
+        HubError::MapFull(_) => ErrorCode::LIMIT_EXCEEDED,
     }
 }

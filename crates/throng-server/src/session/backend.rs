@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 use serde_json::value::RawValue;
+use throng_hub::map::Write;
 use throng_hub::publication::ChannelName;
 use throng_hub::registry::SubFlags;
 use throng_hub::request::{Publish, Request};
@@ -44,6 +45,14 @@ pub(super) enum Asked {
         /// An unsubscribe came before the answer.
         cancelled: bool,
     },
+    /// What is to become of a key of a map.
+    Key {
+        id: u32,
+        channel: ChannelName,
+        write: Box<Write>,
+        removes: bool,
+        format: DataFormat,
+    },
     /// Whether the connection may go on.
     Refresh,
     /// Whether a subscription may go on.
@@ -59,6 +68,7 @@ impl Asked {
             Self::Connect { .. }
             | Self::Rpc { .. }
             | Self::Publish { .. }
+            | Self::Key { .. }
             | Self::Subscribe { .. } => true,
             Self::Refresh | Self::SubRefresh { .. } => false,
         }
@@ -75,7 +85,7 @@ impl Asked {
 
 impl Session {
     /// Asks a backend and remembers what the answer is for.
-    fn ask_backend(
+    pub(super) fn ask_backend(
         &mut self,
         cx: &mut Cx<'_, '_>,
         (kind, id): (backend::Kind, BackendId),
@@ -130,6 +140,9 @@ impl Session {
             },
             Asked::Publish { id, publish, format } => {
                 self.publish_answered(cx, id, (*publish, format), answer);
+            }
+            Asked::Key { id, channel, write, removes, format } => {
+                self.key_answered(cx, id, (channel, *write, removes, format), answer);
             }
             Asked::Subscribe { id, channel, wish, cancelled } => {
                 self.subscribe_answered(cx, id, (&channel, *wish, cancelled), answer);
@@ -298,7 +311,7 @@ impl Session {
     }
 
     /// Only a result lets a client through; a wrong address may well answer `{}`.
-    fn said_nothing(&mut self, cx: &mut Cx<'_, '_>, id: u32, what: &str, channel: &str) {
+    pub(super) fn said_nothing(&mut self, cx: &mut Cx<'_, '_>, id: u32, what: &str, channel: &str) {
         let channel = Shown(channel);
         let because = format!(
             "{channel}: the {what} backend answered no result; {{\"result\":{{}}}} allows it"
@@ -401,7 +414,7 @@ impl Session {
     }
 
     /// Passes on what a backend has against a command.
-    fn refused_by(&mut self, cx: &mut Cx<'_, '_>, id: u32, what: &str, answer: Answer) {
+    pub(super) fn refused_by(&mut self, cx: &mut Cx<'_, '_>, id: u32, what: &str, answer: Answer) {
         let without_cookie = self.without_cookie();
         let (code, message, temporary): (u32, &str, bool) = match &answer {
             Answer::Disconnect(why) => {

@@ -254,12 +254,17 @@ impl Session {
             self.add_wanted(cx, wanted, &mut given)?;
         }
         for each in &given {
-            if let Err(error) = cx.settings.channel.resolve(&each.channel) {
-                return Err((
-                    Disconnect::BAD_REQUEST,
-                    format!("{}: a server-side subscription: {error}", Shown(&each.channel)),
-                ));
-            }
+            let because = match cx.settings.channel.resolve(&each.channel) {
+                Ok(resolved) if resolved.options.map.is_none() => continue,
+                Ok(_) => {
+                    "the channel is a map, to which clients subscribe by themselves".to_owned()
+                }
+                Err(error) => error.to_string(),
+            };
+            return Err((
+                Disconnect::BAD_REQUEST,
+                format!("{}: a server-side subscription: {because}", Shown(&each.channel)),
+            ));
         }
         let limit = cx.settings.client.channel_limit;
         if limit > 0 && given.len() > limit {

@@ -10,6 +10,7 @@ mod ask;
 mod backend;
 mod connect;
 mod cookie;
+mod map;
 mod moving;
 mod order;
 mod proof;
@@ -46,6 +47,7 @@ use crate::shard::{ConnRef, Message, Out, Taken};
 
 pub(crate) use answer::error_code;
 pub(crate) use cookie::NoCookie;
+pub(crate) use map::wrong_key;
 pub(crate) use order::{Order, Target};
 pub(crate) use say::{encode_deflated, encode_item, is_deflated, transport_of};
 pub(crate) use subscribe::retention;
@@ -157,6 +159,8 @@ struct Pending {
     list: Vec<(u32, Awaited)>,
     /// A connect reply that waits for its subscriptions.
     connect: Option<connect::InProgress>,
+    /// Maps that the client reads page by page, and is not subscribed to yet.
+    catching: Vec<map::Catching>,
     /// The command that waits.
     command: Underway,
 }
@@ -286,6 +290,8 @@ pub(crate) struct Effects {
     pub handled: [u8; METHODS],
     /// A command that waited is answered.
     pub answered: Option<Underway>,
+    /// Maps show a subscription of it: they are to be told again in time.
+    pub shown: bool,
     /// With [`Effects::identified`]: what the client says it is.
     pub library: u8,
 }
@@ -561,6 +567,7 @@ impl Session {
             Asked::Subscribe(request) => self.subscribe(cx, id, &request),
             Asked::Unsubscribe { channel } => self.unsubscribe(cx, id, &channel),
             Asked::Publish { channel, data } => return self.publish(cx, id, &channel, &data),
+            Asked::PublishKey(request) => return self.publish_key(cx, id, &request),
             Asked::Presence { channel } => self.presence(cx, id, &channel, ask::Presence::Full),
             Asked::PresenceStats { channel } => {
                 self.presence(cx, id, &channel, ask::Presence::Stats);
@@ -648,13 +655,15 @@ impl Session {
     /// subscription, and those still asked for are kept until they can be undone.
     pub(crate) fn end(
         mut self,
-        cx_registry: &mut Registry,
+        (settings, cx_registry): (&Settings, &mut Registry),
         conn: ConnRef,
         end: &mut dyn FnMut(Ending),
     ) {
         let client = self.client;
         cx_registry.leave_all(conn.slot, &mut |channel, subscription| {
             end(Ending::Leave(subscribe::leaving(client, channel, &subscription)));
+            let gone = map::hide(settings, client, channel, subscription.flags);
+            gone.for_each(|call| end(Ending::Hide(call)));
         });
         let Some(pending) = self.pending.take() else { return };
         for (ticket, awaited) in pending.list {
@@ -673,6 +682,8 @@ impl Session {
 #[derive(Debug)]
 pub(crate) enum Ending {
     Leave(throng_hub::request::Unsubscribe),
+    /// What maps show of it.
+    Hide(throng_hub::map::Call),
     Orphan(Orphan),
 }
 

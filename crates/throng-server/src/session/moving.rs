@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use throng_hub::map::Write;
 use throng_hub::publication::ChannelName;
 use throng_hub::request::Publish;
 use throng_hub::state::{
@@ -110,9 +111,10 @@ impl Record for Pending {
 
     fn put_fields(&self, out: &mut Writer) {
         // When the command was read, another process's clock does not know.
-        let Self { last_ticket, list, connect, command: _ } = self;
+        let Self { last_ticket, list, connect, catching, command: _ } = self;
         debug_assert!(connect.is_none(), "the node has answered");
         last_ticket.put(1, out);
+        Within::put(catching, 4, out);
         for (ticket, awaited) in list {
             match awaited {
                 Awaited::Backend(asked) => out.record(2, |out| {
@@ -137,6 +139,10 @@ impl Record for Pending {
                 1 => pending.last_ticket = Part::take(None, &field)?,
                 2 => list = Named::take(Some(list), &field)?,
                 3 => unproven = Named::take(Some(unproven), &field)?,
+                4 => {
+                    let before = std::mem::take(&mut pending.catching);
+                    pending.catching = Within::take(Some(before), &field)?;
+                }
                 _ => field.pass()?,
             }
         }
@@ -158,6 +164,7 @@ throng_hub::record!("a wish for a subscription", Wish {
     7 reject_unrecovered,
     8 server_side,
     9 delta,
+    10 map as Within,
 });
 
 /// The fields of all questions to backends; each has some of them.
@@ -171,6 +178,8 @@ struct Question {
     channel: ChannelName,
     wish: Option<Box<Wish>>,
     cancelled: bool,
+    write: Option<Box<Write>>,
+    removes: bool,
 }
 throng_hub::record!("a question to a backend", Question {
     1 kind,
@@ -181,6 +190,8 @@ throng_hub::record!("a question to a backend", Question {
     6 channel,
     7 wish as Within,
     8 cancelled,
+    9 write as Within,
+    10 removes,
 });
 
 /// A value where there is one.
@@ -206,6 +217,7 @@ const PUBLISH: u8 = 3;
 const SUBSCRIBE: u8 = 4;
 const REFRESH: u8 = 5;
 const SUB_REFRESH: u8 = 6;
+const KEY: u8 = 7;
 
 impl Record for Asked {
     const WHAT: &'static str = Question::WHAT;
@@ -235,6 +247,14 @@ impl Record for Asked {
                 Within::put(wish, 7, out);
                 cancelled.put(8, out);
             }
+            Self::Key { id, channel, write, removes, format } => {
+                KEY.put(1, out);
+                id.put(2, out);
+                format.put(5, out);
+                channel.put(6, out);
+                Within::put(write, 9, out);
+                removes.put(10, out);
+            }
             Self::Refresh => REFRESH.put(1, out),
             Self::SubRefresh { channel } => {
                 SUB_REFRESH.put(1, out);
@@ -245,8 +265,18 @@ impl Record for Asked {
 
     fn take_fields(fields: Fields<'_>) -> Result<Self, Corrupt> {
         let place = fields.clone();
-        let Question { kind, id, wanted, publish, format, channel, wish, cancelled } =
-            Question::take_fields(fields)?;
+        let Question {
+            kind,
+            id,
+            wanted,
+            publish,
+            format,
+            channel,
+            wish,
+            cancelled,
+            write,
+            removes,
+        } = Question::take_fields(fields)?;
         let missing = || place.corrupt("half of it is missing");
         Ok(match kind {
             CONNECT => Self::Connect { id, wanted },
@@ -259,6 +289,13 @@ impl Record for Asked {
             SUBSCRIBE => {
                 Self::Subscribe { id, channel, wish: wish.ok_or_else(missing)?, cancelled }
             }
+            KEY => Self::Key {
+                id,
+                channel,
+                write: write.ok_or_else(missing)?,
+                removes,
+                format: format.ok_or_else(missing)?,
+            },
             REFRESH => Self::Refresh,
             SUB_REFRESH => Self::SubRefresh { channel },
             other => return Err(place.corrupt(format!("there is no kind {other}"))),
@@ -296,6 +333,11 @@ impl Session {
                 && let Asked::Publish { publish, .. } = &mut **asked
             {
                 publish.draw = Some(Arc::new(allowance.hold(publish.data.len())));
+            }
+            if let Awaited::Backend(asked) = awaited
+                && let Asked::Key { write, .. } = &mut **asked
+            {
+                write.draw = Some(Arc::new(allowance.hold(write.data.len())));
             }
             if let Awaited::Proof(unproven) = awaited {
                 unproven.draw(allowance);

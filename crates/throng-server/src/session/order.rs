@@ -67,6 +67,9 @@ impl Session {
                     return;
                 }
                 let Ok(resolved) = settings.channel.resolve(channel) else { return };
+                if resolved.options.map.is_some() {
+                    return;
+                }
                 let wish = Wish {
                     grant: grant.clone(),
                     expire_at: *expire_at,
@@ -112,6 +115,7 @@ impl Session {
         for each in channels {
             self.push_off(cx, &each, Unsubscribe::SERVER);
         }
+        self.cancel_maps(channel);
         // Those that are not answered yet end as soon as they are.
         let Some(pending) = &mut self.pending else { return };
         for (_, awaited) in &mut pending.list {

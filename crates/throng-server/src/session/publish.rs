@@ -72,6 +72,13 @@ impl Session {
             _ => (ErrorCode::BAD_REQUEST, error.to_string()),
         })?;
         let options = resolved.options;
+        if let Some(map) = &options.map {
+            let because = format!(
+                "subscription_type is {}, so what is published needs a key",
+                map.kind.name()
+            );
+            return Err((ErrorCode::BAD_REQUEST, because));
+        }
         if let Err(because) = options.publication_data_format.check(data) {
             return Err((ErrorCode::BAD_REQUEST, because.to_owned()));
         }

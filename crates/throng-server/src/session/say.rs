@@ -185,6 +185,18 @@ fn in_form(form: usize, channel: &ChannelName, item: &Item) -> Option<(Framing, 
 pub(crate) fn publication(publication: &Publication) -> dialect::Publication<'_> {
     // Who subscribed to an empty stream learns its epoch from the first publication.
     let epoch = publication.epoch.as_ref().filter(|_| publication.offset == 1);
+    if let Some(keyed) = &publication.keyed {
+        return dialect::Publication {
+            data: &publication.data,
+            info: publication.info.as_deref().map(client_info),
+            offset: if keyed.hides_offset { 0 } else { publication.offset },
+            tags: &publication.tags,
+            key: &keyed.key,
+            removed: keyed.removed,
+            score: keyed.score,
+            ..dialect::Publication::default()
+        };
+    }
     dialect::Publication {
         data: &publication.data,
         shape: Shape::Plain,
@@ -193,6 +205,7 @@ pub(crate) fn publication(publication: &Publication) -> dialect::Publication<'_>
         tags: &publication.tags,
         time: 0,
         epoch: epoch.map_or("", |epoch| epoch.as_str()),
+        ..dialect::Publication::default()
     }
 }
 
@@ -289,6 +302,7 @@ impl Outcome {
             data: self.data.as_deref(),
             was_recovering: self.was_recovering,
             delta: self.delta,
+            ..SubscribeResult::default()
         }
     }
 }

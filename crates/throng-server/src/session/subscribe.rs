@@ -12,6 +12,7 @@ use throng_wire::dialect::{Push, Reply, SubscribeRequest};
 use uuid::Uuid;
 
 use super::access::{self, Asker};
+use super::map::{MapStep, first_step};
 use super::proof::{Claimed, temporary};
 use super::{Awaited, Cx, Session};
 use crate::codes::{Disconnect, ErrorCode, Unsubscribe};
@@ -35,6 +36,8 @@ pub(super) struct Plan {
     pub(super) reject_unrecovered: bool,
     /// An unsubscribe came before the answer.
     pub(super) cancelled: bool,
+    /// Where it is on its way into a map.
+    pub(super) map: Option<Box<MapStep>>,
 }
 
 impl Plan {
@@ -64,6 +67,8 @@ pub(super) struct Wish {
     pub(super) server_side: bool,
     /// The client takes Fossil's patches.
     pub(super) delta: bool,
+    /// The first step into a map.
+    pub(super) map: Option<Box<MapStep>>,
 }
 
 /// What tells the node that a subscription is over.
@@ -118,6 +123,9 @@ impl Session {
         if channel.is_empty() {
             return self.refuse(cx, Disconnect::BAD_REQUEST, "subscribe names no channel");
         }
+        if request.kind != 0 && self.continue_map(cx, id, request) {
+            return;
+        }
         let resolved = match self.checked(cx.settings, cx.registry, cx.out.conn.slot, request) {
             Ok(resolved) => resolved,
             Err((error, because)) => {
@@ -131,6 +139,7 @@ impl Session {
             recover: request.recover.then(|| (Box::from(&*request.epoch), request.offset)),
             reject_unrecovered: request.flag & 2 != 0,
             delta: request.delta == "fossil",
+            map: first_step(request),
             ..Wish::default()
         };
         if request.token.is_empty() {
@@ -183,7 +192,7 @@ impl Session {
             return Err((ErrorCode::ALREADY_SUBSCRIBED, "subscribed already".to_owned()));
         }
         let limit = settings.client.channel_limit;
-        if limit > 0 && registry.count(slot) >= limit {
+        if limit > 0 && registry.count(slot) + self.catching() >= limit {
             return Err((
                 ErrorCode::LIMIT_EXCEEDED,
                 format!("this client has {limit} channels, which is client.channel_limit"),
@@ -196,12 +205,7 @@ impl Session {
             };
             (code, error.to_string())
         })?;
-        if request.kind != 0 {
-            return Err((
-                ErrorCode::PERMISSION_DENIED,
-                "only stream subscriptions (subscription_type \"\") are supported".to_owned(),
-            ));
-        }
+        super::map::check_kind(resolved.options, request)?;
         if request.tags_filter {
             return Err((
                 ErrorCode::BAD_REQUEST,
@@ -324,7 +328,10 @@ impl Session {
         let asker =
             Asker { user: &self.user, subscriber: true, insecure: cx.settings.client.insecure };
         let flags = flags(options, asker, &wish);
-        let info = (flags.contains(SubFlags::PRESENCE) || flags.contains(SubFlags::ANNOUNCE))
+        let is_seen = [SubFlags::PRESENCE, SubFlags::ANNOUNCE, SubFlags::SHOWS_CLIENT];
+        let info = is_seen
+            .into_iter()
+            .any(|flag| flags.contains(flag))
             .then(|| self.client_info(wish.grant.info.clone()));
         let recover = self.recover(cx, options, flags, &wish);
         let plan = Plan {
@@ -337,7 +344,14 @@ impl Session {
             from_offset: wish.recover.map_or(0, |(_, offset)| offset),
             reject_unrecovered: wish.reject_unrecovered,
             cancelled: false,
+            map: wish.map,
         };
+        if let Some(map) = &options.map
+            && let Some(step) = &plan.map
+        {
+            let request = self.step_request(cx, map, &plan, step);
+            return (plan, request);
+        }
         let request = Request::Subscribe(Subscribe {
             channel: ChannelName::clone(&plan.channel),
             client: self.client,
@@ -393,6 +407,7 @@ impl Session {
             return self.refuse(cx, Disconnect::BAD_REQUEST, "unsubscribe names no channel");
         }
         self.leave(cx, channel);
+        self.give_up_map(channel);
         self.reply(cx, id, &Reply::Unsubscribe);
     }
 
@@ -404,6 +419,9 @@ impl Session {
         let leaving = leaving(self.client, &ChannelName::from(channel), &subscription);
         let to = super::reply_to(cx, 0);
         cx.requests.push((Request::Unsubscribe(leaving), to));
+        for call in super::map::hide(cx.settings, self.client, channel, subscription.flags) {
+            cx.requests.push((Request::Map(Box::new(call)), to));
+        }
         true
     }
 
@@ -449,7 +467,7 @@ fn flags(options: &ChannelOptions, asker: Asker<'_>, wish: &Wish) -> SubFlags {
     let join_leave = options.join_leave
         && (options.force_push_join_leave
             || (wish.join_leave && access::may_see_presence(options, asker)));
-    let mut flags = SubFlags::default();
+    let mut flags = super::map::flags(options, wish);
     for (flag, holds) in [
         (SubFlags::POSITIONED, positioned),
         (SubFlags::RECOVERABLE, recoverable),
@@ -458,6 +476,8 @@ fn flags(options: &ChannelOptions, asker: Asker<'_>, wish: &Wish) -> SubFlags {
         (SubFlags::PRESENCE, options.presence),
         (SubFlags::ANNOUNCE, options.join_leave),
         (SubFlags::DELTA, wish.delta && options.allow_fossil),
+        (SubFlags::SHOWS_CLIENT, !options.map_clients_prefix.is_empty()),
+        (SubFlags::SHOWS_USER, !options.map_users_prefix.is_empty() && !asker.user.is_empty()),
     ] {
         if holds {
             flags = flags.with(flag);

@@ -1,7 +1,7 @@
 //! Sessions with a clock that is turned by hand, and without sockets.
 
 mod backends;
-mod bench;
+pub(super) mod bench;
 mod commands;
 mod connecting;
 mod counting;

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use throng_hub::publication::ChannelName;
 use throng_hub::registry::{Stands, SubFlags, Theirs};
-use throng_hub::request::{Now, ReplyTo};
+use throng_hub::request::{Now, ReplyTo, Request};
 use throng_hub::state::{Corrupt, Fields, Record, Writer};
 use throng_wire::framing::Framing;
 
 use super::Sessions;
+use crate::clock::Clock;
 use crate::session::Session;
 use crate::shard::{ConnRef, Crowd};
 use crate::speakers::Place;
@@ -61,6 +62,8 @@ impl Sessions {
             starved,
             // Counted by who takes the sessions.
             held: _,
+            // Known again by the sessions.
+            shown: _,
             // Begins again.
             shed_from: _,
             coming: _,
@@ -164,6 +167,10 @@ impl Sessions {
         if session.is_connected() {
             self.count_in(conn, &session, framing);
         }
+        if session.is_shown(&self.registry, conn.slot) {
+            let interval = self.settings.client.presence_update_interval;
+            self.shown.add(conn, interval, Clock::second_of(now));
+        }
         Ok(session)
     }
 
@@ -175,11 +182,15 @@ impl Sessions {
         now: Now,
     ) {
         self.held = self.held.saturating_sub(session.held_bytes());
-        let Self { common, registry, shard, .. } = self;
+        let Self { common, settings, registry, shard, .. } = self;
         registry.leave_all(conn.slot, &mut |channel, subscription| {
             common.node.unseat(channel, *shard);
             if subscription.flags.contains(SubFlags::PRESENCE) {
                 common.node.withdraw(channel, session.client(), now);
+            }
+            let to = ReplyTo { mailbox: *shard, slot: conn.slot, number: conn.number, ticket: 0 };
+            for call in session.hide(settings, channel, subscription.flags) {
+                common.node.call(Request::Map(Box::new(call)), to, now);
             }
         });
         for ticket in session.tickets() {

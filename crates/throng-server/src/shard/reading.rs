@@ -205,11 +205,11 @@ impl<H: Handler> Shard<H> {
                     true => Deflated::Inflated(&mut *inflater),
                     false => Deflated::Refused,
                 };
-                let step =
-                    match decoder.next_with(&mut input[at..], Role::Server, limits, deflated) {
-                        Ok(step) => step,
-                        Err(violation) => return Decoded::Violated(violation),
-                    };
+                let step = match decoder.next_with(&mut input[at..], Role::Server, limits, deflated)
+                {
+                    Ok(step) => step,
+                    Err(violation) => return Decoded::Violated(violation),
+                };
                 at += step.consumed;
                 let Some(event) = step.event else { return Decoded::All };
                 out.share = out.share.saturating_sub(1);

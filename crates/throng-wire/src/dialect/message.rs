@@ -32,6 +32,8 @@ pub enum Request<'a> {
         channel: Cow<'a, str>,
         data: Given<'a>,
     },
+    /// A publish that names a key, or a type of subscription that has keys.
+    PublishKey(KeyRequest<'a>),
     Presence {
         channel: Cow<'a, str>,
     },
@@ -89,6 +91,26 @@ pub struct SubscribeRequest<'a> {
     pub flag: i64,
     /// 0 for a stream subscription; the others are other kinds of subscription.
     pub kind: i32,
+    /// Of a map: 2 reads keys, 1 reads changes, 0 wants what comes.
+    pub phase: i32,
+    /// Of a map: behind which key to read on.
+    pub cursor: Cow<'a, str>,
+    /// Of a map: how much a page has.
+    pub limit: i32,
+    /// Of a map: the smallest score first.
+    pub asc: bool,
+}
+
+/// What is to become of one key of a channel.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct KeyRequest<'a> {
+    pub channel: Cow<'a, str>,
+    pub data: Given<'a>,
+    /// The type of subscription that is meant.
+    pub kind: i32,
+    pub key: Cow<'a, str>,
+    /// The key is to go.
+    pub removed: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -104,6 +126,18 @@ pub struct HistoryRequest<'a> {
 pub struct StreamPosition<'a> {
     pub offset: u64,
     pub epoch: Cow<'a, str>,
+}
+
+impl<'a> KeyRequest<'a> {
+    /// A plain publish, where it says nothing of keys.
+    pub(super) fn request(self) -> Request<'a> {
+        match self {
+            Self { channel, data, kind: 0, key, removed: false } if key.is_empty() => {
+                Request::Publish { channel, data }
+            }
+            keyed => Request::PublishKey(keyed),
+        }
+    }
 }
 
 /// The answer to a command.
@@ -156,6 +190,14 @@ pub struct SubscribeResult<'a> {
     pub data: Option<Payload<'a>>,
     pub was_recovering: bool,
     pub delta: bool,
+    /// The type of the subscription, where it is not a stream's.
+    pub kind: i32,
+    /// Of a map, as in the request: 0 is there, 1 and 2 go on.
+    pub phase: i32,
+    /// Of a map: behind which key to read on; empty: there is none.
+    pub cursor: &'a str,
+    /// Of a map: keys with their values.
+    pub state: &'a [Publication<'a>],
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -186,6 +228,11 @@ pub struct Publication<'a> {
     pub tags: &'a [(String, String)],
     /// Unix milliseconds; 0 when unknown.
     pub time: i64,
+    /// In a map: whose value it is.
+    pub key: &'a str,
+    /// In a map: the key is gone.
+    pub removed: bool,
+    pub score: i64,
     /// Only with the first publication of a stream, so that who subscribed to an empty one
     /// learns it; empty otherwise.
     pub epoch: &'a str,

@@ -187,6 +187,84 @@ pub(super) struct History {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
+pub(super) struct MapPublish {
+    #[serde(deserialize_with = "or_default")]
+    pub(super) channel: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) key: String,
+    pub(super) data: Option<Box<RawValue>>,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) b64data: String,
+    /// Accepted, and not used: subscribers get the value in any case.
+    #[serde(rename = "stream_data")]
+    pub(super) _stream_data: Option<Box<RawValue>>,
+    #[serde(rename = "b64stream_data", deserialize_with = "or_default")]
+    pub(super) _b64stream_data: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) tags: BTreeMap<String, String>,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) idempotency_key: String,
+    /// Accepted: subscribers get every value in full.
+    #[serde(rename = "delta", deserialize_with = "or_default")]
+    pub(super) _delta: bool,
+    #[serde(deserialize_with = "whole")]
+    pub(super) version: u64,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) version_epoch: String,
+    #[serde(deserialize_with = "whole")]
+    pub(super) score: i64,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) key_mode: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct MapRemove {
+    #[serde(deserialize_with = "or_default")]
+    pub(super) channel: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) key: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) idempotency_key: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct MapReadState {
+    #[serde(deserialize_with = "or_default")]
+    pub(super) channel: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) cursor: String,
+    #[serde(deserialize_with = "whole")]
+    pub(super) limit: i32,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) key: String,
+    /// Accepted: the order is that of the keys.
+    #[serde(rename = "asc", deserialize_with = "or_default")]
+    pub(super) _asc: bool,
+    #[serde(deserialize_with = "whole")]
+    pub(super) revision_offset: u64,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) revision_epoch: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct MapReadStream {
+    #[serde(deserialize_with = "or_default")]
+    pub(super) channel: String,
+    #[serde(deserialize_with = "whole")]
+    pub(super) since_offset: u64,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) since_epoch: String,
+    #[serde(deserialize_with = "whole")]
+    pub(super) limit: i32,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) reverse: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub(super) struct Batch<'a> {
     #[serde(borrow)]
     pub(super) commands: Vec<BTreeMap<Cow<'a, str>, &'a RawValue>>,

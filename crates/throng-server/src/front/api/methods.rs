@@ -13,7 +13,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use throng_hub::publication::ChannelName;
 use throng_hub::request::{
-    Answer, Audience, HistoryQuery, Publish as HubPublish, Published, Request, Since,
+    Answer, Audience, HistoryQuery, HubError, Publish as HubPublish, Published, Request, Since,
 };
 use throng_wire::dialect::payload;
 use uuid::Uuid;
@@ -22,7 +22,7 @@ use super::call::{
     ApiError, Batch, Call, Channel, Channels, Disconnect, History, Info, Payload, Publish, Refresh,
     Subscribe, Unsubscribe,
 };
-use super::logged;
+use super::{logged, maps};
 use crate::codes::{Disconnect as Why, ErrorCode};
 use crate::config::{ChannelError, ChannelOptions, DataFormat};
 use crate::desk::Part;
@@ -37,14 +37,14 @@ use crate::token::Grant;
 /// How long a question to the node or the shards may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Payload bytes of one page of history.
-const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub(super) const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Commands of one batch, and channels of one broadcast.
 pub(super) const MANY_MAX: usize = 10_000;
 
 /// What a method returns: the result object, or what went wrong.
-type Result = std::result::Result<Vec<u8>, ApiError>;
+pub(super) type Result = std::result::Result<Vec<u8>, ApiError>;
 
-pub(super) const METHODS: [&str; 14] = [
+pub(super) const METHODS: [&str; 20] = [
     "publish",
     "broadcast",
     "subscribe",
@@ -59,6 +59,12 @@ pub(super) const METHODS: [&str; 14] = [
     "info",
     "rpc",
     "batch",
+    "map_publish",
+    "map_remove",
+    "map_read_state",
+    "map_read_stream",
+    "map_stats",
+    "map_clear",
 ];
 
 /// Whether there is such a method.
@@ -105,6 +111,12 @@ async fn run_rare(front: &Front, call: Call<'_>) -> Result {
         "history_remove" => history_remove(front, parse(call.params)?).await,
         "channels" => channels(front, parse(call.params)?).await,
         "info" => info(front).await,
+        "map_publish" => maps::publish(front, parse(call.params)?).await,
+        "map_remove" => maps::remove(front, parse(call.params)?).await,
+        "map_read_state" => maps::read_state(front, parse(call.params)?).await,
+        "map_read_stream" => maps::read_stream(front, parse(call.params)?).await,
+        "map_stats" => maps::stats(front, parse(call.params)?).await,
+        "map_clear" => maps::clear(front, parse(call.params)?).await,
         "rpc" => Err(ApiError::new(
             ErrorCode::METHOD_NOT_FOUND,
             "no rpc method is defined on the server",
@@ -120,12 +132,15 @@ fn parse<'a, T: Deserialize<'a>>(params: &'a RawValue) -> std::result::Result<T,
     serde_json::from_str(params.get()).map_err(|error| bad(format!("the parameters: {error}")))
 }
 
-fn bad(because: impl Into<String>) -> ApiError {
+pub(super) fn bad(because: impl Into<String>) -> ApiError {
     ApiError::new(ErrorCode::BAD_REQUEST, because)
 }
 
 /// The options of a channel that a call names.
-fn options(front: &Front, channel: &str) -> std::result::Result<Arc<ChannelOptions>, ApiError> {
+pub(super) fn options(
+    front: &Front,
+    channel: &str,
+) -> std::result::Result<Arc<ChannelOptions>, ApiError> {
     let settings = front.settings();
     let resolved = settings.channel.resolve(channel);
     resolved.map(|resolved| Arc::clone(resolved.options)).map_err(|error| {
@@ -185,6 +200,9 @@ async fn publish_to(
     data: Option<Bytes>,
 ) -> std::result::Result<Published, ApiError> {
     let options = options(front, channel)?;
+    if options.map.is_some() {
+        return Err(bad("the channel is a map: map_publish publishes to it, with a key"));
+    }
     let data = match data {
         Some(data) => data,
         None => payload(publish)?,
@@ -193,21 +211,7 @@ async fn publish_to(
     if format != DataFormat::NotEmpty {
         format.check(&data).map_err(bad)?;
     }
-    // Invariant BOUNDED: a publication draws its bytes before it enters its channel.
-    let allowance = &front.common.allowance;
-    let drawn = match allowance.draw(data.len()) {
-        Some(drawn) => drawn,
-        None => {
-            let patience = front.settings().limits.publish_timeout;
-            tokio::time::timeout(patience, allowance.draw_later(data.len())).await.map_err(|_| {
-                ApiError::new(
-                    ErrorCode::TOO_MANY_REQUESTS,
-                    "what waits for slow clients fills limits.buffer_bytes, and none of it left \
-                     within limits.publish_timeout",
-                )
-            })?
-        }
-    };
+    let drawn = draw(front, data.len()).await?;
     let request = Request::Publish(HubPublish {
         channel: ChannelName::from(channel),
         data,
@@ -229,6 +233,25 @@ async fn publish_to(
     }
 }
 
+/// Invariant BOUNDED: a publication draws its bytes before it enters its channel.
+pub(super) async fn draw(
+    front: &Front,
+    bytes: usize,
+) -> std::result::Result<crate::allowance::Drawn, ApiError> {
+    let allowance = &front.common.allowance;
+    if let Some(drawn) = allowance.draw(bytes) {
+        return Ok(drawn);
+    }
+    let patience = front.settings().limits.publish_timeout;
+    tokio::time::timeout(patience, allowance.draw_later(bytes)).await.map_err(|_| {
+        ApiError::new(
+            ErrorCode::TOO_MANY_REQUESTS,
+            "what waits for slow clients fills limits.buffer_bytes, and none of it left within \
+             limits.publish_timeout",
+        )
+    })
+}
+
 fn position(published: Published) -> Vec<u8> {
     match published.position {
         Some(position) if position.offset > 0 => {
@@ -241,7 +264,7 @@ fn position(published: Published) -> Vec<u8> {
 }
 
 /// Asks the node and waits for its answer.
-async fn ask(front: &Front, request: Request) -> std::result::Result<Answer, ApiError> {
+pub(super) async fn ask(front: &Front, request: Request) -> std::result::Result<Answer, ApiError> {
     let desk = &front.common.desk;
     let (to, answer) = desk.ask();
     front.common.node.call(request, to, front.clock.now());
@@ -254,11 +277,15 @@ async fn ask(front: &Front, request: Request) -> std::result::Result<Answer, Api
     }
 }
 
-fn hub(error: throng_hub::request::HubError) -> ApiError {
-    ApiError::new(error_code(error), format!("{error:?}"))
+pub(super) fn hub(error: HubError) -> ApiError {
+    let because = match error {
+        HubError::MapFull(full) => full.to_string(),
+        error => format!("{error:?}"),
+    };
+    ApiError::new(error_code(error), because)
 }
 
-fn unexpected(answer: &Answer) -> ApiError {
+pub(super) fn unexpected(answer: &Answer) -> ApiError {
     ApiError::new(
         ErrorCode::INTERNAL,
         format!("the node gave another answer than was asked for: {answer:?}"),
@@ -338,7 +365,7 @@ fn target(user: &str, client: &str, session: &str) -> Target {
 }
 
 /// A payload in one of its two forms; where there are both, base64 is the one that counts.
-fn given(
+pub(super) fn given(
     json: Option<&RawValue>,
     base64: &str,
     field: &str,
@@ -351,7 +378,9 @@ fn given(
 }
 
 async fn subscribe(front: &Front, call: Subscribe) -> Result {
-    options(front, &call.channel)?;
+    if options(front, &call.channel)?.map.is_some() {
+        return Err(bad("the channel is a map, to which clients subscribe by themselves"));
+    }
     let grant = Grant {
         info: given(call.info.as_deref(), &call.b64info, "info")?,
         data: given(call.data.as_deref(), &call.b64data, "data")?,
@@ -488,7 +517,7 @@ async fn history(front: &Front, call: History) -> Result {
         }
         // A reverse read without a place to start is the caller's error, but Centrifugo's API
         // answers it with 100, and backends look for that.
-        Answer::History(Err(throng_hub::request::HubError::BadSince)) => {
+        Answer::History(Err(HubError::BadSince)) => {
             Err(ApiError::new(ErrorCode::INTERNAL, "since.offset is 0 in a reverse read"))
         }
         Answer::History(Err(error)) => Err(hub(error)),

@@ -1,6 +1,7 @@
 //! The server API over HTTP: who may call it, how a call comes in, and how its answer goes out.
 
 mod call;
+mod maps;
 mod methods;
 mod openapi;
 mod shape;

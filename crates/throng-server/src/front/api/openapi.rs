@@ -5,7 +5,8 @@ use serde::Deserialize;
 use serde_json::{Error, Value, json};
 
 use super::call::{
-    Batch, Channel, Channels, Disconnect, History, Publish, Refresh, Subscribe, Unsubscribe,
+    Batch, Channel, Channels, Disconnect, History, MapPublish, MapReadState, MapReadStream,
+    MapRemove, Publish, Refresh, Subscribe, Unsubscribe,
 };
 use super::{STATUSES, methods, shape};
 
@@ -183,6 +184,75 @@ const OPERATIONS: [Operation; methods::METHODS.len()] = [
         },
         result: replies,
     },
+    Operation {
+        method: "map_publish",
+        summary: "Write a key of a map",
+        request: shape::of::<MapPublish>,
+        leaves_out: &[],
+        said: || {
+            let said = json!({"properties": {
+                "b64data": {"pattern": BASE64},
+                "b64stream_data": {"description": "Accepted, and not used.", "pattern": BASE64},
+                "data": {"description": "The key's value: any JSON."},
+                "key_mode": {"enum": ["", "if_new", "if_exists", null]},
+            }});
+            laid(said, with_a_key())
+        },
+        result: written,
+    },
+    Operation {
+        method: "map_remove",
+        summary: "Remove a key of a map",
+        request: shape::of::<MapRemove>,
+        leaves_out: &[],
+        said: with_a_key,
+        result: written,
+    },
+    Operation {
+        method: "map_read_state",
+        summary: "The keys of a map and their values",
+        request: shape::of::<MapReadState>,
+        leaves_out: &[],
+        said: || {
+            let said = json!({"properties": {
+                "key": {"description": "This key alone. Without one: all of them."},
+                "limit": {
+                    "description": "So many keys at most. 0: only where the map stands. -1: all.",
+                },
+            }});
+            laid(said, in_a_channel())
+        },
+        result: entries,
+    },
+    Operation {
+        method: "map_read_stream",
+        summary: "The last changes of a map",
+        request: shape::of::<MapReadStream>,
+        leaves_out: &[],
+        said: || {
+            let said = json!({"properties": {"limit": {
+                "description": "So many changes at most. 0: only where the map stands. -1: all.",
+            }}});
+            laid(said, in_a_channel())
+        },
+        result: entries,
+    },
+    Operation {
+        method: "map_stats",
+        summary: "How many keys a map has",
+        request: shape::of::<Channel>,
+        leaves_out: &[],
+        said: in_a_channel,
+        result: || object(json!({"num_keys": count()})),
+    },
+    Operation {
+        method: "map_clear",
+        summary: "Forget a map; who follows it reads it anew",
+        request: shape::of::<Channel>,
+        leaves_out: &[],
+        said: in_a_channel,
+        result: nothing,
+    },
 ];
 
 /// `*` is kept for patterns.
@@ -195,6 +265,7 @@ const BASE64: &str = "^([A-Za-z0-9+/]{4})*\
 fn words(field: &str) -> Option<&'static str> {
     Some(match field {
         "b64data" => "The data as base64, for bytes that are not JSON; it counts before `data`.",
+        "asc" => "Accepted: the order is that of the keys.",
         "b64info" => "The info as base64, for bytes that are not JSON; it counts before `info`.",
         "channel" => {
             "The channel. Unless configured otherwise it is of ASCII characters without `*`, of \
@@ -207,11 +278,12 @@ fn words(field: &str) -> Option<&'static str> {
             "Each is an object with the method's name and under it the method's request. What is \
              wrong with one is said in its reply, and the others are done."
         }
+        "cursor" => "Behind this key; the answer to the last call says which.",
         "data" => "Any JSON but null.",
+        "delta" => "Subscribers that take deltas get what differs from the publication before it.",
         "disconnect" => "What the client is told; 3503 without it, and it does not come back.",
         "epoch" => "Which life of the channel's history the offset is of.",
         "expire_at" => "When the subscription expires: seconds since 1970. 0: never.",
-        "delta" => "Subscribers that take deltas get what differs from the publication before it.",
         "expired" => "Ends the connections as expired.",
         "force_positioning" => "Whether lost publications are noticed.",
         "force_push_join_leave" => "Whether the client hears who comes and goes without asking.",
@@ -221,6 +293,8 @@ fn words(field: &str) -> Option<&'static str> {
              again, and gets the first one's answer."
         }
         "info" => "About the user, for those who see it in presence and publications. Any JSON.",
+        "key" => "The key: up to 1024 bytes.",
+        "key_mode" => "`if_new`: only where the key is not there. `if_exists`: only where it is.",
         "join_leave" => "Whether others hear the client come and go.",
         "limit" => "So many publications at most. 0: only where the channel stands. -1: all.",
         "offset" => "The number of a publication.",
@@ -231,8 +305,14 @@ fn words(field: &str) -> Option<&'static str> {
         "reason" => "The reason that the client is told.",
         "recover_since" => "The place in the channel's history behind which to catch up.",
         "reverse" => "The newest first.",
+        "revision_epoch" => "The epoch of the first page: one of another is answered with 112.",
+        "revision_offset" => "The offset of the first page: what changed since is left out.",
+        "score" => "Told with the value; the order of the keys does not depend on it.",
         "session" => "Only the connection with this session id.",
         "since" => "A place in the channel's history.",
+        "since_epoch" => "The epoch that the offset is of; of another it is answered with 112.",
+        "since_offset" => "Only changes behind this one; before it in a reverse read.",
+        "stream_data" => "Accepted, and not used: subscribers get the value.",
         "skip_history" => "Delivers without keeping.",
         "tags" => "For clients and filters.",
         "user" => "The user's id in your application. The empty one is whoever has none.",
@@ -344,6 +424,58 @@ fn client_info() -> Value {
         }}),
         object(json!({"user": text(), "client": text()})),
     )
+}
+
+fn with_a_key() -> Value {
+    let key = json!({
+        "required": ["key"],
+        "properties": {"key": {"type": "string", "minLength": 1, "maxLength": 1024}},
+    });
+    let mut said = laid(key, in_a_channel());
+    said["required"] = json!(["channel", "key"]);
+    said
+}
+
+fn written() -> Value {
+    json!({
+        "type": "object",
+        "required": ["epoch"],
+        "properties": {
+            "offset": count(),
+            "epoch": text(),
+            "suppressed": {"type": "boolean"},
+            "suppress_reason": {
+                "description": "Why nothing was changed.",
+                "enum": ["idempotency", "version", "key_exists", "key_not_found"],
+            },
+        },
+    })
+}
+
+fn entries() -> Value {
+    let entry = json!({
+        "type": "object",
+        "required": ["key"],
+        "properties": {
+            "key": text(),
+            "data": {"description": "Any JSON; base64 of what is not JSON."},
+            "tags": {"type": "object", "additionalProperties": {"type": "string"}},
+            "offset": count(),
+            "score": {"type": "integer"},
+            "removed": {"type": "boolean"},
+            "time": {"description": "Milliseconds since 1970.", "type": "integer"},
+        },
+    });
+    json!({
+        "type": "object",
+        "required": ["entries", "epoch"],
+        "properties": {
+            "entries": {"type": "array", "items": entry},
+            "offset": count(),
+            "epoch": text(),
+            "cursor": text(),
+        },
+    })
 }
 
 fn page() -> Value {

@@ -135,7 +135,8 @@ fn a_connection_that_is_upgraded_late_arrives() {
         no_cookie: Some(Box::new(NoCookie::new(Some("https://page"), "server"))),
         head: None,
     };
-    let state = put_arrival((Bytes::from_static(b"HEAD"), Framing::WebSocket, None), Bytes::new(), open);
+    let state =
+        put_arrival((Bytes::from_static(b"HEAD"), Framing::WebSocket, None), Bytes::new(), open);
     let at = world.arrive(&state);
     world.settle();
     let told = world.clients[at].told();

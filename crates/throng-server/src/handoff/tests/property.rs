@@ -322,7 +322,8 @@ impl World {
             }
             Step::Fragments { cut, .. } => {
                 let mut bytes = Vec::new();
-                let text = r#"{"id":6,"publish":{"channel":"kept:one","data":"frägmented, frägmented"}}"#;
+                let text =
+                    r#"{"id":6,"publish":{"channel":"kept:one","data":"frägmented, frägmented"}}"#;
                 let (begins, payload) = self.deflated(client, text);
                 // Within the first "ä", where it is not compressed.
                 let (first, last) = payload.split_at(text.find("gm").unwrap() - 1);

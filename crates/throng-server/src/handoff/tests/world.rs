@@ -451,6 +451,7 @@ impl World {
     /// The world that took over is dead.
     pub(super) fn take_back(&mut self, keeps: impl Fn(u64) -> bool + Send + Sync + 'static) {
         self.front.common.memory.begin_anew(self.front.clock.now());
+        self.front.common.node.begin_maps_anew();
         let keeps = move |number, _: std::os::fd::BorrowedFd<'_>| keeps(number);
         for shard in &mut self.shards {
             shard.take_back_by_hand(&keeps);

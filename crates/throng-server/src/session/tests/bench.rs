@@ -32,11 +32,11 @@ use crate::rng::Rng;
 use crate::shard::{ConnRef, Message, NEVER, Out, Taken};
 
 /// When the clock of every bench starts: 2026-01-01.
-pub(super) const START_UNIX_S: i64 = 1_767_225_600;
+pub(in crate::session) const START_UNIX_S: i64 = 1_767_225_600;
 /// Commands of one turn; few, so that turns are met.
 const SHARE: u32 = 8;
 /// Where every client is.
-pub(super) const NEAR: ClientAddress =
+pub(in crate::session) const NEAR: ClientAddress =
     ClientAddress { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), told_by: ToldBy::Socket };
 /// The mailbox of the server API.
 const FRONT: u16 = 1;
@@ -51,50 +51,52 @@ impl Mailbox for Mail {
 }
 
 /// One client, as its shard would keep it.
-pub(super) struct Client {
-    pub(super) session: Option<Session>,
-    pub(super) conn: ConnRef,
-    pub(super) framing: Framing,
+pub(in crate::session) struct Client {
+    pub(in crate::session) session: Option<Session>,
+    pub(in crate::session) conn: ConnRef,
+    pub(in crate::session) framing: Framing,
     name: String,
     /// Frames that were said and not yet looked at.
     pub(super) said: Vec<u8>,
     /// Frames kept back until a release.
     pub(super) held: Option<Vec<u8>>,
     form: u8,
-    pub(super) closed: Option<Disconnect>,
-    pub(super) wake_s: u32,
-    pub(super) waiting: bool,
+    pub(in crate::session) closed: Option<Disconnect>,
+    pub(in crate::session) wake_s: u32,
+    pub(in crate::session) waiting: bool,
     /// Messages that came while it was not read.
     pub(super) unread: VecDeque<Vec<u8>>,
 }
 
-pub(super) struct Bench {
-    pub(super) settings: Settings,
-    pub(super) node: Node,
+pub(in crate::session) struct Bench {
+    pub(in crate::session) settings: Settings,
+    pub(in crate::session) node: Node,
     pub(super) shard_mail: Arc<Mail>,
-    pub(super) registry: Registry,
-    pub(super) allowance: Arc<Allowance>,
+    pub(in crate::session) registry: Registry,
+    pub(in crate::session) allowance: Arc<Allowance>,
     log: Log,
     lines: Arc<Mutex<Vec<u8>>>,
     rng: Rng,
-    pub(super) now_ms: u64,
-    pub(super) clients: Vec<Client>,
+    pub(in crate::session) now_ms: u64,
+    /// The last one that a client heard, as it is.
+    pub(in crate::session) last_epoch: Mutex<String>,
+    pub(in crate::session) clients: Vec<Client>,
     /// Connections of each user, as other shards would count them.
-    pub(super) users: HashMap<String, usize>,
+    pub(in crate::session) users: HashMap<String, usize>,
     /// Events wait until they are delivered by hand.
-    pub(super) by_hand: bool,
-    pub(super) orphans: HashMap<(u64, u32), throng_hub::request::Unsubscribe>,
-    pub(super) identified: usize,
-    pub(super) displaced: usize,
-    pub(super) starved: Vec<usize>,
+    pub(in crate::session) by_hand: bool,
+    pub(in crate::session) orphans: HashMap<(u64, u32), throng_hub::request::Unsubscribe>,
+    pub(in crate::session) identified: usize,
+    pub(in crate::session) displaced: usize,
+    pub(in crate::session) starved: Vec<usize>,
     /// What was last said is to be tried again by these.
-    pub(super) starving: Vec<usize>,
-    pub(super) meter: Meter,
-    pub(super) pings: Pings,
+    pub(in crate::session) starving: Vec<usize>,
+    pub(in crate::session) meter: Meter,
+    pub(in crate::session) pings: Pings,
     /// Questions to backends that nobody has answered yet.
-    pub(super) calls: VecDeque<(Call, ReplyTo)>,
+    pub(in crate::session) calls: VecDeque<(Call, ReplyTo)>,
     /// Tokens whose signatures nobody has looked at yet.
-    pub(super) checks: VecDeque<(Weak<Check>, ReplyTo)>,
+    pub(in crate::session) checks: VecDeque<(Weak<Check>, ReplyTo)>,
 }
 
 /// Who asks as the server API does, and does not listen.
@@ -120,7 +122,7 @@ impl io::Write for Lines {
 }
 
 /// The settings of a configuration written in TOML.
-pub(super) fn settings(toml: &str) -> Settings {
+pub(in crate::session) fn settings(toml: &str) -> Settings {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let file =
@@ -132,7 +134,7 @@ pub(super) fn settings(toml: &str) -> Settings {
 }
 
 /// A token with these claims, signed with the benches' key.
-pub(super) fn token(claims: &serde_json::Value) -> String {
+pub(in crate::session) fn token(claims: &serde_json::Value) -> String {
     let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let signed = format!("{}.{}", part(br#"{"alg":"HS256"}"#), part(claims.to_string().as_bytes()));
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"bench");
@@ -142,7 +144,7 @@ pub(super) fn token(claims: &serde_json::Value) -> String {
 
 impl Bench {
     /// A bench with the key for tokens and what `toml` says.
-    pub(super) fn new(toml: &str) -> Self {
+    pub(in crate::session) fn new(toml: &str) -> Self {
         let settings = settings(&format!("client.token.hmac_secret_key = \"bench\"\n{toml}"));
         let lines = Arc::new(Mutex::new(Vec::new()));
         let log = Log::to(Level::Info, Format::Text, Box::new(Lines(Arc::clone(&lines)))).unwrap();
@@ -174,6 +176,7 @@ impl Bench {
             lines,
             rng: Rng::new(1),
             now_ms: 1_000_000,
+            last_epoch: Mutex::default(),
             clients: Vec::new(),
             users: HashMap::new(),
             meter: Meter::default(),
@@ -189,13 +192,13 @@ impl Bench {
         }
     }
 
-    pub(super) fn now(&self) -> Now {
+    pub(in crate::session) fn now(&self) -> Now {
         let unix_ms = START_UNIX_S * 1000 + i64::try_from(self.now_ms).unwrap() - 1_000_000;
         Now { mono_ms: self.now_ms, unix_ms }
     }
 
     /// A new client over a bidirectional transport.
-    pub(super) fn open(&mut self) -> usize {
+    pub(in crate::session) fn open(&mut self) -> usize {
         self.open_with(Open {
             kind: Kind::Bidirectional,
             native_ping: false,
@@ -209,11 +212,11 @@ impl Bench {
         })
     }
 
-    pub(super) fn open_with(&mut self, open: Open) -> usize {
+    pub(in crate::session) fn open_with(&mut self, open: Open) -> usize {
         self.open_over(Framing::WebSocket, open)
     }
 
-    pub(super) fn open_over(&mut self, framing: Framing, open: Open) -> usize {
+    pub(in crate::session) fn open_over(&mut self, framing: Framing, open: Open) -> usize {
         let at = self.clients.len();
         let conn = ConnRef { slot: u32::try_from(at).unwrap(), number: at as u64 + 100 };
         self.clients.push(Client {
@@ -238,7 +241,7 @@ impl Bench {
     }
 
     /// A new client that has connected with this token, or without one.
-    pub(super) fn connected(&mut self, token: &str) -> usize {
+    pub(in crate::session) fn connected(&mut self, token: &str) -> usize {
         let at = self.open();
         let reply = self.ask(at, &format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#));
         assert!(reply[0].contains("\"connect\""), "{reply:?}");
@@ -246,24 +249,24 @@ impl Bench {
     }
 
     /// Lets a client say something; what it hears then.
-    pub(super) fn ask(&mut self, at: usize, text: &str) -> Vec<String> {
+    pub(in crate::session) fn ask(&mut self, at: usize, text: &str) -> Vec<String> {
         self.say(at, text);
         self.pump();
         self.heard(at)
     }
 
     /// Lets a client say something. It is not read while it waits.
-    pub(super) fn say(&mut self, at: usize, text: &str) {
+    pub(in crate::session) fn say(&mut self, at: usize, text: &str) {
         self.say_bytes(at, text.as_bytes());
     }
 
-    pub(super) fn say_bytes(&mut self, at: usize, bytes: &[u8]) {
+    pub(in crate::session) fn say_bytes(&mut self, at: usize, bytes: &[u8]) {
         self.clients[at].unread.push_back(bytes.to_vec());
         self.read(at);
     }
 
     /// Lets a client say something that is no text.
-    pub(super) fn message(&mut self, at: usize, message: Message<'_>) {
+    pub(in crate::session) fn message(&mut self, at: usize, message: Message<'_>) {
         self.with(at, |session, cx| session.message(cx, message));
     }
 
@@ -295,7 +298,7 @@ impl Bench {
     }
 
     /// Runs `f` on a session that is still there.
-    pub(super) fn with<T>(
+    pub(in crate::session) fn with<T>(
         &mut self,
         at: usize,
         f: impl FnOnce(&mut Session, &mut Cx<'_, '_>) -> T,
@@ -368,12 +371,14 @@ impl Bench {
     }
 
     /// Ends a client's session, as if its socket had closed.
-    pub(super) fn end(&mut self, at: usize) {
+    pub(in crate::session) fn end(&mut self, at: usize) {
         let Some(session) = self.clients[at].session.take() else { return };
         let conn = self.clients[at].conn;
         let (now, node, orphans) = (self.now(), &self.node, &mut self.orphans);
         let to = ReplyTo { mailbox: 0, slot: conn.slot, number: conn.number, ticket: 0 };
-        session.end(&mut self.registry, conn, &mut |ending| match ending {
+        let around = (&self.settings, &mut self.registry);
+        session.end(around, conn, &mut |ending| match ending {
+            Ending::Hide(call) => node.call(Request::Map(Box::new(call)), to, now),
             Ending::Leave(leave) => node.call(Request::Unsubscribe(leave), to, now),
             Ending::Orphan(orphan) => {
                 orphans.insert((orphan.number, orphan.ticket), orphan.undo);
@@ -382,7 +387,7 @@ impl Bench {
     }
 
     /// Delivers what has come, unless that is done by hand.
-    pub(super) fn pump(&mut self) {
+    pub(in crate::session) fn pump(&mut self) {
         while !self.by_hand && self.waiting_events() > 0 {
             while self.waiting_events() > 0 {
                 self.deliver(0);
@@ -391,17 +396,17 @@ impl Bench {
         }
     }
 
-    pub(super) fn waiting_events(&self) -> usize {
+    pub(in crate::session) fn waiting_events(&self) -> usize {
         self.shard_mail.0.lock().len()
     }
 
     /// Loses one waiting event.
-    pub(super) fn drop_event(&mut self, index: usize) {
+    pub(in crate::session) fn drop_event(&mut self, index: usize) {
         self.shard_mail.0.lock().remove(index).unwrap();
     }
 
     /// Takes the oldest waiting event, an answer, out of the mailbox.
-    pub(super) fn take_answer(&mut self) -> (ReplyTo, Answer) {
+    pub(in crate::session) fn take_answer(&mut self) -> (ReplyTo, Answer) {
         match self.shard_mail.0.lock().pop_front().unwrap() {
             Event::Answer { to, answer } => (to, answer),
             other => panic!("{other:?}"),
@@ -409,7 +414,7 @@ impl Bench {
     }
 
     /// Delivers one waiting event.
-    pub(super) fn deliver(&mut self, index: usize) {
+    pub(in crate::session) fn deliver(&mut self, index: usize) {
         let event = self.shard_mail.0.lock().remove(index).unwrap();
         match event {
             Event::Channel { channel, item } => {
@@ -425,9 +430,9 @@ impl Bench {
         }
     }
 
-    pub(super) fn answer(&mut self, to: ReplyTo, answer: Answer) {
+    pub(in crate::session) fn answer(&mut self, to: ReplyTo, answer: Answer) {
         if let Some(undo) = self.orphans.remove(&(to.number, to.ticket)) {
-            if matches!(&answer, Answer::Subscribed { result: Ok(_), .. }) {
+            if answer.seats() == Some(true) {
                 self.node.call(Request::Unsubscribe(undo), to, self.now());
             }
             return;
@@ -440,7 +445,7 @@ impl Bench {
     }
 
     /// Answers the oldest question to a backend with this body; what was asked.
-    pub(super) fn backend_says(&mut self, body: &str) -> Call {
+    pub(in crate::session) fn backend_says(&mut self, body: &str) -> Call {
         let (call, to) = self.calls.pop_front().unwrap();
         let answer = backend::understand(body.as_bytes()).unwrap_or(backend::Answer::Failed);
         let at = to.slot as usize;
@@ -454,7 +459,7 @@ impl Bench {
 
     /// Says of the oldest token whose signature is to be looked at what was found. Returns what
     /// was looked at; none: its client has gone.
-    pub(super) fn notary_says(&mut self, proof: Proof) -> Option<Arc<Check>> {
+    pub(in crate::session) fn notary_says(&mut self, proof: Proof) -> Option<Arc<Check>> {
         let (check, to) = self.checks.pop_front().unwrap();
         let check = check.upgrade();
         let at = to.slot as usize;
@@ -466,7 +471,7 @@ impl Bench {
         check
     }
 
-    pub(super) fn resume(&mut self, at: usize) {
+    pub(in crate::session) fn resume(&mut self, at: usize) {
         self.clients[at].waiting = false;
         self.go_on(at);
     }
@@ -478,7 +483,7 @@ impl Bench {
         }
     }
 
-    pub(super) fn fan_out(&mut self) {
+    pub(in crate::session) fn fan_out(&mut self) {
         struct Delivery<'a>(&'a mut [Client]);
         impl Sink for Delivery<'_> {
             fn deliver(&mut self, member: Member, batch: &mut Batch, audience: Audience) {
@@ -494,7 +499,7 @@ impl Bench {
     }
 
     /// Publishes as the server API does.
-    pub(super) fn publish(&mut self, channel: &str, data: &'static str) {
+    pub(in crate::session) fn publish(&mut self, channel: &str, data: &'static str) {
         let resolved = self.settings.channel.resolve(channel).unwrap();
         let request = Request::Publish(Publish {
             channel: channel.into(),
@@ -515,13 +520,13 @@ impl Bench {
     }
 
     /// Gives one session an order of the server API.
-    pub(super) fn order(&mut self, at: usize, order: &Order) {
+    pub(in crate::session) fn order(&mut self, at: usize, order: &Order) {
         self.with(at, |session, cx| session.order(cx, order));
         self.pump();
     }
 
     /// Turns the clock on, second by second, and wakes whoever asked for it.
-    pub(super) fn pass(&mut self, seconds: u32) {
+    pub(in crate::session) fn pass(&mut self, seconds: u32) {
         for _ in 0..seconds {
             self.now_ms += 1000;
             let second = u32::try_from(self.now_ms / 1000).unwrap();
@@ -538,7 +543,7 @@ impl Bench {
     }
 
     /// What a client has heard since it was last asked, with names for what differs.
-    pub(super) fn heard(&mut self, at: usize) -> Vec<String> {
+    pub(in crate::session) fn heard(&mut self, at: usize) -> Vec<String> {
         let mut bytes = std::mem::take(&mut self.clients[at].said);
         let mut decoder = Decoder::new();
         let mut heard = Vec::new();
@@ -562,22 +567,26 @@ impl Bench {
             text = text.replace(&client.name, &format!("C{index}"));
         }
         let epoch = regex_lite::Regex::new("\"epoch\":\"[A-Za-z]{8}\"").unwrap();
+        if let Some(found) = epoch.find(&text) {
+            let bare = found.as_str().trim_start_matches("\"epoch\":").trim_matches('"');
+            self.last_epoch.lock().replace_range(.., bare);
+        }
         epoch.replace_all(&text, "\"epoch\":\"E\"").into_owned()
     }
 
     /// Why a client was closed.
-    pub(super) fn close_code(&self, at: usize) -> Option<u16> {
+    pub(in crate::session) fn close_code(&self, at: usize) -> Option<u16> {
         self.clients[at].closed.as_ref().map(|why| why.code)
     }
 
     /// The epoch of a channel, as a client would have learnt it.
-    pub(super) fn epoch(&mut self, at: usize, channel: &str) -> String {
+    pub(in crate::session) fn epoch(&mut self, at: usize, channel: &str) -> String {
         self.ask(at, &format!(r#"{{"id":99,"history":{{"channel":"{channel}"}}}}"#));
         self.registry.position(channel).map_or_else(String::new, |at| at.epoch.as_str().to_owned())
     }
 
     /// Everything that was logged; the log ends with it.
-    pub(super) fn logged(&self) -> String {
+    pub(in crate::session) fn logged(&self) -> String {
         assert!(self.log.finish(Duration::from_secs(10)));
         String::from_utf8(self.lines.lock().clone()).unwrap()
     }

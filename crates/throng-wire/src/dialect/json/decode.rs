@@ -12,8 +12,8 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor
 
 use super::value::{Text, entries, maybe_payload, or_default, payload, text};
 use crate::dialect::{
-    Command, ConnectRequest, HistoryRequest, Malformed, Payload, Request, StreamPosition,
-    SubscribeRequest,
+    Command, ConnectRequest, HistoryRequest, KeyRequest, Malformed, Payload, Request,
+    StreamPosition, SubscribeRequest,
 };
 
 /// Takes a command from the front of `frame`: the command, and its size with the whitespace
@@ -149,8 +149,9 @@ fn request<'de: 'a, 'a, A: MapAccess<'de>>(
         Field::Unsubscribe => take(map, "unsubscribe", |Channel { channel }: Channel<'a>| {
             Request::Unsubscribe { channel }
         }),
-        Field::Publish => take(map, "publish", |Publish { channel, data }: Publish<'a>| {
-            Request::Publish { channel, data: data.into() }
+        Field::Publish => take(map, "publish", |from: Publish<'a>| {
+            let Publish { channel, data, kind, key, removed } = from;
+            KeyRequest { channel, data: data.into(), kind, key, removed }.request()
         }),
         Field::Presence => {
             take(map, "presence", |Channel { channel }: Channel<'a>| Request::Presence { channel })
@@ -195,7 +196,7 @@ const fn rank(request: &Request<'_>) -> u8 {
         Request::Connect(_) => 0,
         Request::Subscribe(_) => 1,
         Request::Unsubscribe { .. } => 2,
-        Request::Publish { .. } => 3,
+        Request::Publish { .. } | Request::PublishKey(_) => 3,
         Request::Presence { .. } => 4,
         Request::PresenceStats { .. } => 5,
         Request::History(_) => 6,
@@ -262,6 +263,14 @@ struct Subscribe<'a> {
     flag: i64,
     #[serde(rename = "type", deserialize_with = "or_default")]
     kind: i32,
+    #[serde(deserialize_with = "or_default")]
+    phase: i32,
+    #[serde(borrow, deserialize_with = "text")]
+    cursor: Cow<'a, str>,
+    #[serde(deserialize_with = "or_default")]
+    limit: i32,
+    #[serde(deserialize_with = "or_default")]
+    asc: bool,
 }
 
 impl<'a> From<Subscribe<'a>> for SubscribeRequest<'a> {
@@ -280,6 +289,10 @@ impl<'a> From<Subscribe<'a>> for SubscribeRequest<'a> {
             tags_filter: from.tf.is_some(),
             flag: from.flag,
             kind: from.kind,
+            phase: from.phase,
+            cursor: from.cursor,
+            limit: from.limit,
+            asc: from.asc,
         }
     }
 }
@@ -328,6 +341,12 @@ struct Publish<'a> {
     channel: Cow<'a, str>,
     #[serde(borrow, deserialize_with = "payload")]
     data: Payload<'a>,
+    #[serde(rename = "type", deserialize_with = "or_default")]
+    kind: i32,
+    #[serde(borrow, deserialize_with = "text")]
+    key: Cow<'a, str>,
+    #[serde(deserialize_with = "or_default")]
+    removed: bool,
 }
 
 #[derive(Default, serde::Deserialize)]

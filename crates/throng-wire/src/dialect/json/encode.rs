@@ -148,6 +148,12 @@ fn subscribe_result(o: &mut Object<'_>, result: &SubscribeResult<'_>) {
     o.payload("data", result.data);
     o.flag("was_recovering", result.was_recovering);
     o.flag("delta", result.delta);
+    o.signed("type", result.kind.into());
+    o.signed("phase", result.phase.into());
+    o.text("cursor", result.cursor);
+    if !result.state.is_empty() {
+        o.array("state", result.state, publication);
+    }
 }
 
 fn subscribe_push(o: &mut Object<'_>, result: &SubscribeResult<'_>) {
@@ -203,6 +209,9 @@ fn publication(o: &mut Object<'_>, publication: &Publication<'_>) {
     }
     o.flag("delta", publication.shape == Shape::Patch);
     o.signed("time", publication.time);
+    o.text("key", publication.key);
+    o.flag("removed", publication.removed);
+    o.signed("score", publication.score);
     o.text("epoch", publication.epoch);
 }
 

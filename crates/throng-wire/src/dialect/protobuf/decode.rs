@@ -7,7 +7,8 @@ use std::borrow::Cow;
 
 use super::fields::{Field, Fields, varint};
 use crate::dialect::{
-    Command, ConnectRequest, HistoryRequest, Malformed, Request, StreamPosition, SubscribeRequest,
+    Command, ConnectRequest, HistoryRequest, KeyRequest, Malformed, Request, StreamPosition,
+    SubscribeRequest,
 };
 
 /// Takes a command with its length from the front of `frame`: the command, and the size of both.
@@ -29,7 +30,7 @@ struct Held<'a> {
     connect: Option<ConnectRequest<'a>>,
     subscribe: Option<SubscribeRequest<'a>>,
     unsubscribe: Option<Cow<'a, str>>,
-    publish: Option<(Cow<'a, str>, Cow<'a, [u8]>)>,
+    publish: Option<KeyRequest<'a>>,
     presence: Option<Cow<'a, str>>,
     presence_stats: Option<Cow<'a, str>>,
     history: Option<HistoryRequest<'a>>,
@@ -85,10 +86,13 @@ impl<'a> Held<'a> {
             5 => subscribe(field, self.subscribe.get_or_insert_default()),
             6 => channel(field, self.unsubscribe.get_or_insert_default()),
             7 => {
-                let (channel, data) = self.publish.get_or_insert_default();
+                let into = self.publish.get_or_insert_default();
                 each(field, |field| match field.number {
-                    1 => set(channel, field.text()),
-                    2 => set(data, field.payload()),
+                    1 => set(&mut into.channel, field.text()),
+                    2 => set(&mut into.data, field.payload()),
+                    3 => set(&mut into.kind, field.short().map(u32::cast_signed)),
+                    4 => set(&mut into.key, field.text()),
+                    5 => set(&mut into.removed, field.flag()),
                     _ => Ok(()),
                 })
             }
@@ -152,7 +156,7 @@ impl<'a> Held<'a> {
         connect
             .or(subscribe.map(Request::Subscribe))
             .or(unsubscribe.map(|channel| Request::Unsubscribe { channel }))
-            .or(publish.map(|(channel, data)| Request::Publish { channel, data }))
+            .or(publish.map(KeyRequest::request))
             .or(presence.map(|channel| Request::Presence { channel }))
             .or(presence_stats.map(|channel| Request::PresenceStats { channel }))
             .or(history.map(Request::History))
@@ -241,6 +245,10 @@ fn subscribe<'a>(field: &Field<'a>, into: &mut SubscribeRequest<'a>) -> Result<(
         13 => set(&mut into.tags_filter, field.bytes().map(|_| true)),
         14 => set(&mut into.flag, field.number().map(u64::cast_signed)),
         15 => set(&mut into.kind, field.short().map(u32::cast_signed)),
+        16 => set(&mut into.phase, field.short().map(u32::cast_signed)),
+        17 => set(&mut into.cursor, field.text()),
+        18 => set(&mut into.limit, field.short().map(u32::cast_signed)),
+        19 => set(&mut into.asc, field.flag()),
         _ => Ok(()),
     })
 }

@@ -142,6 +142,12 @@ fn subscribe_result(m: &mut Message<'_>, result: &SubscribeResult<'_>) {
     m.payload(11, result.data);
     m.flag(12, result.was_recovering);
     m.flag(13, result.delta);
+    m.signed(15, result.kind.into());
+    m.signed(16, result.phase.into());
+    m.text(17, result.cursor);
+    for each in result.state {
+        m.message(18, |m| publication(m, each));
+    }
 }
 
 fn subscribe_push(m: &mut Message<'_>, result: &SubscribeResult<'_>) {
@@ -180,6 +186,9 @@ fn publication(m: &mut Message<'_>, publication: &Publication<'_>) {
     }
     m.flag(8, publication.shape == Shape::Patch);
     m.number(9, publication.time.cast_unsigned());
+    m.text(11, publication.key);
+    m.flag(12, publication.removed);
+    m.signed(13, publication.score);
     m.text(14, publication.epoch);
 }
 
@@ -199,6 +208,10 @@ impl Message<'_> {
             self.tag(number, 0);
             put_varint(value, self.out);
         }
+    }
+
+    fn signed(&mut self, number: u32, value: i64) {
+        self.number(number, value.cast_unsigned());
     }
 
     fn flag(&mut self, number: u32, flag: bool) {

@@ -1,5 +1,6 @@
 //! The Protobuf of the protocol, in both directions.
 
+mod maps;
 mod properties;
 mod vectors;
 
@@ -75,6 +76,7 @@ fn commands_are_read_as_an_sdk_writes_them() {
             tags_filter: true,
             flag: 2,
             kind: 1,
+            ..SubscribeRequest::default()
         }),
     );
     let channel = || "c".into();
@@ -201,6 +203,7 @@ fn full<'a>(binary: Payload<'a>, tags: &'a [(String, String)]) -> Publication<'a
         tags,
         time: 1_700_000_000_000,
         epoch: "abcdefgh",
+        ..Publication::default()
     }
 }
 
@@ -264,6 +267,7 @@ fn replies_are_written_as_an_sdk_reads_them() {
         data: Some(b"1"),
         was_recovering: true,
         delta: true,
+        ..SubscribeResult::default()
     };
     says(2, Reply::Subscribe(subscribe), v::REPLY_SUBSCRIBE);
     says(3, Reply::Unsubscribe, v::REPLY_UNSUBSCRIBE);

@@ -73,6 +73,7 @@ impl Client {
                 Request::Subscribe(request) => ("subscribe", &*request.channel),
                 Request::Unsubscribe { channel } => ("unsubscribe", &**channel),
                 Request::Publish { channel, .. } => ("publish", &**channel),
+                Request::PublishKey(request) => ("publish", &*request.channel),
                 Request::Presence { channel } => ("presence", &**channel),
                 Request::PresenceStats { channel } => ("presence_stats", &**channel),
                 Request::History(request) => ("history", &*request.channel),

@@ -35,7 +35,7 @@ mod requests {
             r#"{"id":1,"subscribe":{"channel":"c","token":"t","recover":true,"epoch":"e",
                 "offset":18446744073709551615,"data":"d","positioned":true,"recoverable":true,
                 "join_leave":true,"delta":"fossil","tf":{"key":"k","cmp":"eq","val":"v"},
-                "flag":-3,"type":1}}"#,
+                "flag":-3,"type":1,"phase":2,"cursor":"k","limit":100,"asc":true}}"#,
         );
         let expected = SubscribeRequest {
             channel: "c".into(),
@@ -51,8 +51,35 @@ mod requests {
             tags_filter: true,
             flag: -3,
             kind: 1,
+            phase: 2,
+            cursor: "k".into(),
+            limit: 100,
+            asc: true,
         };
         assert_eq!(got, Request::Subscribe(expected));
+    }
+
+    #[test]
+    fn a_publish_that_speaks_of_keys() {
+        let keyed = |text: &'static str| match request(text) {
+            Request::PublishKey(keyed) => keyed,
+            other => panic!("{other:?}"),
+        };
+        let expected = KeyRequest {
+            channel: "c".into(),
+            data: b"1".into(),
+            kind: 1,
+            key: "k".into(),
+            removed: false,
+        };
+        let text = r#"{"id":1,"publish":{"channel":"c","data":1,"type":1,"key":"k"}}"#;
+        assert_eq!(keyed(text), expected);
+        let gone = r#"{"id":1,"publish":{"channel":"c","type":1,"key":"k","removed":true}}"#;
+        assert_eq!(keyed(gone), KeyRequest { data: b"".into(), removed: true, ..expected.clone() });
+        let bare = r#"{"id":1,"publish":{"channel":"c","data":1,"key":"k"}}"#;
+        assert_eq!(keyed(bare), KeyRequest { kind: 0, ..expected });
+        let plain = r#"{"id":1,"publish":{"channel":"c","data":1,"type":0,"key":null}}"#;
+        assert!(matches!(request(plain), Request::Publish { .. }));
     }
 
     #[test]

@@ -31,6 +31,7 @@ fn full_subscribe(publications: &'static [Publication<'static>]) -> SubscribeRes
         data: Some(b"1"),
         was_recovering: true,
         delta: true,
+        ..SubscribeResult::default()
     }
 }
 
@@ -108,6 +109,23 @@ mod replies {
     }
 
     #[test]
+    fn a_page_of_a_map() {
+        let state = [Publication { key: "k", ..numbered(3) }];
+        let (kind, phase) = (1, 2);
+        let page = SubscribeResult {
+            kind,
+            phase,
+            cursor: "k",
+            state: &state,
+            ..SubscribeResult::default()
+        };
+        assert_eq!(
+            reply(1, &Reply::Subscribe(page)),
+            r#"{"id":1,"subscribe":{"type":1,"phase":2,"cursor":"k","state":[{"data":{},"offset":3,"key":"k"}]}}"#
+        );
+    }
+
+    #[test]
     fn subscribe_with_recovered_publications() {
         let result = full_subscribe(
             const {
@@ -119,6 +137,9 @@ mod replies {
                         tags: &[],
                         time: 0,
                         shape: Shape::Plain,
+                        key: "",
+                        removed: false,
+                        score: 0,
                         epoch: "",
                     },
                     Publication {
@@ -128,6 +149,9 @@ mod replies {
                         tags: &[],
                         time: 0,
                         shape: Shape::Plain,
+                        key: "",
+                        removed: false,
+                        score: 0,
                         epoch: "",
                     },
                 ]
@@ -197,12 +221,15 @@ mod pushes {
             offset: u64::MAX,
             tags: &tags,
             time: -5,
+            key: "k",
+            removed: true,
+            score: -7,
             epoch: "e",
         };
         check(
             &Push::Publication { channel: "c", publication },
             &format!(
-                r#"{{"channel":"c","pub":{{"data":"text","info":{FULL_INFO},"offset":18446744073709551615,"tags":{{"a":"1","b\n":""}},"time":-5,"epoch":"e"}}}}"#
+                r#"{{"channel":"c","pub":{{"data":"text","info":{FULL_INFO},"offset":18446744073709551615,"tags":{{"a":"1","b\n":""}},"time":-5,"key":"k","removed":true,"score":-7,"epoch":"e"}}}}"#
             ),
         );
     }
