@@ -284,7 +284,7 @@ impl Token {
         signature: Signature,
     ) -> Result<(Claims, String), TokenError> {
         let parts = Parts::split(raw)?;
-        let json = decode_part(parts.claims, "claims")?;
+        let json = decode_object(parts.claims, "claims")?;
         let claims: Claims = serde_json::from_slice(&json).map_err(|e| unreadable("claims", &e))?;
         if signature == Signature::Verify {
             self.verify(&parts, now)?;
@@ -375,7 +375,7 @@ impl Token {
         if endpoint.names().next().is_none() {
             return endpoint.url(&|_| None).map_err(TokenError::Invalid);
         }
-        let json = decode_part(parts.claims, "claims")?;
+        let json = decode_object(parts.claims, "claims")?;
         let claims: Claims = serde_json::from_slice(&json).map_err(|e| unreadable("claims", &e))?;
         self.meant_for_us(&claims)?;
         let issuer = self.issuer_regex.as_ref().and_then(|regex| regex.captures(&claims.iss));
@@ -605,7 +605,7 @@ impl<'a> Parts<'a> {
     }
 
     fn header(&self) -> Result<Signed, TokenError> {
-        let json = decode_part(self.header, "header")?;
+        let json = decode_object(self.header, "header")?;
         let header: Header = serde_json::from_slice(&json).map_err(|e| unreadable("header", &e))?;
         // RFC 7515 4.1.11: what is critical and not understood makes the token invalid.
         if header.crit.is_some() {
@@ -697,6 +697,15 @@ fn decode_part(part: &str, name: &str) -> Result<Vec<u8>, TokenError> {
     URL_SAFE_NO_PAD
         .decode(part.trim_end_matches('='))
         .map_err(|_| TokenError::Invalid(format!("the token's {name} is not base64url")))
+}
+
+fn decode_object(part: &str, name: &str) -> Result<Vec<u8>, TokenError> {
+    let json = decode_part(part, name)?;
+    // RFC 7519 7.2: both are JSON objects. A list would be read as the fields in their order.
+    if json.trim_ascii_start().first() != Some(&b'{') {
+        return Err(TokenError::Invalid(format!("the token's {name} is not a JSON object")));
+    }
+    Ok(json)
 }
 
 /// `expire_at` overrides `exp` for the connection's life; zero or less is for ever.

@@ -51,6 +51,17 @@ fn a_token_of_another_library_is_read() {
 }
 
 #[test]
+fn a_list_in_the_place_of_an_object_is_no_token() {
+    let header = json!({"alg": "HS256"});
+    for (header, claims) in
+        [(&header, json!([])), (&header, json!(["u"])), (&json!(["HS256"]), json!({}))]
+    {
+        let why = why(connect(&keys(), &token(header, &claims, KEY)));
+        assert!(why.ends_with("is not a JSON object"), "{why}");
+    }
+}
+
+#[test]
 fn every_claim_of_a_connection_arrives() {
     let raw = signed(&json!({
         "sub": "42", "exp": NOW + 60, "info": {"name": "Ann"}, "channels": ["a"], "meta": {"m": 1},
