@@ -452,14 +452,16 @@ impl World {
             session.put_fields(&mut out);
             out.into_bytes()
         };
+        let read =
+            |bytes: &[u8]| Session::take_fields(Fields::new(bytes, 0, Session::WHAT, now)).unwrap();
         for at in 0..self.clients.len() {
             let client = &mut self.bench.clients[at];
             let Some(session) = client.session.take() else { continue };
             assert!(client.held.is_none(), "frames are kept back when the node has answered");
-            let bytes = written(&session);
+            // What waits is put in order by the first move; after that nothing changes.
+            let bytes = written(&read(&written(&session)));
             drop(session);
-            let fields = Fields::new(&bytes, 0, Session::WHAT, now);
-            let mut session = Session::take_fields(fields).unwrap();
+            let mut session = read(&bytes);
             session.draw(&self.bench.allowance);
             assert_eq!(written(&session), bytes, "what was read is what was written");
             for (ticket, check) in session.unproven() {
