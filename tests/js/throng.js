@@ -232,6 +232,11 @@ export class Relay {
 
   mend() { this.#cut = false; }
 
+  /** Lets nothing through any more, and closes nothing. */
+  stall() {
+    for (const socket of this.#pairs) socket.unpipe().pause();
+  }
+
   async stop() {
     this.cut();
     this.server.close();
