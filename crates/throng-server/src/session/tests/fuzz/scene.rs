@@ -37,6 +37,8 @@ history_size = 5
 history_ttl = "1m"
 history_meta_ttl = "5m"
 presence = true
+allowed_delta_types = ["fossil"]
+delta_publish = true
 [[channel.namespaces]]
 name = "forced"
 allow_subscribe_for_client = true

@@ -222,6 +222,10 @@ fn subscription(rng: &mut Rng, names: &Names) -> Vec<Field> {
             of.push((name, tag, Val::Bool(true)));
         }
     }
+    if once_in(rng, 3) {
+        let kind = if once_in(rng, 8) { "other" } else { "fossil" };
+        of.push(("delta", 12, Val::Text(kind.to_owned())));
+    }
     if once_in(rng, 10) {
         of.push(("flag", 14, Val::Num(*pick(rng, &[2, 1, 3, -1]))));
     }

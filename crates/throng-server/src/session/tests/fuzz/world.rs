@@ -485,7 +485,11 @@ impl World {
             Request::Publish(Publish {
                 delta: once_in(rng, 2),
                 channel,
-                data: Bytes::from(rng.below(100).to_string()),
+                // Often much like the one before.
+                data: Bytes::from(match rng.below(2) {
+                    0 => rng.below(100).to_string(),
+                    _ => format!(r#"{{"n":{},"much":"{}"}}"#, rng.below(100), "ab".repeat(200)),
+                }),
                 info: None,
                 tags: Box::default(),
                 draw: None,
