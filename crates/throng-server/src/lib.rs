@@ -3,6 +3,7 @@
 
 pub mod addresses;
 pub mod allowance;
+pub mod authorities;
 pub mod backend;
 pub mod clock;
 pub mod codes;

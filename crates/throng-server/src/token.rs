@@ -4,6 +4,7 @@
 //! match on what is supported: there is no `none`, and which key a token is checked with follows from
 //! the configuration and the algorithm's family together, so a public key never serves as a secret.
 
+mod claims;
 mod judge;
 mod key;
 mod set;
@@ -17,16 +18,19 @@ use base64::Engine;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use throng_wire::dialect::payload;
 
-use crate::config::{ChannelOptions, KeysUrl, Token, group};
-use crate::keyed::Keyed;
+use crate::config::{KeysUrl, Token, group};
 
+pub use claims::{ConnectionClaims, Grant, Override, SubscriptionClaims};
+pub(crate) use claims::{or_default, seconds};
 pub use judge::{Judged, Refused, judge};
 pub use key::{Algorithm, Family, Mismatch, PrivateKey, PublicKey};
 pub(crate) use set::{KeySet, SetKey};
+
+use self::claims::Claims;
 
 /// A token comes inside one message of a client, whose default limit this is.
 const TOKEN_BYTES_MAX: usize = 64 * 1024;
@@ -86,82 +90,6 @@ pub enum Signer<'k> {
         /// Names the key in a set of them.
         kid: Option<&'k str>,
     },
-}
-
-/// What a connection token says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ConnectionClaims {
-    /// Empty: anonymous.
-    pub user: String,
-    /// Unix seconds at which the connection's right ends; none: never.
-    pub expire_at: Option<i64>,
-    /// Shown to others beside the user's id.
-    pub info: Option<Bytes>,
-    /// Server-side subscriptions without settings of their own.
-    pub channels: Vec<String>,
-    /// Server-side subscriptions, sorted by channel.
-    pub subs: Vec<(String, Grant)>,
-    /// For the backend only; JSON.
-    pub meta: Option<Bytes>,
-}
-
-/// What a subscription token says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SubscriptionClaims {
-    /// Must be the connection's user.
-    pub user: String,
-    /// Must be the channel subscribed to.
-    pub channel: String,
-    /// Must be the connection's client id; empty: any.
-    pub client: String,
-    /// Unix seconds at which the subscription's right ends; none: never.
-    pub expire_at: Option<i64>,
-    pub grant: Grant,
-}
-
-/// What a token gives to one subscription.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Grant {
-    /// Shown to others in this channel.
-    pub info: Option<Bytes>,
-    /// Handed to the client with the subscription's reply.
-    pub data: Option<Bytes>,
-    pub overrides: Override,
-}
-
-/// Channel options that a token sets otherwise than the namespace does.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct Override {
-    #[serde(deserialize_with = "boxed_bool")]
-    pub presence: Option<bool>,
-    #[serde(deserialize_with = "boxed_bool")]
-    pub join_leave: Option<bool>,
-    #[serde(deserialize_with = "boxed_bool")]
-    pub force_push_join_leave: Option<bool>,
-    #[serde(deserialize_with = "boxed_bool")]
-    pub force_positioning: Option<bool>,
-    #[serde(deserialize_with = "boxed_bool")]
-    pub force_recovery: Option<bool>,
-}
-
-impl Override {
-    /// Whether it leaves everything as the namespace has it.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// The namespace's options as they are for this subscription.
-    pub fn over(&self, options: &ChannelOptions) -> ChannelOptions {
-        let mut options = options.clone();
-        let set = |option: &mut bool, value: Option<bool>| *option = value.unwrap_or(*option);
-        set(&mut options.presence, self.presence);
-        set(&mut options.join_leave, self.join_leave);
-        set(&mut options.force_push_join_leave, self.force_push_join_leave);
-        set(&mut options.force_positioning, self.force_positioning);
-        set(&mut options.force_recovery, self.force_recovery);
-        options
-    }
 }
 
 impl Token {
@@ -643,52 +571,6 @@ struct Header {
     crit: Option<Box<RawValue>>,
 }
 
-/// The claims of both kinds of token.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Claims {
-    #[serde(deserialize_with = "text")]
-    sub: String,
-    #[serde(deserialize_with = "seconds")]
-    exp: Option<i64>,
-    #[serde(deserialize_with = "seconds")]
-    nbf: Option<i64>,
-    #[serde(deserialize_with = "one_or_many")]
-    aud: Vec<String>,
-    #[serde(deserialize_with = "text")]
-    iss: String,
-    info: Option<Box<RawValue>>,
-    #[serde(deserialize_with = "text")]
-    b64info: String,
-    #[serde(deserialize_with = "or_default")]
-    channels: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
-    subs: BTreeMap<String, SubClaims>,
-    meta: Option<Box<RawValue>>,
-    #[serde(deserialize_with = "seconds")]
-    expire_at: Option<i64>,
-    #[serde(deserialize_with = "text")]
-    channel: String,
-    #[serde(deserialize_with = "text")]
-    client: String,
-    data: Option<Box<RawValue>>,
-    #[serde(deserialize_with = "text")]
-    b64data: String,
-    #[serde(rename = "override", deserialize_with = "or_default")]
-    overrides: Override,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct SubClaims {
-    info: Option<Box<RawValue>>,
-    b64info: String,
-    data: Option<Box<RawValue>>,
-    b64data: String,
-    #[serde(rename = "override", deserialize_with = "or_default")]
-    overrides: Override,
-}
-
 fn invalid<T>(reason: &str) -> Result<T, TokenError> {
     Err(TokenError::Invalid(reason.to_owned()))
 }
@@ -741,62 +623,6 @@ fn claim_text(json: &[u8], name: &str) -> Result<String, TokenError> {
     };
     serde_json::from_str(claim.get())
         .map_err(|_| TokenError::Invalid(format!("the token's {name} is not a string")))
-}
-
-pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
-    value: D,
-) -> Result<T, D::Error> {
-    Option::<T>::deserialize(value).map(Option::unwrap_or_default)
-}
-
-fn text<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Error> {
-    or_default(value)
-}
-
-/// Seconds since 1970; RFC 7519 allows a fraction, which is dropped.
-pub(crate) fn seconds<'de, D: Deserializer<'de>>(value: D) -> Result<Option<i64>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Seconds {
-        Whole(i64),
-        Fraction(f64),
-    }
-    // 2^53, beyond which an f64 is no longer exact.
-    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-    match Option::<Seconds>::deserialize(value)? {
-        None => Ok(None),
-        Some(Seconds::Whole(whole)) => Ok(Some(whole)),
-        Some(Seconds::Fraction(fraction)) if fraction.abs() < EXACT_MAX =>
-        {
-            #[allow(clippy::cast_possible_truncation, reason = "the range is checked above")]
-            Ok(Some(fraction.floor() as i64))
-        }
-        Some(Seconds::Fraction(_)) => Err(serde::de::Error::custom("a time out of range")),
-    }
-}
-
-fn one_or_many<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Audience {
-        One(String),
-        Many(Vec<String>),
-    }
-    Ok(match Option::<Audience>::deserialize(value)? {
-        None => Vec::new(),
-        Some(Audience::One(one)) => vec![one],
-        Some(Audience::Many(many)) => many,
-    })
-}
-
-/// `{"value": true}`.
-fn boxed_bool<'de, D: Deserializer<'de>>(value: D) -> Result<Option<bool>, D::Error> {
-    #[derive(Deserialize)]
-    struct Boxed {
-        #[serde(default)]
-        value: bool,
-    }
-    Ok(Option::<Keyed<Boxed>>::deserialize(value)?.map(|Keyed(boxed)| boxed.value))
 }
 
 #[cfg(test)]

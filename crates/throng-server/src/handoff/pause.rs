@@ -118,24 +118,27 @@ impl std::fmt::Debug for Moved {
     }
 }
 
+/// A process that has died, for tests: nothing that is passed on to it arrives.
+#[cfg(test)]
+pub(crate) struct Nowhere;
+
+#[cfg(test)]
+impl Outlet for Nowhere {
+    fn arrival(&self, _: Vec<u8>, _: std::os::fd::OwnedFd) {}
+    fn backend_answer(&self, _: Vec<u8>) {}
+    fn call(
+        &self,
+        _: &str,
+        _: crate::front::Asks,
+        _: &[u8],
+    ) -> tokio::sync::oneshot::Receiver<(u16, Vec<u8>)> {
+        tokio::sync::oneshot::channel().1
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Nowhere;
-
-    impl Outlet for Nowhere {
-        fn arrival(&self, _: Vec<u8>, _: std::os::fd::OwnedFd) {}
-        fn backend_answer(&self, _: Vec<u8>) {}
-        fn call(
-            &self,
-            _: &str,
-            _: crate::front::Asks,
-            _: &[u8],
-        ) -> tokio::sync::oneshot::Receiver<(u16, Vec<u8>)> {
-            tokio::sync::oneshot::channel().1
-        }
-    }
 
     #[tokio::test]
     async fn who_comes_during_the_pause_waits_for_its_end() {

@@ -1,6 +1,5 @@
 //! Fetches a set of public keys: one request on a connection of its own.
 
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use throng_limits::{Budget, Lane};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
+use crate::authorities;
 use crate::backend::dial;
 use crate::config::KeysUrl;
 use crate::token::KeySet;
@@ -26,15 +26,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// Bytes of an answer's head.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-
-/// Where systems keep the authorities that they trust: Debian and its like, Fedora and its like,
-/// SUSE, Alpine.
-const BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// What fetching needs.
 #[derive(Debug)]
@@ -87,11 +78,8 @@ impl Fetcher {
         if paid.is_none() {
             return Err("cannot be asked: no descriptor is left to read the authorities".to_owned());
         }
-        let chosen = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty());
-        let bundles = BUNDLES.iter().map(Path::new);
-        let mut all = chosen.as_deref().map(Path::new).into_iter().chain(bundles);
         let mut roots = RootCertStore::empty();
-        if let Some(Ok(list)) = all.find(|path| path.exists()).map(CertificateDer::pem_file_iter) {
+        if let Some(Ok(list)) = authorities::bundle().map(CertificateDer::pem_file_iter) {
             // What this library cannot read of a system's list is no reason to trust none of it.
             roots.add_parsable_certificates(list.filter_map(Result::ok));
         }

@@ -223,7 +223,8 @@ impl Notary {
             office.put(Work::New(case));
         } else {
             // It came from a process with other settings; no thread runs, and none is needed.
-            office.tell(&case, office.shared(check));
+            let settings = office.settings();
+            office.tell(&case, office.shared(check.purpose.keys(&settings), check));
         }
     }
 
@@ -333,7 +334,9 @@ impl Office {
         let keys = check.purpose.keys(&settings);
         let (algorithm, url, kid) = match keys.way(&check.token) {
             Ok(Way::Set { algorithm, url, kid }) => (algorithm, url, kid),
-            Ok(Way::Secret(_) | Way::Key(..)) => return self.tell(&case, self.shared(check)),
+            Ok(Way::Secret(_) | Way::Key(..)) => {
+                return self.tell(&case, self.shared(keys, check));
+            }
             Err(error) => return self.tell(&case, proof(Err(error))),
         };
         let now_ms = self.clock.now().mono_ms;
@@ -343,7 +346,9 @@ impl Office {
                 self.tell(&case, proof(Token::verify_with(&check.token, algorithm, &key)));
             }
             Found::Waits => {}
-            Found::Refused(refusal, case) => self.tell(&case, self.refused(check, &refusal)),
+            Found::Refused(refusal, case) => {
+                self.tell(&case, refused(keys.option, &refusal));
+            }
         }
         if let Some(fetch) = fetch {
             self.fetch(fetch, keys.option);
@@ -355,32 +360,9 @@ impl Office {
     }
 
     /// Looks at a signature whose key is here.
-    fn shared(&self, check: &Check) -> Proof {
+    fn shared(&self, keys: &Token, check: &Check) -> Proof {
         let now_s = self.clock.now().unix_ms / 1000;
-        proof(check.purpose.keys(&self.settings()).prove(&check.token, now_s))
-    }
-
-    fn refused(&self, check: &Check, refusal: &Refusal) -> Proof {
-        let settings = self.settings();
-        let option = check.purpose.keys(&settings).option;
-        match refusal {
-            Refusal::Unknown => Proof::Forged(
-                format!("no key of {option}.jwks_public_endpoint has the token's kid").into(),
-            ),
-            Refusal::NotYet(seconds) => Proof::Unknown(
-                format!(
-                    "no key of {option}.jwks_public_endpoint has the token's kid, and it is asked \
-                     again in {seconds} s"
-                )
-                .into(),
-            ),
-            Refusal::Unreachable(why) => {
-                Proof::Unknown(format!("{option}.jwks_public_endpoint {why}").into())
-            }
-            Refusal::Full => Proof::Unknown(
-                format!("too many places of {option}.jwks_public_endpoint are asked").into(),
-            ),
-        }
+        proof(keys.prove(&check.token, now_s))
     }
 
     /// The client has gone.
@@ -425,7 +407,7 @@ impl Office {
                 let work = match (key, keys.way(&check.token)) {
                     (Ok(key), Ok(Way::Set { algorithm, .. })) => Work::Keyed(case, algorithm, key),
                     (Ok(_), _) => Work::New(case),
-                    (Err(refusal), _) => Work::Hopeless(case, office.refused(&check, &refusal)),
+                    (Err(refusal), _) => Work::Hopeless(case, refused(keys.option, &refusal)),
                 };
                 office.put(work);
             }
@@ -476,6 +458,28 @@ pub(crate) fn fetch_once(url: &KeysUrl) -> Result<KeySet, String> {
     // A name that is still being looked up must not hold up the answer.
     runtime.shutdown_background();
     fetched
+}
+
+/// What a set without the key means for a token; `option` is where its place is named.
+fn refused(option: &str, refusal: &Refusal) -> Proof {
+    match refusal {
+        Refusal::Unknown => Proof::Forged(
+            format!("no key of {option}.jwks_public_endpoint has the token's kid").into(),
+        ),
+        Refusal::NotYet(seconds) => Proof::Unknown(
+            format!(
+                "no key of {option}.jwks_public_endpoint has the token's kid, and it is asked \
+                 again in {seconds} s"
+            )
+            .into(),
+        ),
+        Refusal::Unreachable(why) => {
+            Proof::Unknown(format!("{option}.jwks_public_endpoint {why}").into())
+        }
+        Refusal::Full => Proof::Unknown(
+            format!("too many places of {option}.jwks_public_endpoint are asked").into(),
+        ),
+    }
 }
 
 fn proof(verified: Result<(), TokenError>) -> Proof {

@@ -15,19 +15,11 @@ use rustls::{
     RootCertStore, StreamOwned,
 };
 use throng_load::client::Stream;
+use throng_server::authorities::bundle;
 
 use super::advise;
 use crate::failure::Failure;
 use crate::text::visible;
-
-/// Where systems keep the authorities that they trust: Debian and its like, Fedora and its like,
-/// SUSE, Alpine.
-const BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// A connection within TLS.
 #[derive(Debug)]
@@ -90,10 +82,7 @@ pub(super) fn authorities(named: Option<&Path>) -> Result<RootCertStore, Failure
             return Err(unusable("holds no certificate".to_owned()));
         }
     }
-    let chosen = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty());
-    let bundles = BUNDLES.iter().map(Path::new);
-    let bundle = chosen.as_deref().map(Path::new).into_iter().chain(bundles).find(|p| p.exists());
-    if let Some(Ok(certificates)) = bundle.map(CertificateDer::pem_file_iter) {
+    if let Some(Ok(certificates)) = bundle().map(CertificateDer::pem_file_iter) {
         // What this library cannot read of a system's list is no reason to trust none of it.
         roots.add_parsable_certificates(certificates.filter_map(Result::ok));
     }

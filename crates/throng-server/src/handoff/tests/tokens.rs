@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::property::settings_of;
 use super::world::{World, runtime};
 use crate::config::Token;
-use crate::handoff::Outlet;
+use crate::handoff::pause::Nowhere;
 use crate::session::Kind;
 use crate::token::{PrivateKey, Signer};
 
@@ -84,22 +84,6 @@ fn a_token_whose_key_has_not_come_is_looked_at_by_the_next_process() {
     assert_eq!((counted.genuine, counted.forged, counted.waiting), (2, 1, 0));
 }
 
-/// A process that has died.
-struct Dead;
-
-impl Outlet for Dead {
-    fn arrival(&self, _: Vec<u8>, _: std::os::fd::OwnedFd) {}
-    fn backend_answer(&self, _: Vec<u8>) {}
-    fn call(
-        &self,
-        _: &str,
-        _: crate::front::Asks,
-        _: &[u8],
-    ) -> tokio::sync::oneshot::Receiver<(u16, Vec<u8>)> {
-        tokio::sync::oneshot::channel().1
-    }
-}
-
 #[test]
 fn a_token_waits_while_everything_stands_still_and_is_not_lost_if_it_comes_back() {
     let settings = settings_of(&format!("client.token.ecdsa_public_key = \"\"\"{PUBLIC}\"\"\""));
@@ -113,7 +97,7 @@ fn a_token_waits_while_everything_stands_still_and_is_not_lost_if_it_comes_back(
     world.say(0, &format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#), None);
     world.settle();
     assert_eq!(world.front.common.notary.counted().waiting, 1);
-    pause.moved(Arc::new(Dead));
+    pause.moved(Arc::new(Nowhere));
     world.settle();
     assert_eq!(world.front.common.notary.counted().genuine, 0);
     pause.open();
