@@ -339,7 +339,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_header_is_survived(lines in vec(vec(any::<u8>(), 0..80), 0..4)) {
-            let _ = negotiate(lines.iter().map(Vec::as_slice));
+            negotiate(lines.iter().map(Vec::as_slice)).ok(); // whatever it is
         }
 
         #[test]
