@@ -13,7 +13,7 @@ import WebSocket from 'ws';
 
 import { launch, openPage } from './browser.js';
 import { ENCODINGS } from './encodings.js';
-import { BIN, Throng, configuration, freePort, gather, inSeconds, jwt, nextEvent } from './throng.js';
+import { API_KEY, BIN, Throng, configuration, freePort, gather, inSeconds, jwt, nextEvent, run } from './throng.js';
 
 const TEST = { timeout: 60_000 };
 const PYTHON = path.join(path.dirname(BIN), '../sdks/bin/python');
@@ -136,6 +136,24 @@ describe('Chromium', () => {
         await browser.close();
       }
     });
+  }
+});
+
+describe('throng load', () => {
+  for (const encoding of ['json', 'protobuf', 'mixed']) {
+    for (const compressed of [[], ['--compressed']]) {
+      it(`has every message in ${encoding} ${compressed.join()}`, TEST, async () => {
+        const ran = await run([
+          'load', throng.websocket, '--api-key', API_KEY, '--clients', '20', '--messages', '5', '--rounds', '2',
+          '--size', '2000', '--encoding', encoding, ...compressed, '--json',
+        ]);
+        assert.equal(ran.code, 0, ran.stderr);
+        const { fanout, frame_bytes: bytes } = JSON.parse(ran.stdout);
+        const { receivers, deliveries, lost, disordered } = fanout[0].median;
+        assert.deepEqual({ receivers, deliveries, lost, disordered }, { receivers: 20, deliveries: 200, lost: 0, disordered: 0 });
+        assert.equal(bytes < 1000, compressed.length > 0, `${bytes} bytes a frame`);
+      });
+    }
   }
 });
 
