@@ -197,7 +197,10 @@ fn compression_is_off_and_what_may_come_of_it_is_ten_times_a_message() {
                 websocket.decompressed_message_size_limit = 7";
     let settings = good(load_text("a.toml", text, &[]));
     assert_eq!(settings.websocket.compression, Some(Effort { level: 9, min_size: 200 }));
-    assert_eq!((settings.websocket.inflated_size_limit, settings.uni_websocket.compression), (7, None));
+    assert_eq!(
+        (settings.websocket.inflated_size_limit, settings.uni_websocket.compression),
+        (7, None)
+    );
     for level in [0, 10, -1] {
         let text = format!("uni_websocket.compression_level = {level}");
         let shown = shown(&load_text("a.toml", &text, &[]).problems);
