@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn pushes_of_others_are_not_ours() {
         let mut ours = Messages::new(1, "a");
-        assert_eq!(ours.number(&Messages::new(2, "a").push(5, 100)), None);
+        assert_eq!(ours.number(Messages::new(2, "a").push(5, 100)), None);
         assert_eq!(ours.number("{\"push\":{\"channel\":\"a\",\"pub\":{\"data\":1}}}"), None);
         assert_eq!(ours.number("{\"load\":\"00"), None);
     }

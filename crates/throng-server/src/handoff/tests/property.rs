@@ -130,6 +130,15 @@ fn moments() -> impl Strategy<Value = Vec<Moment>> {
     let come = (Step::Join { uni: false }, 1);
     prop::collection::vec((step, 0_usize..5), STEPS).prop_map(move |steps| {
         let mut all = vec![come.clone(); 3];
+        // One has a frame that is half-written from the start, whatever comes then.
+        let (client, channel) = (0, 0);
+        all.extend([
+            (Step::Connect { client, cut: None }, 1),
+            (Step::Subscribe { client, channel, recover: false, cut: None }, 1),
+            (Step::Stall { client }, 1),
+            (Step::Api { channel, bytes: 8999, key: None }, 2),
+            (Step::Api { channel, bytes: 8999, key: None }, 2),
+        ]);
         all.extend(steps);
         all
     })
@@ -532,7 +541,7 @@ fn serving_a_trace_is_serving_its_beginning_moving_and_serving_the_rest() {
     };
     let (settings, runtime) = (settings(), runtime());
     let written = RefCell::default();
-    let chances = prop::collection::vec((0_usize..1000, 0_usize..1000), STEPS + 3);
+    let chances = prop::collection::vec((0_usize..1000, 0_usize..1000), STEPS + 8);
     runner
         .run(&(moments(), chances), |trace| check(&trace, (&settings, &runtime), &written))
         .unwrap();
