@@ -163,7 +163,7 @@ mod tests {
     fn commands_are_what_the_protocol_says() {
         assert_eq!(connect(""), b"\x11\x08\x01\x22\x0d\x22\x0bthrong-load");
         let with_token = connect(&"t".repeat(200));
-        assert_eq!(with_token[..7], [0xe0, 0x01, 8, 1, 0x22, 0xd8, 0x01]);
+        assert_eq!(with_token[..7], [0xdd, 0x01, 8, 1, 0x22, 0xd8, 0x01]);
         assert_eq!(subscribe("news"), b"\x0a\x08\x02\x2a\x06\x0a\x04news");
     }
 
