@@ -39,7 +39,7 @@ pub use handshake::Refusal;
 pub use idle::Idle;
 pub use memory::{MemoryPoint, MemoryUse};
 pub use neighbour::{Answers, Neighbour};
-pub use options::{Helper, Options};
+pub use options::{Encoding, Helper, Options};
 pub use progress::{Progress, Side};
 pub use ramp::Ramp;
 pub use report::Report;

@@ -41,8 +41,8 @@ impl Messages {
     }
 
     /// The number of the publication in a push; `None` when it is not of this run.
-    pub(crate) fn number(&mut self, push: &str) -> Option<u32> {
-        let push = push.as_bytes();
+    pub(crate) fn number(&mut self, push: impl AsRef<[u8]>) -> Option<u32> {
+        let push = push.as_ref();
         if !push.get(self.place..).is_some_and(|rest| rest.starts_with(MARK)) {
             self.place = push.windows(MARK.len()).position(|window| window == MARK)?;
         }
@@ -90,14 +90,14 @@ mod tests {
         let mut messages = Messages::new(1, "a");
         let data = messages.data(9, 60);
         for before in ["", "{\"channel\":\"longer\",\"pub\":"] {
-            assert_eq!(messages.number(&format!("{before}{data}")), Some(9));
+            assert_eq!(messages.number(format!("{before}{data}")), Some(9));
         }
     }
 
     #[test]
     fn pushes_of_others_are_not_ours() {
         let mut ours = Messages::new(1, "a");
-        assert_eq!(ours.number(&Messages::new(2, "a").push(5, 100)), None);
+        assert_eq!(ours.number(Messages::new(2, "a").push(5, 100)), None);
         assert_eq!(ours.number("{\"push\":{\"channel\":\"a\",\"pub\":{\"data\":1}}}"), None);
         assert_eq!(ours.number("{\"load\":\"00"), None);
     }

@@ -44,8 +44,22 @@ pub struct Options {
     pub upgrade_only: bool,
     /// How long one client may take to get in, and a round to go on without any delivery
     pub timeout: Duration,
+    /// Which encoding of the protocol the clients speak
+    pub encoding: Encoding,
+    /// Offer permessage-deflate
+    pub compressed: bool,
     /// How the bare loop is started
     pub helper: Helper,
+}
+
+/// Which encoding of the protocol the clients of a crowd speak.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Encoding {
+    #[default]
+    Json,
+    Protobuf,
+    /// Every second client speaks Protobuf.
+    Mixed,
 }
 
 /// How the processes of the bare loop are started.
@@ -81,6 +95,8 @@ impl Options {
             token: None,
             slope_from: None,
             upgrade_only: false,
+            encoding: Encoding::Json,
+            compressed: false,
             timeout: Duration::from_secs(10),
             helper: Helper::Process { program: None, arguments: vec!["load-bare".to_owned()] },
         }

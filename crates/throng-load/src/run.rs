@@ -7,7 +7,7 @@ use throng_wire::websocket::request_key;
 use crate::bare::{Bare, Rival, ratio};
 use crate::ceiling::Ceiling;
 use crate::clock::{Clock, Nanos, nanos};
-use crate::crowd::{Door, Manners, Speech};
+use crate::crowd::{Door, Manners, PROTOBUF_HEADER, Speech, Upgrades};
 use crate::failure::Failure;
 use crate::fanout::{self, Fanout, Round, Volley};
 use crate::handshake::{Upgrade, events_request};
@@ -284,10 +284,18 @@ fn speech(options: &Options, target: &Target, nonce: [u8; 16]) -> Result<Speech,
     if Target::of_crowd(&options.url)?.1 {
         return Ok(Speech::Events(events_request(target, &token, &channel)));
     }
-    let upgrade = Upgrade::new(target, &request_key(nonce), "");
+    let offer = match options.compressed {
+        true => "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
+        false => "",
+    };
+    let key = request_key(nonce);
+    let json = Upgrade::new(target, &key, offer);
     Ok(if options.upgrade_only {
-        Speech::Upgrade(upgrade)
+        Speech::Upgrade(json)
     } else {
-        Speech::Protocol { upgrade, token, channel }
+        let protobuf = Upgrade::new(target, &key, &format!("{offer}{PROTOBUF_HEADER}"));
+        let (encoding, compressed) = (options.encoding, options.compressed);
+        let upgrades = Upgrades { json, protobuf, encoding, compressed };
+        Speech::Protocol { upgrades, token, channel }
     })
 }

@@ -660,6 +660,12 @@ pub(crate) struct LoadArgs {
     /// Upgrade and hold, without saying anything: for servers of another protocol
     #[arg(long)]
     pub(crate) upgrade_only: bool,
+    /// Which encoding of the protocol the clients speak; mixed: every second one Protobuf
+    #[arg(long, value_enum, default_value_t = LoadEncoding::Json)]
+    pub(crate) encoding: LoadEncoding,
+    /// Offer permessage-deflate
+    #[arg(long)]
+    pub(crate) compressed: bool,
     /// How many seconds one client may take to get in
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub(crate) timeout: u64,
@@ -674,6 +680,14 @@ pub(crate) struct OrphanArgs {
     pub(crate) program: PathBuf,
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) arguments: Vec<std::ffi::OsString>,
+}
+
+/// The encodings of a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LoadEncoding {
+    Json,
+    Protobuf,
+    Mixed,
 }
 
 /// What a load starts its own parts with.

@@ -3,9 +3,9 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use throng_load::{Options, Progress};
+use throng_load::{Encoding, Options, Progress};
 
-use crate::args::{LoadArgs, LoadBareArgs};
+use crate::args::{LoadArgs, LoadBareArgs, LoadEncoding};
 use crate::failure::Failure;
 
 pub(crate) fn run(args: &LoadArgs, out: &mut dyn Write) -> Result<(), Failure> {
@@ -48,6 +48,12 @@ fn options(args: &LoadArgs) -> Options {
         token: args.token.clone(),
         slope_from: args.slope_from,
         upgrade_only: args.upgrade_only,
+        encoding: match args.encoding {
+            LoadEncoding::Json => Encoding::Json,
+            LoadEncoding::Protobuf => Encoding::Protobuf,
+            LoadEncoding::Mixed => Encoding::Mixed,
+        },
+        compressed: args.compressed,
         timeout: Duration::from_secs(args.timeout),
         ..Options::new(&args.url)
     }

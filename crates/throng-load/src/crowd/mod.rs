@@ -1,5 +1,6 @@
 //! Many clients of one server on one event loop.
 
+mod binary;
 mod door;
 mod member;
 
@@ -10,8 +11,11 @@ use std::mem;
 use mio::event::Event as Readiness;
 use mio::{Interest, Registry, Token};
 use serde::Deserialize;
-use throng_wire::websocket::{Event, Limits, Opcode, Role, put_client_close, put_client_frame};
+use throng_wire::websocket::{
+    Deflated, Event, Inflater, Limits, Opcode, Role, put_client_close, put_client_frame,
+};
 
+pub(crate) use binary::HEADER as PROTOBUF_HEADER;
 pub(crate) use door::{Door, Sources};
 use member::{Member, Step};
 
@@ -20,6 +24,7 @@ use crate::handshake::{Head, Upgrade};
 use crate::histogram::Histogram;
 use crate::ledger::Ledger;
 use crate::message::{Messages, quoted};
+use crate::options::Encoding;
 use crate::trouble::{Trouble, Troubles};
 
 /// One buffer for the whole crowd: what one read takes in.
@@ -31,13 +36,37 @@ const MESSAGE_MAX: usize = 16 << 20;
 #[derive(Debug, Clone)]
 pub(crate) enum Speech {
     /// Upgrade, `connect`, `subscribe`.
-    Protocol { upgrade: Upgrade, token: String, channel: String },
+    Protocol { upgrades: Upgrades, token: String, channel: String },
     /// The upgrade alone: any WebSocket server.
     Upgrade(Upgrade),
     /// This request, and nothing more: what comes are server-sent events.
     Events(Vec<u8>),
     /// Nothing: frames come without having been asked for.
     Bare,
+}
+
+/// The upgrades of a crowd that says something.
+#[derive(Debug, Clone)]
+pub(crate) struct Upgrades {
+    pub(crate) json: Upgrade,
+    pub(crate) protobuf: Upgrade,
+    pub(crate) encoding: Encoding,
+    /// permessage-deflate is offered in both.
+    pub(crate) compressed: bool,
+}
+
+impl Upgrades {
+    fn is_protobuf(&self, index: u32) -> bool {
+        match self.encoding {
+            Encoding::Json => false,
+            Encoding::Protobuf => true,
+            Encoding::Mixed => index % 2 == 1,
+        }
+    }
+
+    fn of(&self, index: u32) -> &Upgrade {
+        if self.is_protobuf(index) { &self.protobuf } else { &self.json }
+    }
 }
 
 /// How a crowd is led.
@@ -66,6 +95,8 @@ pub(crate) struct Crowd {
     /// Heads and events that came in pieces; there are few.
     heads: HashMap<u32, Vec<u8>>,
     input: Box<[u8]>,
+    /// For the whole crowd.
+    inflater: Inflater,
     output: Vec<u8>,
     ramp_began: Nanos,
     /// Where the masks of frames come from; they need not be secret here.
@@ -113,6 +144,7 @@ impl Crowd {
             troubles: Troubles::default(),
             heads: HashMap::new(),
             input: vec![0; READ_BUFFER].into_boxed_slice(),
+            inflater: Inflater::new(MESSAGE_MAX),
             output: Vec::new(),
             ramp_began: clock.now(),
             mask: 0x9e37_79b9,
@@ -269,7 +301,8 @@ impl Crowd {
                 self.join(index);
                 return Ok(());
             }
-            Speech::Protocol { upgrade, .. } | Speech::Upgrade(upgrade) => &upgrade.request,
+            Speech::Protocol { upgrades, .. } => &upgrades.of(index).request,
+            Speech::Upgrade(upgrade) => &upgrade.request,
             Speech::Events(request) => request,
         };
         self.output.clear();
@@ -325,13 +358,25 @@ impl Crowd {
             return self.events(index, &bytes[at..], now);
         }
         let mut decoder = mem::take(&mut self.member(index).decoder);
+        // Taken out for the while, as the decoder is.
+        let mut inflater = mem::replace(&mut self.inflater, Inflater::new(MESSAGE_MAX));
+        let is_compressed = match &self.manners.speech {
+            Speech::Protocol { upgrades, .. } => upgrades.compressed,
+            _ => false,
+        };
         loop {
             let limits = Limits { message_max: MESSAGE_MAX };
-            let step = decoder.next(&mut bytes[at..], Role::Client, limits)?;
+            let deflated = match is_compressed {
+                true => Deflated::Inflated(&mut inflater),
+                false => Deflated::Refused,
+            };
+            let step = decoder.next_with(&mut bytes[at..], Role::Client, limits, deflated)?;
             at += step.consumed;
+            let (deflated, consumed) = (step.deflated, step.consumed);
             match step.event {
                 None => break,
                 Some(Event::Text(text)) => self.text(index, text, now)?,
+                Some(Event::Binary(frame)) => self.binary(index, frame, now)?,
                 Some(Event::Ping(payload)) => {
                     self.counts.pings += 1;
                     self.send(index, Opcode::Pong, payload)?;
@@ -340,9 +385,14 @@ impl Crowd {
                     let (code, reason) = said.unwrap_or((1005, "no code"));
                     return Err(Trouble::Closed { code, reason: reason.to_owned() });
                 }
-                Some(Event::Pong(_) | Event::Binary(_)) => {}
+                Some(Event::Pong(_)) => {}
+            }
+            if deflated {
+                // Most frames come whole.
+                self.counts.frame_bytes = consumed;
             }
         }
+        self.inflater = inflater;
         self.member(index).decoder = decoder;
         Ok(())
     }
@@ -353,7 +403,8 @@ impl Crowd {
         let before = head.len();
         head.extend_from_slice(bytes);
         let size = match &self.manners.speech {
-            Speech::Protocol { upgrade, .. } | Speech::Upgrade(upgrade) => upgrade.check(&head)?,
+            Speech::Protocol { upgrades, .. } => upgrades.of(index).check(&head)?,
+            Speech::Upgrade(upgrade) => upgrade.check(&head)?,
             Speech::Events(_) => Head::with_status(&head, 200)?.map(|head| head.size),
             Speech::Bare => return Ok(Some(0)),
         };
@@ -362,6 +413,11 @@ impl Crowd {
             return Ok(None);
         };
         match &self.manners.speech {
+            Speech::Protocol { upgrades, token, .. } if upgrades.is_protobuf(index) => {
+                let command = binary::connect(token);
+                self.send(index, Opcode::Binary, &command)?;
+                self.member(index).step = Step::Greeting;
+            }
             Speech::Protocol { token, .. } => {
                 let token = if token.is_empty() {
                     String::new()
@@ -460,6 +516,59 @@ impl Crowd {
                     self.ledger.receive(place, number, now);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// The same in Protobuf: each behind its length.
+    fn binary(&mut self, index: u32, frame: &[u8], now: Nanos) -> Result<(), Trouble> {
+        if matches!(self.manners.speech, Speech::Upgrade(_)) {
+            return Ok(());
+        }
+        let mut rest = frame;
+        while !rest.is_empty() {
+            let violation = || Trouble::Violation("a message is no Protobuf".to_owned());
+            let (message, behind) = binary::message(rest).ok_or_else(violation)?;
+            rest = behind;
+            if message.is_empty() {
+                self.counts.pings += 1;
+                self.send(index, Opcode::Binary, binary::PONG)?;
+            } else if let Some(number) = self.manners.messages.number(message) {
+                self.counts.frame_bytes = frame_bytes(frame.len());
+                let place = &mut self.members[index as usize].place;
+                self.ledger.receive(place, number, now);
+            } else {
+                self.binary_reply(index, &binary::read(message).ok_or_else(violation)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn binary_reply(&mut self, index: u32, said: &binary::Said<'_>) -> Result<(), Trouble> {
+        let words = |notice: &binary::Notice<'_>| {
+            let code = u32::try_from(notice.code).unwrap_or(0);
+            (code, String::from_utf8_lossy(notice.words).into_owned())
+        };
+        if let Some((code, reason)) = said.unsubscribed.as_ref().map(words) {
+            return Err(Trouble::Unsubscribed { code, reason });
+        }
+        if let Some((code, reason)) = said.disconnected.as_ref().map(words) {
+            return Err(Trouble::Closed { code: u16::try_from(code).unwrap_or(0), reason });
+        }
+        let step = self.member(index).step;
+        if let Some((code, message)) = said.error.as_ref().map(words) {
+            let command = if step == Step::Greeting { "connect" } else { "subscribe" };
+            return Err(Trouble::Command { command, code, message });
+        }
+        match (step, &self.manners.speech) {
+            (Step::Greeting, Speech::Protocol { channel, .. }) if said.id == 1 => {
+                let subscribe = binary::subscribe(channel);
+                self.counts.ping_interval = u32::try_from(said.ping.unwrap_or(0)).unwrap_or(0);
+                self.send(index, Opcode::Binary, &subscribe)?;
+                self.member(index).step = Step::Joining;
+            }
+            (Step::Joining, _) if said.id == 2 => self.join(index),
+            _ => {}
         }
         Ok(())
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use throng_wire::websocket::Effort;
+
 use super::*;
 
 /// Loads a text as if it stood in a file of that name.
@@ -182,6 +184,28 @@ fn what_is_switched_off_or_at_its_default_is_not_judged() {
     let loaded = load_text("a.json", text, &[]);
     assert_eq!(shown(&loaded.warnings), Vec::<String>::new());
     good(loaded);
+}
+
+#[test]
+fn compression_is_off_and_what_may_come_of_it_is_ten_times_a_message() {
+    let settings = good(load_text("a.toml", "websocket.message_size_limit = 1000", &[]));
+    assert_eq!(settings.websocket.compression, None);
+    assert_eq!(settings.websocket.inflated_size_limit, 10_000);
+    assert_eq!(settings.uni_websocket.inflated_size_limit, 655_360);
+    let text = "websocket.compression = true\nwebsocket.compression_level = 9\n\
+                websocket.compression_min_size = 200\n\
+                websocket.decompressed_message_size_limit = 7";
+    let settings = good(load_text("a.toml", text, &[]));
+    assert_eq!(settings.websocket.compression, Some(Effort { level: 9, min_size: 200 }));
+    assert_eq!(
+        (settings.websocket.inflated_size_limit, settings.uni_websocket.compression),
+        (7, None)
+    );
+    for level in [0, 10, -1] {
+        let text = format!("uni_websocket.compression_level = {level}");
+        let shown = shown(&load_text("a.toml", &text, &[]).problems);
+        assert!(shown[0].contains("must be 1, the fastest, to 9, the smallest"), "{shown:?}");
+    }
 }
 
 #[test]

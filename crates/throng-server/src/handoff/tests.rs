@@ -4,6 +4,7 @@ mod aftermath;
 mod ahead;
 mod damage;
 mod deltas;
+mod encodings;
 mod golden;
 mod property;
 mod speed;

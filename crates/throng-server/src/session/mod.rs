@@ -49,6 +49,8 @@ pub(crate) use answer::error_code;
 pub(crate) use cookie::NoCookie;
 pub(crate) use map::wrong_key;
 pub(crate) use order::{Order, Target};
+#[cfg(test)]
+pub(crate) use say::ENCODED;
 pub(crate) use say::{encode_deflated, encode_item, is_deflated, transport_of};
 pub(crate) use subscribe::retention;
 

@@ -153,7 +153,15 @@ pub(crate) fn encode_deflated(
     framing.put_deflated(&payload, (deflater, effort, Window::Usual), out);
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How many items were encoded in this thread.
+    pub(crate) static ENCODED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 fn in_form(form: usize, channel: &ChannelName, item: &Item) -> Option<(Framing, Vec<u8>)> {
+    #[cfg(test)]
+    ENCODED.set(ENCODED.get() + 1);
     // A bug of ours, were it missing: a session says only what `form_of` says.
     let &(framing, envelope) = FORMS.get(form & PLAIN)?;
     let encoding = framing.encoding();

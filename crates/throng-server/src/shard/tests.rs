@@ -474,8 +474,7 @@ fn deflated(text: &str) -> Vec<u8> {
     let how = (Effort::default(), Window::Usual);
     Deflater::new().put_frame(Opcode::Text, text.as_bytes(), how, &mut out);
     assert_eq!(out[0], DEFLATED_TEXT);
-    assert!(out[1] < 126, "it has a short header");
-    out.split_off(2)
+    out.split_off(if out[1] < 126 { 2 } else { 4 })
 }
 
 #[test]

@@ -24,13 +24,13 @@ const KEPT: usize = 64 * 1024;
 /// Compressors that are kept: two windows, for each of two levels.
 const KEPT_MAX: usize = 4;
 
-/// How far back what a server compresses may refer. One size is for all who do not ask for less, so
-/// that a publication is compressed once for them all: Python's library asks for this one.
+/// How far back what a server compresses may refer. One size is for all who do not ask for less, as
+/// hardly anybody does, so that a publication is compressed once for them all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {
     /// 512 bytes, for who wants less than the usual.
     Small,
-    /// 4 KiB.
+    /// 32 KiB, the most that there is.
     Usual,
 }
 
@@ -39,7 +39,7 @@ impl Window {
     pub const fn bits(self) -> u8 {
         match self {
             Self::Small => 9,
-            Self::Usual => 12,
+            Self::Usual => 15,
         }
     }
 }

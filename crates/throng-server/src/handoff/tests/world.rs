@@ -659,6 +659,11 @@ impl Client {
         self.looked = self.heard.len();
     }
 
+    /// How much it heard.
+    pub(super) fn heard_bytes(&self) -> usize {
+        self.heard.len()
+    }
+
     /// The epoch that it heard last.
     pub(super) fn epoch(&self) -> Option<String> {
         let mark = b"\"epoch\":\"";
