@@ -499,6 +499,9 @@ fn flags(options: &ChannelOptions, asker: Asker<'_>, wish: &Wish) -> SubFlags {
     let join_leave = options.join_leave
         && (options.force_push_join_leave
             || (wish.join_leave && access::may_see_presence(options, asker)));
+    // A map's patches would be of the key's last value, and a filter may hold back what the next
+    // patch is of; that is refused before, unless the settings have changed since.
+    let delta = wish.delta && options.allow_fossil && wish.map.is_none() && wish.filter.is_none();
     let mut flags = super::map::flags(options, wish);
     for (flag, holds) in [
         (SubFlags::POSITIONED, positioned),
@@ -507,7 +510,7 @@ fn flags(options: &ChannelOptions, asker: Asker<'_>, wish: &Wish) -> SubFlags {
         (SubFlags::SERVER_SIDE, wish.server_side),
         (SubFlags::PRESENCE, options.presence),
         (SubFlags::ANNOUNCE, options.join_leave),
-        (SubFlags::DELTA, wish.delta && options.allow_fossil),
+        (SubFlags::DELTA, delta),
         (SubFlags::SHOWS_CLIENT, !options.map_clients_prefix.is_empty()),
         (SubFlags::SHOWS_USER, !options.map_users_prefix.is_empty() && !asker.user.is_empty()),
     ] {
