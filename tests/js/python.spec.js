@@ -28,6 +28,7 @@ describe('Python', { skip }, () => {
     const base = configuration(port);
     const kept = base.channel.namespaces.find(({ name }) => name === 'chat');
     const namespaces = ['python', 'cent'].map((name) => ({ ...kept, name, join_leave: true, presence: true }));
+    namespaces.push({ ...kept, name: 'delta', allowed_delta_types: ['fossil'], delta_publish: true });
     throng = await Throng.start({ port, config: { ...base, channel: { ...base.channel, namespaces } } });
   });
   after(() => throng?.stop());
@@ -47,6 +48,13 @@ describe('Python', { skip }, () => {
         again: [true, true],
         last: [4, 'last'],
       });
+    });
+  }
+
+  for (const encoding of ['json', 'protobuf']) {
+    it(`centrifuge-python reads deltas in ${encoding}`, TEST, async () => {
+      const heard = await python('deltas.py', throng.websocket, encoding);
+      assert.deepEqual(heard, [0, 1, 2, 3].map((n) => [n, 800]));
     });
   }
 

@@ -6,6 +6,8 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::event::{Flight, Item};
+use crate::filter::Filter;
+use crate::filters::{Filters, Verdict, Verdicts};
 use crate::publication::{ChannelName, DELTA, FORMS_MAX, PATCH};
 use crate::roster::GONE;
 use crate::subscription::{Member, SubFlags, Subscriptions};
@@ -41,6 +43,8 @@ pub struct Audience {
     pub from: usize,
     /// The member's subscription.
     pub flags: SubFlags,
+    /// Its filter holds some of the items back: those that the batch's choice says.
+    chosen: bool,
 }
 
 /// The items of one pass.
@@ -57,6 +61,19 @@ pub struct Batch {
     made: [[Option<Made>; 2]; FORMS_MAX],
     /// The same for forms that are not plain, each with whether joins and leaves are in it.
     others: Vec<(usize, bool, Made)>,
+    /// There while a member with a filter is among those who get it.
+    choice: Option<Box<Choice>>,
+}
+
+/// What filters say of a batch.
+#[derive(Debug, Default)]
+struct Choice {
+    verdicts: Verdicts,
+    /// Which items the member at hand gets.
+    chosen: Verdict,
+    /// The last bytes made for such a choice: form, whether with joins and leaves, and the choice.
+    /// Of one choice only, since there may be as many as members.
+    made: Option<(usize, bool, Verdict, Made)>,
 }
 
 #[derive(Debug)]
@@ -107,6 +124,7 @@ impl Batch {
             announces: false,
             made: [const { [const { None }; 2] }; FORMS_MAX],
             others: Vec::new(),
+            choice: None,
         }
     }
 
@@ -142,8 +160,12 @@ impl Batch {
         }
         let announced = self.announces && audience.flags.contains(SubFlags::JOIN_LEAVE);
         let channel = &self.channel;
+        if let Some(choice) = self.choice.as_mut().filter(|_| audience.chosen) {
+            let made = choice.made(channel, (items, from), (form, announced), encode);
+            return (&made.bytes, Contents::Several(&made.tally));
+        }
         let mut make = || {
-            let (bytes, tally) = concat(channel, (items, announced), form, encode);
+            let (bytes, tally) = concat(channel, (items, &[]), (form, announced), encode);
             Made { from, bytes, tally }
         };
         let Some(made) = self.made.get_mut(form) else {
@@ -174,6 +196,58 @@ impl Batch {
         self.announces = false;
         self.made = [const { [const { None }; 2] }; FORMS_MAX];
         self.others = Vec::new();
+        self.choice = None;
+    }
+
+    /// What a filter leaves of the items from `from` on; how many publications it holds back.
+    fn choose(&mut self, filter: (u64, &Filter), from: usize) -> (Left, usize) {
+        let choice = self.choice.get_or_insert_default();
+        choice.chosen = choice.verdicts.of(filter, &self.items);
+        let items = self.items.iter().zip(&*choice.chosen).skip(from);
+        let publications = items.filter(|(item, _)| matches!(item, Item::Publication(_)));
+        let (mut passing, mut held) = (0, 0);
+        for (_, passes) in publications {
+            *(if *passes { &mut passing } else { &mut held }) += 1;
+        }
+        let left = match (passing, held) {
+            (_, 0) => Left::All,
+            (0, _) => Left::Announced,
+            _ => Left::Some,
+        };
+        (left, held)
+    }
+}
+
+/// What a filter leaves of publications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    All,
+    Some,
+    /// None, but joins and leaves if there are any.
+    Announced,
+}
+
+impl Choice {
+    fn made(
+        &mut self,
+        channel: &ChannelName,
+        (items, from): (&[Item], usize),
+        (form, announced): (usize, bool),
+        encode: &mut Encode<'_>,
+    ) -> &Made {
+        let Self { verdicts: _, chosen, made } = self;
+        let is_it = |made: &(usize, bool, Verdict, Made)| {
+            (made.0, made.1, &made.2, made.3.from) == (form, announced, &*chosen, from)
+        };
+        if !made.as_ref().is_some_and(is_it) {
+            *made = None;
+        }
+        let make = || {
+            let only = chosen.get(from..).unwrap_or_default();
+            let (bytes, tally) = concat(channel, (items, only), (form, announced), encode);
+            (form, announced, Verdict::clone(chosen), Made { from, bytes, tally })
+        };
+        &made.get_or_insert_with(make).3
     }
 }
 
@@ -219,12 +293,13 @@ fn once<'a>(
 
 fn concat(
     channel: &ChannelName,
-    (items, announced): (&[Item], bool),
-    mut form: usize,
+    (items, only): (&[Item], &[bool]),
+    (mut form, announced): (usize, bool),
     encode: &mut Encode<'_>,
 ) -> (Bytes, Tally) {
     let (mut bytes, mut tally) = (Vec::new(), Tally::default());
-    for item in items {
+    // Where nothing is chosen there is all.
+    for (_, item) in items.iter().enumerate().filter(|(at, _)| only.get(*at) != Some(&false)) {
         let before = bytes.len();
         let of = match item {
             Item::Publication(flight) => {
@@ -289,6 +364,10 @@ pub(crate) struct Crowd<'a> {
     pub(crate) channel: u32,
     pub(crate) roster: &'a [Member],
     pub(crate) members: &'a mut [Subscriptions],
+    /// Those of the members who have one.
+    pub(crate) filters: Option<&'a Filters>,
+    /// How many publications filters held back, ever.
+    pub(crate) withheld: &'a mut u64,
 }
 
 impl Crowd<'_> {
@@ -376,7 +455,22 @@ impl Work {
             subscription.flags = flags.with(SubFlags::BASED);
             sink.changed(member);
         }
-        sink.deliver(member, &mut self.batch, Audience { from: self.from, flags });
+        let mut audience = Audience { from: self.from, flags, chosen: false };
+        if flags.contains(SubFlags::FILTERED) && !only_announced {
+            let Some((number, filter)) = crowd.filters.and_then(|filters| filters.of(member))
+            else {
+                debug_assert!(false, "who is filtered has a filter");
+                return;
+            };
+            let (left, held) = self.batch.choose((number, filter), self.from);
+            *crowd.withheld += held as u64;
+            let hears = self.batch.announces && flags.contains(SubFlags::JOIN_LEAVE);
+            if left == Left::Announced && !hears {
+                return;
+            }
+            audience.chosen = left != Left::All;
+        }
+        sink.deliver(member, &mut self.batch, audience);
     }
 
     /// Ends the pass if it is through; returns the payload bytes handed out with it.

@@ -25,6 +25,8 @@ pub mod conformance;
 pub mod done;
 pub mod event;
 pub mod fanout;
+pub mod filter;
+mod filters;
 mod history;
 mod idempotency;
 mod joining;

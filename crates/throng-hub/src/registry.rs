@@ -7,10 +7,12 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 
 use crate::event::Item;
 use crate::fanout::{Crowd, Work, weight};
+use crate::filter::Filter;
+use crate::filters::Filters;
 use crate::publication::{ChannelName, ClientInfo, Position};
 use crate::roster::{GONE, Roster};
 use crate::subscription::Subscriptions;
@@ -37,6 +39,8 @@ pub struct Join {
     pub info: Option<Arc<ClientInfo>>,
     /// Where the channel's stream stood at the answer to the subscribe.
     pub position: Option<Position>,
+    /// Which publications it wants; none: all.
+    pub filter: Option<Arc<Filter>>,
 }
 
 /// The member has that channel already.
@@ -77,6 +81,10 @@ pub struct Registry {
     spare: Vec<Box<Work>>,
     subscriptions: usize,
     queued_bytes: usize,
+    /// By place of the channel, where a member has one.
+    filters: HashMap<u32, Filters, FixedState>,
+    /// How many publications filters held back, ever.
+    withheld: u64,
     /// What another process was told of the channels; there while a restart is being prepared.
     told: Option<Box<Told>>,
 }
@@ -186,7 +194,11 @@ impl Registry {
             entry.strayed = entry.live() > 0;
             Told::moved(&mut self.told, at);
         }
-        let flags = entry.based(join.flags, join.position);
+        let mut flags = entry.based(join.flags, join.position).without(SubFlags::FILTERED);
+        if let Some(filter) = &join.filter {
+            flags = flags.with(SubFlags::FILTERED);
+            self.filters.entry(at).or_default().add(member, filter);
+        }
         let index = entry.roster.push(member);
         entry.listeners += u32::from(join.flags.contains(SubFlags::JOIN_LEAVE));
         let mut subscription = Subscription::new(at, index, flags, join.expires_s);
@@ -203,7 +215,7 @@ impl Registry {
     pub fn leave(&mut self, member: Member, channel: &str) -> Option<Subscription> {
         let at = self.lookup(channel)?;
         let subscription = self.members.get_mut(member as usize)?.remove(at)?;
-        self.vacate(at, &subscription);
+        self.vacate(member, &subscription);
         Some(subscription)
     }
 
@@ -213,7 +225,7 @@ impl Registry {
         for subscription in subscriptions.take() {
             let at = subscription.channel;
             let name = ChannelName::clone(&channel_at(&mut self.channels, at).name);
-            self.vacate(at, &subscription);
+            self.vacate(member, &subscription);
             f(&name, subscription);
         }
     }
@@ -345,6 +357,11 @@ impl Registry {
         !self.rotation.is_empty()
     }
 
+    /// How many publications filters have held back since this was asked last.
+    pub fn take_withheld(&mut self) -> u64 {
+        std::mem::take(&mut self.withheld)
+    }
+
     /// Payload bytes that wait to be handed out.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
@@ -359,7 +376,12 @@ impl Registry {
             self.queued_bytes -= work.give_up();
         } else {
             let roster = entry.roster.as_slice();
-            let mut crowd = Crowd { channel: at, roster, members: &mut self.members };
+            let filters = match self.filters.is_empty() {
+                true => None,
+                false => self.filters.get(&at),
+            };
+            let (members, withheld) = (&mut self.members[..], &mut self.withheld);
+            let mut crowd = Crowd { channel: at, roster, members, filters, withheld };
             went = work.advance(&mut crowd, sink, places);
             self.queued_bytes -= work.end_pass(sink);
         }
@@ -387,8 +409,11 @@ impl Registry {
         self.free_if_empty(at);
     }
 
-    fn vacate(&mut self, at: u32, left: &Subscription) {
-        let index = left.index;
+    fn vacate(&mut self, member: Member, left: &Subscription) {
+        let (at, index) = (left.channel, left.index);
+        if left.flags.contains(SubFlags::FILTERED) {
+            self.unfilter(member, at);
+        }
         self.subscriptions -= 1;
         let entry = channel_at(&mut self.channels, at);
         entry.listeners -= u32::from(left.flags.contains(SubFlags::JOIN_LEAVE));
@@ -399,6 +424,15 @@ impl Registry {
         }
         self.close_up(at, index);
         self.free_if_empty(at);
+    }
+
+    fn unfilter(&mut self, member: Member, at: u32) {
+        if let Some(filters) = self.filters.get_mut(&at) {
+            filters.remove(member);
+            if filters.is_empty() {
+                self.filters.remove(&at);
+            }
+        }
     }
 
     /// Fills a place with the last of the list, and tells that member where it stands now.

@@ -37,6 +37,8 @@ impl SubFlags {
     pub const SHOWS_CLIENT: Self = Self(1 << 12);
     /// The subscription shows in a map of users.
     pub const SHOWS_USER: Self = Self(1 << 13);
+    /// Gets only those publications that its filter lets through.
+    pub const FILTERED: Self = Self(1 << 6);
     /// A publication passed it by: it gets nothing more until it has left and joined again.
     pub const LOST: Self = Self(1 << 15);
 

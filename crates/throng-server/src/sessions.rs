@@ -613,6 +613,7 @@ impl Handler for Sessions {
     fn work(&mut self, crowd: &mut Crowd<Session>, deliveries: usize) {
         let (meter, clock, settings) = (&*self.meter, &self.common.meters.clock, &*self.settings);
         self.registry.fan_out(&mut Delivery { crowd, meter, clock, settings }, deliveries);
+        self.meter.withheld(self.registry.take_withheld());
     }
 
     fn closed(&mut self, gone: Gone, mut session: Session, why: &Disconnect) {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::{Channel, Registry, channel_at, hash, name_at};
+use crate::filter::Filter;
 use crate::publication::{ChannelName, ClientInfo, Position};
 use crate::roster::Roster;
 use crate::state::{Corrupt, Field, Part, Record, Through, UntilUnlessZero, Within, Writer};
@@ -87,6 +88,10 @@ impl Registry {
             spare: _,
             subscriptions: _,
             queued_bytes: _,
+            // Written with the subscriptions that have one.
+            filters: _,
+            // Taken by who counts.
+            withheld: _,
             told,
         } = self;
         debug_assert!(!is_last || rotation.is_empty(), "everything is handed out");
@@ -142,9 +147,14 @@ impl Registry {
                 <UntilUnlessZero as Through<u32>>::put(expires_s, 2, out);
                 flags.put(3, out);
                 Within::put(info, 4, out);
-                // Who does not know of it would send what the client cannot read.
+                // Who does not know of these would send what the client cannot read, or does not want.
                 if flags.contains(SubFlags::DELTA) {
                     out.needed(5, |_| {});
+                }
+                let filters =
+                    self.filters.get(channel).filter(|_| flags.contains(SubFlags::FILTERED));
+                if let Some((_, filter)) = filters.and_then(|filters| filters.of(member)) {
+                    out.needed(6, |out| filter.put_fields(out));
                 }
             });
         }
@@ -170,6 +180,7 @@ impl Registry {
     ) -> Result<Option<(ChannelName, Arc<ClientInfo>)>, Corrupt> {
         let (mut number, mut expires_s, mut flags) = (0, 0, SubFlags::default());
         let mut info: Option<ClientInfo> = None;
+        let mut filter: Option<Arc<Filter>> = None;
         let mut fields = field.fields("a subscription")?;
         while let Some(field) = fields.field()? {
             match field.tag {
@@ -178,6 +189,7 @@ impl Registry {
                 3 => flags = SubFlags::take(None, &field)?,
                 4 => info = Within::take(None, &field)?,
                 5 => drop(field.fields("a subscription with patches")?),
+                6 => filter = Some(Arc::new(Filter::take_fields(field.fields(Filter::WHAT)?)?)),
                 _ => field.pass()?,
             }
         }
@@ -192,6 +204,13 @@ impl Registry {
             info.user = Arc::clone(user);
         }
         let info = info.map(Arc::new);
+        match &filter {
+            Some(filter) => self.filters.entry(at).or_default().add(member, filter),
+            None if flags.contains(SubFlags::FILTERED) => {
+                return Err(fields.corrupt("its filter is missing"));
+            }
+            None => {}
+        }
         let entry = channel_at(&mut self.channels, at);
         entry.name = seat(&entry.name, entry.position.as_deref().copied());
         let name = ChannelName::clone(&entry.name);

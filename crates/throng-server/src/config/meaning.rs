@@ -413,6 +413,7 @@ fn channel_options(r: &mut Reader<'_>, backends: &mut Backends, prefix: &str) ->
         auto_cache_recover: r.bool(&at("auto_cache_recover")),
         allow_fossil: allow_fossil(r, &at("allowed_delta_types")),
         delta_publish: r.bool(&at("delta_publish")),
+        allow_tags_filter: r.bool(&at("allow_tags_filter")),
         allow_subscribe_for_client: r.bool(&at("allow_subscribe_for_client")),
         allow_subscribe_for_anonymous: r.bool(&at("allow_subscribe_for_anonymous")),
         allow_publish_for_client: r.bool(&at("allow_publish_for_client")),

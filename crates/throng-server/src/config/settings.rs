@@ -280,6 +280,7 @@ pub struct ChannelOptions {
     /// `allowed_delta_types` names `fossil`.
     pub allow_fossil: bool,
     pub delta_publish: bool,
+    pub allow_tags_filter: bool,
     pub allow_subscribe_for_client: bool,
     pub allow_subscribe_for_anonymous: bool,
     pub allow_publish_for_client: bool,

@@ -91,7 +91,6 @@ const VERDICTS: &[(&str, Verdict)] = &[
     ("transport", Warns("this transport is not there yet; its path answers 404")),
     ("endpoint", Warns("this is not there yet; its path answers 404 and nothing is exported")),
     ("grpc_api", Warns("not there yet; use the HTTP API, which has the same methods")),
-    ("tags_filter", Warns("not there yet; who asks for a filter is answered with error 107")),
     ("buffers", Warns("has no effect; the buffers here need no tuning")),
     (
         "write_timeout",

@@ -91,6 +91,7 @@ families! {
     MESSAGES_RECEIVED = Counter "node_messages_received_count"; "Publications, joins and leaves that came from the broker."
     ACTIONS = Counter "node_action_count"; "How often the node did what."
     BROADCAST = Histogram "node_broadcast_duration_seconds"; "Fan-out: from a publication's coming into its channel until the last subscriber of a shard was written to. One for each publication and shard with subscribers."
+    TAGS_FILTER_DROPPED = Counter "node_tags_filter_dropped_publications"; "Publications that subscribers' tags filters held back, one for each subscriber."
     CONNECTION_LIMIT = Counter "node_client_connection_limit"; "Clients that were refused because no more fitted."
     HTTP_REQUESTS = Counter "node_incoming_http_requests_total"; "Requests over HTTP that were answered, or became a client's connection."
 

@@ -238,6 +238,7 @@ fn put_node(front: &Front, seen: &Seen, rare: &BTreeMap<Key, u64>, page: &mut Pa
     common.meters.all().for_each(|meter| meter.fan_out.add_to(&mut fan_out));
     page.family(&f::BROADCAST);
     page.spread(&[("type", "publication")], &fan_out, Unit::Micros);
+    page.single(&f::TAGS_FILTER_DROPPED, sum(common, |meter| meter.withheld.get()));
     page.single(&f::CONNECTION_LIMIT, front.gate.refused.load(Ordering::Relaxed));
     let settings = front.settings();
     page.family(&f::HTTP_REQUESTS);

@@ -36,6 +36,8 @@ pub(crate) struct Meter {
     pub(super) accepted: [[Cell; LIBRARIES.len()]; TRANSPORTS],
     pub(super) left: Cell,
     pub(crate) subscribed: Cell,
+    /// Publications that tags filters held back.
+    pub(super) withheld: Cell,
     pub(crate) rare: Rare,
     /// Connected clients; they are counted again where they come from another process.
     pub(super) clients: [Cell; TRANSPORTS],
@@ -58,6 +60,7 @@ impl Default for Meter {
             accepted: Default::default(),
             left: Cell::default(),
             subscribed: Cell::default(),
+            withheld: Cell::default(),
             rare: Rare::default(),
             clients: Default::default(),
             panics: Cell::default(),
@@ -127,6 +130,13 @@ impl Meter {
         self.subscribed.add(1);
     }
 
+    /// Tags filters held so many publications back.
+    pub(crate) fn withheld(&self, publications: u64) {
+        if publications > 0 {
+            self.withheld.add(publications);
+        }
+    }
+
     /// A client has connected, with a library of this number.
     pub(crate) fn accepted(&self, transport: Transport, library: u8) {
         let by_library = &self.accepted[transport as usize];
@@ -185,6 +195,7 @@ impl Meter {
         }
         f(11, 0, &self.subscribed);
         f(12, 0, &self.left);
+        f(13, 0, &self.withheld);
     }
 }
 

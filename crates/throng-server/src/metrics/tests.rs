@@ -32,6 +32,7 @@ const CENTRIFUGO: &[(&str, &str)] = &[
     ("centrifugo_node_messages_received_count", "counter"),
     ("centrifugo_node_action_count", "counter"),
     ("centrifugo_node_broadcast_duration_seconds", "histogram"),
+    ("centrifugo_node_tags_filter_dropped_publications", "counter"),
     ("centrifugo_node_client_connection_limit", "counter"),
     ("centrifugo_node_incoming_http_requests_total", "counter"),
     ("centrifugo_client_connections_accepted", "counter"),

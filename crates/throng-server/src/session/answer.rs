@@ -200,6 +200,7 @@ impl Session {
             expires_s,
             info: plan.info.clone(),
             position: subscribed.position,
+            filter: plan.filter.clone(),
         };
         if cx.registry.join(cx.out.conn.slot, &plan.channel, join).is_err() {
             // The server subscribed the client while its own command was under way.
@@ -214,6 +215,14 @@ impl Session {
             Recovery::Recovered(list) => (plan.was_recovering || !list.is_empty(), list),
             Recovery::NotRecovered | Recovery::NotAsked => (false, Vec::new()),
         };
+        let missed = publications.len();
+        let mut publications = publications;
+        if let Some(filter) = &plan.filter {
+            publications.retain(|publication| filter.passes(&publication.tags));
+            cx.meter.withheld((missed - publications.len()) as u64);
+        }
+        // Of what its filter held back the client would not learn that it is past it.
+        let is_past = missed > 0 && publications.is_empty();
         cx.meter.subscribed();
         if plan.was_recovering {
             cx.meter.recovered(recovered, publications.len());
@@ -226,7 +235,10 @@ impl Session {
             recovered,
             epoch: subscribed.position.map(|position| position.epoch),
             // Recovered: the client counts on from where it was while it takes the publications.
-            offset: if recovered && plan.was_recovering { plan.from_offset } else { top },
+            offset: match recovered && plan.was_recovering && !is_past {
+                true => plan.from_offset,
+                false => top,
+            },
             publications,
             delta: plan.flags.contains(SubFlags::DELTA),
             data: plan.data,

@@ -10,6 +10,7 @@ mod ask;
 mod backend;
 mod connect;
 mod cookie;
+mod filter;
 mod map;
 mod moving;
 mod order;

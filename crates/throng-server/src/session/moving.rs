@@ -165,6 +165,7 @@ throng_hub::record!("a wish for a subscription", Wish {
     8 server_side,
     9 delta,
     10 map as Within,
+    11 filter as Within,
 });
 
 /// The fields of all questions to backends; each has some of them.

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use throng_hub::filter::Filter;
 use throng_hub::publication::{ChannelName, ClientInfo};
 use throng_hub::registry::{Registry, SubFlags, Subscription};
 use throng_hub::request::{
     Recover, RecoveryMode, Request, Retention, Subscribe, Unsubscribe as HubUnsubscribe,
 };
-use throng_wire::dialect::{Push, Reply, SubscribeRequest};
+use throng_wire::dialect::{Encoding, Push, Reply, SubscribeRequest};
 use uuid::Uuid;
 
 use super::access::{self, Asker};
+use super::filter;
 use super::map::{MapStep, first_step};
 use super::proof::{Claimed, temporary};
 use super::{Awaited, Cx, Session};
@@ -38,6 +40,8 @@ pub(super) struct Plan {
     pub(super) cancelled: bool,
     /// Where it is on its way into a map.
     pub(super) map: Option<Box<MapStep>>,
+    /// Which publications the client wants; none: all.
+    pub(super) filter: Option<Arc<Filter>>,
 }
 
 impl Plan {
@@ -69,6 +73,8 @@ pub(super) struct Wish {
     pub(super) delta: bool,
     /// The first step into a map.
     pub(super) map: Option<Box<MapStep>>,
+    /// Which publications it wants; none: all.
+    pub(super) filter: Option<Arc<Filter>>,
 }
 
 /// What tells the node that a subscription is over.
@@ -132,7 +138,16 @@ impl Session {
                 return self.deny(cx, id, error, &format!("{}: {because}", Shown(channel)));
             }
         };
+        let encoding = cx.out.framing.encoding();
+        let filter = match filter_of(resolved.options, encoding, request) {
+            Ok(filter) => filter,
+            Err(because) => {
+                let because = format!("{}: {because}", Shown(channel));
+                return self.deny(cx, id, ErrorCode::BAD_REQUEST, &because);
+            }
+        };
         let wish = Wish {
+            filter,
             positioned: request.positioned,
             recoverable: request.recoverable,
             join_leave: request.join_leave,
@@ -206,12 +221,6 @@ impl Session {
             (code, error.to_string())
         })?;
         super::map::check_kind(resolved.options, request)?;
-        if request.tags_filter {
-            return Err((
-                ErrorCode::BAD_REQUEST,
-                "a tags filter came, and allow_tags_filter is not supported yet".to_owned(),
-            ));
-        }
         Ok(resolved)
     }
 
@@ -345,6 +354,7 @@ impl Session {
             reject_unrecovered: wish.reject_unrecovered,
             cancelled: false,
             map: wish.map,
+            filter: wish.filter,
         };
         if let Some(map) = &options.map
             && let Some(step) = &plan.map
@@ -454,6 +464,28 @@ impl Session {
     }
 }
 
+/// The tags filter that came with a subscribe.
+fn filter_of(
+    options: &ChannelOptions,
+    encoding: Encoding,
+    request: &SubscribeRequest<'_>,
+) -> Result<Option<Arc<Filter>>, String> {
+    let Some(raw) = request.tags_filter else { return Ok(None) };
+    if request.kind != 0 {
+        return Err("a tags filter (tf) came, which only streams have".to_owned());
+    }
+    if !options.allow_tags_filter {
+        return Err("a tags filter (tf) came, and allow_tags_filter is off".to_owned());
+    }
+    if options.allow_fossil && !request.delta.is_empty() {
+        let because = "a tags filter (tf) and a delta came, which do not go together: a patch \
+                       starts from the publication before, which the filter may hold back";
+        return Err(because.to_owned());
+    }
+    let filter = filter::compile(encoding, raw);
+    filter.map(Some).map_err(|why| format!("the tags filter (tf) is none: {why}"))
+}
+
 /// How the member will follow the channel.
 fn flags(options: &ChannelOptions, asker: Asker<'_>, wish: &Wish) -> SubFlags {
     let keeps = retention(options).keeps();
@@ -467,6 +499,9 @@ fn flags(options: &ChannelOptions, asker: Asker<'_>, wish: &Wish) -> SubFlags {
     let join_leave = options.join_leave
         && (options.force_push_join_leave
             || (wish.join_leave && access::may_see_presence(options, asker)));
+    // A map's patches would be of the key's last value, and a filter may hold back what the next
+    // patch is of; that is refused before, unless the settings have changed since.
+    let delta = wish.delta && options.allow_fossil && wish.map.is_none() && wish.filter.is_none();
     let mut flags = super::map::flags(options, wish);
     for (flag, holds) in [
         (SubFlags::POSITIONED, positioned),
@@ -475,7 +510,7 @@ fn flags(options: &ChannelOptions, asker: Asker<'_>, wish: &Wish) -> SubFlags {
         (SubFlags::SERVER_SIDE, wish.server_side),
         (SubFlags::PRESENCE, options.presence),
         (SubFlags::ANNOUNCE, options.join_leave),
-        (SubFlags::DELTA, wish.delta && options.allow_fossil),
+        (SubFlags::DELTA, delta),
         (SubFlags::SHOWS_CLIENT, !options.map_clients_prefix.is_empty()),
         (SubFlags::SHOWS_USER, !options.map_users_prefix.is_empty() && !asker.user.is_empty()),
     ] {

@@ -6,6 +6,7 @@ mod commands;
 mod connecting;
 mod counting;
 mod deltas;
+mod filters;
 mod fuzz;
 mod orders;
 mod recovery;

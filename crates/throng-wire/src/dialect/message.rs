@@ -85,8 +85,8 @@ pub struct SubscribeRequest<'a> {
     pub recoverable: bool,
     pub join_leave: bool,
     pub delta: Cow<'a, str>,
-    /// Whether a tags filter came with it; its tree is decoded when filters are supported.
-    pub tags_filter: bool,
+    /// A tags filter as it came, for [`filter`](super::filter) to read.
+    pub tags_filter: Option<&'a [u8]>,
     /// Bit 1: numeric channel ids wanted; bit 2: an unrecoverable position is an error.
     pub flag: i64,
     /// 0 for a stream subscription; the others are other kinds of subscription.
@@ -111,6 +111,18 @@ pub struct KeyRequest<'a> {
     pub key: Cow<'a, str>,
     /// The key is to go.
     pub removed: bool,
+}
+
+/// A node of a tags filter: a test of one tag, or, with `op`, what joins the nodes below it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FilterNode<'a> {
+    /// Empty for a test.
+    pub op: Cow<'a, str>,
+    pub key: Cow<'a, str>,
+    pub cmp: Cow<'a, str>,
+    pub val: Cow<'a, str>,
+    pub vals: Vec<Cow<'a, str>>,
+    pub nodes: Vec<Self>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]

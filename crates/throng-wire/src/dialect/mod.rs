@@ -113,6 +113,17 @@ pub fn connect_request(frame: &[u8]) -> Result<ConnectRequest<'_>, Malformed> {
     json::connect_request(frame)
 }
 
+/// Reads a tags filter. How large it may be its reader says before: a node takes two bytes at least.
+///
+/// # Errors
+/// Where it is none, or nests deeper than any that is of use.
+pub fn filter(encoding: Encoding, raw: &[u8]) -> Result<FilterNode<'_>, Malformed> {
+    match encoding {
+        Encoding::Json => json::filter(raw),
+        Encoding::Protobuf => protobuf::filter(raw),
+    }
+}
+
 /// Appends the reply to the command with this id, without a separator or length.
 pub fn put_reply(encoding: Encoding, id: u32, reply: &Reply<'_>, out: &mut Vec<u8>) {
     match encoding {

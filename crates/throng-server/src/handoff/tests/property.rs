@@ -178,6 +178,7 @@ allow_history_for_client = true
 
 [[channel.namespaces]]
 name = "seen"
+allow_tags_filter = true
 presence = true
 join_leave = true
 force_push_join_leave = true
@@ -292,13 +293,16 @@ impl World {
                     format!(r#","recover":true,"offset":1,"epoch":"{epoch}""#)
                 });
                 let channel = CHANNELS[*channel];
-                // Some of its subscribers take patches, and some take all of it.
-                let delta = match channel.starts_with("diff:") && client % 3 > 0 {
-                    true => r#","delta":"fossil""#,
-                    false => "",
+                // Some take patches, or what a filter lets through, and some take all of it.
+                let wish = match channel.split_once(':') {
+                    Some(("diff", _)) if client % 3 > 0 => r#","delta":"fossil""#,
+                    Some(("seen", _)) if client % 3 > 1 => {
+                        r#","tf":{"op":"not","nodes":[{"key":"k","cmp":"in","vals":["a","b"]}]}"#
+                    }
+                    _ => "",
                 };
                 let text =
-                    format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"{recover}{delta}}}}}"#);
+                    format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"{recover}{wish}}}}}"#);
                 self.say(client, &text, *cut);
             }
             Step::Unsubscribe { channel, .. } => {

@@ -439,6 +439,7 @@ throng_hub::record!("a planned subscription", Plan {
     8 reject_unrecovered,
     9 cancelled,
     10 map as Within,
+    11 filter as Within,
 });
 
 impl Record for Catching {

@@ -500,12 +500,23 @@ impl Bench {
 
     /// Publishes as the server API does.
     pub(in crate::session) fn publish(&mut self, channel: &str, data: &'static str) {
+        self.publish_tagged(channel, data, &[]);
+    }
+
+    /// The same with tags, sorted by key.
+    pub(super) fn publish_tagged(
+        &mut self,
+        channel: &str,
+        data: &'static str,
+        tags: &[(&str, &str)],
+    ) {
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         let resolved = self.settings.channel.resolve(channel).unwrap();
         let request = Request::Publish(Publish {
             channel: channel.into(),
             data: Bytes::from_static(data.as_bytes()),
             info: None,
-            tags: Box::default(),
+            tags: tags.iter().map(owned).collect(),
             draw: None,
             skip_history: false,
             delta: resolved.options.delta_publish,

@@ -7,12 +7,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
+use serde_json::value::RawValue;
+
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use super::value::{Text, entries, maybe_payload, or_default, payload, text};
 use crate::dialect::{
-    Command, ConnectRequest, HistoryRequest, KeyRequest, Malformed, Payload, Request,
+    Command, ConnectRequest, FilterNode, HistoryRequest, KeyRequest, Malformed, Payload, Request,
     StreamPosition, SubscribeRequest,
 };
 
@@ -258,7 +260,8 @@ struct Subscribe<'a> {
     join_leave: bool,
     #[serde(borrow, deserialize_with = "text")]
     delta: Cow<'a, str>,
-    tf: Option<IgnoredAny>,
+    #[serde(borrow)]
+    tf: Option<&'a RawValue>,
     #[serde(deserialize_with = "or_default")]
     flag: i64,
     #[serde(rename = "type", deserialize_with = "or_default")]
@@ -286,7 +289,7 @@ impl<'a> From<Subscribe<'a>> for SubscribeRequest<'a> {
             recoverable: from.recoverable,
             join_leave: from.join_leave,
             delta: from.delta,
-            tags_filter: from.tf.is_some(),
+            tags_filter: from.tf.map(|raw| raw.get().as_bytes()),
             flag: from.flag,
             kind: from.kind,
             phase: from.phase,
@@ -294,6 +297,37 @@ impl<'a> From<Subscribe<'a>> for SubscribeRequest<'a> {
             limit: from.limit,
             asc: from.asc,
         }
+    }
+}
+
+/// Reads a tags filter. The parser's own limit keeps it from nesting too deep.
+pub(in crate::dialect) fn filter(raw: &[u8]) -> Result<FilterNode<'_>, Malformed> {
+    object::<Filter<'_>>(raw).map(|(Object(filter), _)| filter.into())
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+struct Filter<'a> {
+    #[serde(borrow, deserialize_with = "text")]
+    op: Cow<'a, str>,
+    #[serde(borrow, deserialize_with = "text")]
+    key: Cow<'a, str>,
+    #[serde(borrow, deserialize_with = "text")]
+    cmp: Cow<'a, str>,
+    #[serde(borrow, deserialize_with = "text")]
+    val: Cow<'a, str>,
+    #[serde(borrow)]
+    vals: Option<Vec<Text<'a>>>,
+    #[serde(borrow)]
+    nodes: Option<Vec<Object<Filter<'a>>>>,
+}
+
+impl<'a> From<Filter<'a>> for FilterNode<'a> {
+    fn from(from: Filter<'a>) -> Self {
+        let Filter { op, key, cmp, val, vals, nodes } = from;
+        let vals = vals.unwrap_or_default().into_iter().map(|Text(text)| text).collect();
+        let nodes = nodes.unwrap_or_default().into_iter().map(|Object(node)| node.into()).collect();
+        Self { op, key, cmp, val, vals, nodes }
     }
 }
 

@@ -6,5 +6,5 @@ mod encode;
 mod tests;
 mod value;
 
-pub(super) use decode::{command, connect_request};
+pub(super) use decode::{command, connect_request, filter};
 pub(super) use encode::{put_push, put_reply};

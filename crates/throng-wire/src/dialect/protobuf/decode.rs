@@ -7,8 +7,8 @@ use std::borrow::Cow;
 
 use super::fields::{Field, Fields, varint};
 use crate::dialect::{
-    Command, ConnectRequest, HistoryRequest, KeyRequest, Malformed, Request, StreamPosition,
-    SubscribeRequest,
+    Command, ConnectRequest, FilterNode, HistoryRequest, KeyRequest, Malformed, Request,
+    StreamPosition, SubscribeRequest,
 };
 
 /// Takes a command with its length from the front of `frame`: the command, and the size of both.
@@ -242,7 +242,7 @@ fn subscribe<'a>(field: &Field<'a>, into: &mut SubscribeRequest<'a>) -> Result<(
         10 => set(&mut into.recoverable, field.flag()),
         11 => set(&mut into.join_leave, field.flag()),
         12 => set(&mut into.delta, field.text()),
-        13 => set(&mut into.tags_filter, field.bytes().map(|_| true)),
+        13 => set(&mut into.tags_filter, field.bytes().map(Some)),
         14 => set(&mut into.flag, field.number().map(u64::cast_signed)),
         15 => set(&mut into.kind, field.short().map(u32::cast_signed)),
         16 => set(&mut into.phase, field.short().map(u32::cast_signed)),
@@ -251,6 +251,31 @@ fn subscribe<'a>(field: &Field<'a>, into: &mut SubscribeRequest<'a>) -> Result<(
         19 => set(&mut into.asc, field.flag()),
         _ => Ok(()),
     })
+}
+
+/// How deep a tags filter is read.
+const FILTER_DEPTH_MAX: usize = 64;
+
+/// Reads a tags filter.
+pub(in crate::dialect) fn filter(raw: &[u8]) -> Result<FilterNode<'_>, Malformed> {
+    filter_node(Fields::of(raw, 0), FILTER_DEPTH_MAX)
+}
+
+fn filter_node(mut fields: Fields<'_>, depth: usize) -> Result<FilterNode<'_>, Malformed> {
+    let mut node = FilterNode::default();
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => node.op = field.text()?,
+            2 => node.key = field.text()?,
+            3 => node.cmp = field.text()?,
+            4 => node.val = field.text()?,
+            5 => node.vals.push(field.text()?),
+            6 if depth > 1 => node.nodes.push(filter_node(field.message()?, depth - 1)?),
+            6 => return Err(Malformed { at: 0, reason: "it nests too deep".to_owned() }),
+            _ => {}
+        }
+    }
+    Ok(node)
 }
 
 fn history<'a>(field: &Field<'a>, into: &mut HistoryRequest<'a>) -> Result<(), Malformed> {

@@ -8,8 +8,8 @@ mod fields;
 #[cfg(test)]
 mod tests;
 
-pub(super) use decode::command;
 pub use decode::{Emulated, emulated};
+pub(super) use decode::{command, filter};
 pub(super) use encode::{put_push, put_reply};
 
 pub(crate) use fields::{put_varint, varint, varint_size};

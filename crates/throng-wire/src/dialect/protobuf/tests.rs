@@ -73,7 +73,7 @@ fn commands_are_read_as_an_sdk_writes_them() {
             recoverable: true,
             join_leave: true,
             delta: "fossil".into(),
-            tags_filter: true,
+            tags_filter: Some(b"\x0a\x03and\x32\x0a\x12\x01a\x1a\x02eq\x22\x01b"),
             flag: 2,
             kind: 1,
             ..SubscribeRequest::default()
@@ -205,6 +205,15 @@ fn full<'a>(binary: Payload<'a>, tags: &'a [(String, String)]) -> Publication<'a
         epoch: "abcdefgh",
         ..Publication::default()
     }
+}
+
+#[test]
+fn a_filter_is_read_as_an_sdk_writes_it() {
+    let written = b"\x0a\x03and\x32\x0a\x12\x01a\x1a\x02eq\x22\x01b";
+    let (key, cmp, val) = ("a".into(), "eq".into(), "b".into());
+    let test = FilterNode { key, cmp, val, ..FilterNode::default() };
+    let filter = FilterNode { op: "and".into(), nodes: vec![test], ..FilterNode::default() };
+    assert_eq!(super::filter(written), Ok(filter));
 }
 
 #[test]

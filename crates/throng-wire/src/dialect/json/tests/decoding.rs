@@ -48,7 +48,7 @@ mod requests {
             recoverable: true,
             join_leave: true,
             delta: "fossil".into(),
-            tags_filter: true,
+            tags_filter: Some(br#"{"key":"k","cmp":"eq","val":"v"}"#),
             flag: -3,
             kind: 1,
             phase: 2,
