@@ -475,7 +475,7 @@ fn flags(options: &ChannelOptions, asker: Asker<'_>, wish: &Wish) -> SubFlags {
         (SubFlags::SERVER_SIDE, wish.server_side),
         (SubFlags::PRESENCE, options.presence),
         (SubFlags::ANNOUNCE, options.join_leave),
-        (SubFlags::DELTA, wish.delta && options.allow_fossil),
+        (SubFlags::DELTA, wish.delta && wish.map.is_none() && options.allow_fossil),
         (SubFlags::SHOWS_CLIENT, !options.map_clients_prefix.is_empty()),
         (SubFlags::SHOWS_USER, !options.map_users_prefix.is_empty() && !asker.user.is_empty()),
     ] {
