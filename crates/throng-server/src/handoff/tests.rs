@@ -5,6 +5,7 @@ mod ahead;
 mod damage;
 mod deltas;
 mod golden;
+mod maps;
 mod property;
 mod speed;
 mod threads;
