@@ -428,7 +428,7 @@ describe('the guide', () => {
     try {
       const file = path.join(cwd, 'throng.toml');
       await writeFile(file, online);
-      const checked = await run(['config', 'check', file]);
+      const checked = await run(['config', 'check', '-c', file]);
       assert.equal(checked.code, 0, `${checked.stdout}${checked.stderr}`);
     } finally {
       await rm(cwd, { recursive: true, force: true });

@@ -293,7 +293,7 @@ fn words(field: &str) -> Option<&'static str> {
              again, and gets the first one's answer."
         }
         "info" => "About the user, for those who see it in presence and publications. Any JSON.",
-        "key" => "The key: up to 1024 bytes.",
+        "key" => "The key: up to 1024 characters.",
         "key_mode" => "`if_new`: only where the key is not there. `if_exists`: only where it is.",
         "join_leave" => "Whether others hear the client come and go.",
         "limit" => "So many publications at most. 0: only where the channel stands. -1: all.",
