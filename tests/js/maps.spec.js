@@ -2,9 +2,12 @@
 // server API, and who is there.
 
 import assert from 'node:assert/strict';
-import { rm } from 'node:fs/promises';
+import { readFile, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import WebSocket from 'ws';
+
+import { Centrifuge as Sdk } from 'centrifuge';
 
 import { ENCODINGS } from './encodings.js';
 import { Relay, Throng, configuration, emptyDirectory, freePort, jwt, nextEvent, run } from './throng.js';
@@ -365,5 +368,70 @@ describe('the server API of maps', () => {
     assert.equal(replies[0].map_publish.offset, 1);
     assert.deepEqual(replies[1], { map_stats: { num_keys: 1 } });
     assert.equal(replies[2].error.code, 107);
+  });
+});
+
+describe('the guide', () => {
+  it('its example works as it stands there', TEST, async () => {
+    const page = await readFile(new URL('../../docs/maps.md', import.meta.url), 'utf8');
+    const blocks = (kind) => [...page.matchAll(new RegExp(`\`\`\`${kind}\\n(.*?)\`\`\``, 'gs'))].map(([, text]) => text);
+    const port = await freePort();
+    const cwd = await emptyDirectory();
+    const file = path.join(cwd, 'throng.toml');
+    await writeFile(file, blocks('toml')[0]);
+    const args = ['serve', '-c', file, '--http_server.port', String(port), '--http_server.address', '127.0.0.1'];
+    const server = await Throng.start({ port, args, cwd });
+    let client;
+    try {
+      // The page's own code, with this server's address, and waiting until it is subscribed.
+      const [open, change] = blocks('js');
+      const code = `${open.replace(/^import .*\n/, '')}\nreturn { client, board, notes };`;
+      class Here extends Sdk {
+        constructor(url, options) {
+          assert.equal(new URL(url).pathname, new URL(server.websocket).pathname);
+          super(server.websocket, { ...options, websocket: WebSocket });
+        }
+      }
+      const getToken = async () => jwt({ sub: 'ann' }, 'keep-this-secret');
+      const made = new Function('Centrifuge', 'getToken', code)(Here, getToken);
+      client = made.client;
+      const { board, notes } = made;
+      await nextEvent(board, 'sync');
+      const steps = change.trim().split('\n');
+      const written = nextEvent(board, 'update');
+      await new Function('board', `return (async () => { ${steps[0]} })()`)(board);
+      await written;
+      assert.deepEqual([...notes], [['milk', { text: 'buy milk' }]]);
+      const gone = nextEvent(board, 'update');
+      await new Function('board', `return (async () => { ${steps[1]} })()`)(board);
+      await gone;
+      assert.equal(notes.size, 0);
+      const calls = [...blocks('sh')[0].matchAll(/X-API-Key: (\S+)'.*?\/api\/(\w+).*?-d '(.*?)'/gs)];
+      const [publish, read] = calls.map(([, key, method, body]) => () => server.post(`/api/${method}`, JSON.parse(body), { 'X-API-Key': key }));
+      const eggs = nextEvent(board, 'update');
+      assert.equal((await publish()).status, 200);
+      await eggs;
+      assert.deepEqual(notes.get('eggs'), { text: 'a dozen' });
+      const { body } = await read();
+      assert.deepEqual(body.result.entries.map(({ key }) => key), ['eggs']);
+    } finally {
+      client?.disconnect();
+      await server.stop();
+      await rm(cwd, { recursive: true, force: true });
+    }
+  });
+
+  it('its namespaces of who is online are good', TEST, async () => {
+    const page = await readFile(new URL('../../docs/maps.md', import.meta.url), 'utf8');
+    const [, online] = [...page.matchAll(/```toml\n(.*?)```/gs)].map(([, text]) => text);
+    const cwd = await emptyDirectory();
+    try {
+      const file = path.join(cwd, 'throng.toml');
+      await writeFile(file, online);
+      const checked = await run(['config', 'check', '-c', file]);
+      assert.equal(checked.code, 0, `${checked.stdout}${checked.stderr}`);
+    } finally {
+      await rm(cwd, { recursive: true, force: true });
+    }
   });
 });

@@ -10,7 +10,7 @@ import { after, before, describe, it } from 'node:test';
 
 import { API_KEY, BIN, Throng, configuration, freePort, run } from './throng.js';
 
-const TEST = { timeout: 120_000 };
+const TEST = { timeout: 240_000 };
 const ST = path.join(path.dirname(BIN), '../schemathesis/bin/st');
 const skip = existsSync(ST) ? false : 'no schemathesis in target/schemathesis: scripts/need --install schemathesis';
 
@@ -24,18 +24,21 @@ function closed(schema) {
 
 describe('OpenAPI', { skip }, () => {
   let throng;
+  let maps;
   let document;
 
   before(async () => {
-    const port = await freePort();
-    const base = configuration(port);
+    const start = async (everything) => {
+      const port = await freePort();
+      const config = { ...configuration(port), channel: { max_length: 100_000, without_namespace: everything } };
+      return Throng.start({ port, config });
+    };
     // Channels of any name keep history and presence, so that only what the document forbids is refused.
-    const everything = { ...base.channel.namespaces.find(({ name }) => name === 'chat'), channel_regex: '(?s)^.*$' };
+    const any = { channel_regex: '(?s)^.*$' };
+    const everything = { ...configuration(0).channel.namespaces.find(({ name }) => name === 'chat'), ...any };
     delete everything.name;
-    throng = await Throng.start({
-      port,
-      config: { ...base, channel: { max_length: 100_000, without_namespace: everything } },
-    });
+    throng = await start(everything);
+    maps = await start({ ...any, subscription_type: 'map', map: { mode: 'recoverable', key_ttl: '1m' } });
     const { stdout } = await run(['openapi']);
     // Bounds that a number here would not hold exactly are carried as text.
     const { paths, components, ...head } = JSON.parse(stdout.replace(/: (-?\d{16,})/g, ': "=$1"'));
@@ -48,12 +51,15 @@ describe('OpenAPI', { skip }, () => {
     });
     await writeFile(document, whole.replace(/"=(-?\d{16,})"/g, '$1'));
   });
-  after(() => throng?.stop());
+  after(async () => {
+    await throng?.stop();
+    await maps?.stop();
+  });
 
   /** What schemathesis says when it is through, where it found something. */
-  function schemathesis(...more) {
+  function schemathesis(server, ...more) {
     const args = [
-      'run', document, '--url', `${throng.http}/api`, '--header', `X-API-Key: ${API_KEY}`,
+      'run', document, '--url', `${server.http}/api`, '--header', `X-API-Key: ${API_KEY}`,
       '--checks', 'all', '--max-examples', '20', '--seed', '1', '--no-shrink', '--continue-on-failure',
       '--generation-database', 'none', '--warnings', 'off', '--no-color', ...more,
     ];
@@ -65,18 +71,24 @@ describe('OpenAPI', { skip }, () => {
   }
 
   it('tells of every answer, with errors in the body', TEST, async () => {
-    assert.equal(await schemathesis(
+    const found = (server, ...more) => schemathesis(
+      server,
       '--header', 'X-Centrifugo-Error-Mode: body',
       // A bad request is answered with 200 and an error, as Centrifugo's backends expect.
       '--exclude-checks', 'negative_data_rejection',
-    ), '');
+      ...more,
+    );
+    assert.equal(await found(throng, '--exclude-path-regex', '/map_'), '');
+    assert.equal(await found(maps, '--include-path-regex', '/map_'), '');
   });
 
   it('tells of every answer, with errors as statuses, and of what is a bad request', TEST, async () => {
-    assert.equal(await schemathesis(
-      '--header', 'X-Centrifugo-Error-Mode: transport',
-      // Its reverse read from 0 is answered with the error 100, as Centrifugo's is, and that is the status 500.
-      '--exclude-path', '/history',
-    ), '');
+    const found = (server, ...more) => schemathesis(
+      server, '--header', 'X-Centrifugo-Error-Mode: transport', ...more,
+    );
+    // Its reverse read from 0 is answered with the error 100, as Centrifugo's is, and that is the status 500.
+    assert.equal(await found(throng, '--exclude-path-regex', '/(map_|history$)'), '');
+    // A read from a place of another life of the map is refused, and which those are no document can tell.
+    assert.equal(await found(maps, '--include-path-regex', '/map_(publish|remove|stats|clear)'), '');
   });
 });

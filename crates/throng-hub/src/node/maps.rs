@@ -121,7 +121,7 @@ impl Node {
         publication: Arc<Publication>,
         draw: Option<Draw>,
     ) {
-        let flight = Flight { publication, draw, came_us: 0, base: None };
+        let flight = Flight { publication, draw, base: None, came_us: 0 };
         self.spread(partition, channel, Item::Publication(flight));
     }
 

@@ -124,24 +124,16 @@ pub(super) fn map_options(
             r.wrong(&path, what)
         }
     };
-    let removes = r.bool(&at("remove_client_on_unsubscribe"));
-    let Some(kind) = kind else {
-        if removes {
-            let what = "there is no map to remove it from: set subscription_type to \"map\"";
-            r.doubt(&at("remove_client_on_unsubscribe"), what);
-        }
-        return None;
-    };
-    let rules = rules(r, &at, kind);
+    let said = rules(r, &at);
     let [page_default, page_min, page_max] = pages(r, &at);
     let live_max = match r.count(&at("live_transition_max_publication_limit")) {
         0 => page_max,
         limit => limit,
     };
     let options = MapOptions {
-        kind,
-        rules,
-        remove_client_on_unsubscribe: removes,
+        kind: kind.unwrap_or(MapKind::Map),
+        rules: said.rules,
+        remove_client_on_unsubscribe: r.bool(&at("remove_client_on_unsubscribe")),
         client_key: r.word(
             &at("client_key"),
             &[
@@ -167,6 +159,15 @@ pub(super) fn map_options(
             timeout => timeout,
         },
     };
+    // Read in any case, so that a value that cannot be is told of.
+    let Some(kind) = kind else {
+        if options.remove_client_on_unsubscribe {
+            let what = "there is no map to remove it from: set subscription_type to \"map\"";
+            r.doubt(&at("remove_client_on_unsubscribe"), what);
+        }
+        return None;
+    };
+    check(r, &at, &said, kind);
     let asks = [(options.publish_backend, "publish"), (options.remove_backend, "remove")];
     for (_, question) in asks.into_iter().filter(|(backend, _)| backend.is_some()) {
         if options.client_key != ClientKey::Own {
@@ -180,105 +181,134 @@ pub(super) fn map_options(
     Some(Arc::new(options))
 }
 
-fn rules(r: &mut Reader<'_>, at: &dyn Fn(&str) -> String, kind: MapKind) -> Rules {
-    let mode = r.text(&at("mode"));
-    let (recoverable, ends) = match mode.as_str() {
-        "ephemeral" => (false, true),
-        "recoverable" => (true, true),
-        "persistent" => (true, false),
-        "" => {
-            let what = "is missing: \"ephemeral\" for what is worth nothing when it is old, \
-                        \"recoverable\" where clients catch up, \"persistent\" where keys stay";
-            r.wrong(&at("mode"), what)
-        }
-        _ => {
-            let what = "not known; write one of \"ephemeral\", \"recoverable\", \"persistent\"";
-            r.wrong(&at("mode"), what)
-        }
-    };
-    let key_ttl = r.duration(&at("key_ttl"));
-    if ends && key_ttl.is_zero() {
-        let what = format!("is missing: with map.mode {mode:?} every key has an end");
-        let _: () = r.wrong(&at("key_ttl"), &what);
-    }
-    if mode == "persistent" {
-        if !key_ttl.is_zero() {
-            let what = "does not go together with map.mode \"persistent\", whose keys have no end";
-            let _: () = r.wrong(&at("key_ttl"), what);
-        }
-        if kind != MapKind::Map {
-            let what = "does not go together with this subscription_type: who is gone would stay; \
-                        write \"ephemeral\" or \"recoverable\"";
-            let _: () = r.wrong(&at("mode"), what);
-        }
-        let what = "is kept in this server's memory: it survives `throng restart`, but no crash \
-                    and no stop";
-        r.doubt(&at("mode"), what);
-    }
-    let changes = changes(r, at, (recoverable, ends), key_ttl);
-    Rules {
-        recoverable,
-        key_ttl_ms: millis(key_ttl),
-        changes,
-        keys_max: match r.count(&at("max_keys")) {
-            0 => r.wrong(&at("max_keys"), "must be 1 or more"),
-            keys => keys,
-        },
-        bytes_max: match r.bytes(&at("max_bytes")) {
-            0 => r.wrong(&at("max_bytes"), "must be 1 or more"),
-            bytes => bytes,
-        },
-    }
+/// What is said of what a map keeps.
+struct SaidRules {
+    mode: Mode,
+    key_ttl: Duration,
+    stream_size: u32,
+    stream_ttl: Duration,
+    meta_ttl: Duration,
+    rules: Rules,
 }
 
-fn changes(
-    r: &mut Reader<'_>,
-    at: &dyn Fn(&str) -> String,
-    (recoverable, ends): (bool, bool),
-    key_ttl: Duration,
-) -> Retention {
-    let size: u32 = r.small(&at("stream_size"), "4294967295");
-    let ttl = r.duration(&at("stream_ttl"));
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Mode {
+    #[default]
+    Missing,
+    Ephemeral,
+    Recoverable,
+    Persistent,
+}
+
+fn rules(r: &mut Reader<'_>, at: &dyn Fn(&str) -> String) -> SaidRules {
+    let mode = r.word(
+        &at("mode"),
+        &[
+            ("", Mode::Missing),
+            ("ephemeral", Mode::Ephemeral),
+            ("recoverable", Mode::Recoverable),
+            ("persistent", Mode::Persistent),
+        ],
+    );
+    let key_ttl = r.duration(&at("key_ttl"));
+    let stream_size: u32 = r.small(&at("stream_size"), "4294967295");
+    let stream_ttl = r.duration(&at("stream_ttl"));
     let meta_ttl = r.duration(&at("meta_ttl"));
-    if !recoverable {
+    let recoverable = mode != Mode::Ephemeral;
+    let changes = if recoverable {
+        let size = if stream_size == 0 { STREAM_SIZE } else { stream_size };
+        let ttl = if stream_ttl.is_zero() { STREAM_TTL } else { stream_ttl };
+        let meta_ttl = match meta_ttl {
+            Duration::ZERO if mode != Mode::Persistent => {
+                key_ttl.max(ttl.saturating_mul(META_TTL_TIMES))
+            }
+            said => said,
+        };
+        Retention { size, ttl_ms: millis(ttl), meta_ttl_ms: millis(meta_ttl) }
+    } else {
+        let ttl = 2 * match r.duration(&at("subscribe_catch_up_timeout")) {
+            Duration::ZERO => CATCH_UP_TIMEOUT,
+            timeout => timeout,
+        };
+        let meta_ttl_ms = millis(ttl.max(key_ttl));
+        Retention { size: EPHEMERAL_SIZE, ttl_ms: millis(ttl), meta_ttl_ms }
+    };
+    let keys_max = match r.count(&at("max_keys")) {
+        0 => r.wrong(&at("max_keys"), "must be 1 or more"),
+        keys => keys,
+    };
+    let bytes_max = match r.bytes(&at("max_bytes")) {
+        0 => r.wrong(&at("max_bytes"), "must be 1 or more"),
+        bytes => bytes,
+    };
+    let key_ttl_ms = millis(key_ttl);
+    let rules = Rules { recoverable, key_ttl_ms, changes, keys_max, bytes_max };
+    SaidRules { mode, key_ttl, stream_size, stream_ttl, meta_ttl, rules }
+}
+
+/// Whether what is said of a map goes together.
+fn check(r: &mut Reader<'_>, at: &dyn Fn(&str) -> String, said: &SaidRules, kind: MapKind) {
+    match said.mode {
+        Mode::Missing => {
+            let what = "is missing: \"ephemeral\" for what is worth nothing when it is old, \
+                        \"recoverable\" where clients catch up, \"persistent\" where keys stay";
+            return r.wrong(&at("mode"), what);
+        }
+        Mode::Ephemeral | Mode::Recoverable if said.key_ttl.is_zero() => {
+            let what = "is missing: unless map.mode is \"persistent\" every key has an end";
+            let _: () = r.wrong(&at("key_ttl"), what);
+        }
+        Mode::Ephemeral | Mode::Recoverable => {}
+        Mode::Persistent => check_persistent(r, at, said, kind),
+    }
+    if said.mode == Mode::Ephemeral {
         let given = [
-            (size > 0, "stream_size"),
-            (!ttl.is_zero(), "stream_ttl"),
-            (!meta_ttl.is_zero(), "meta_ttl"),
+            (said.stream_size > 0, "stream_size"),
+            (!said.stream_ttl.is_zero(), "stream_ttl"),
+            (!said.meta_ttl.is_zero(), "meta_ttl"),
         ];
         for (_, name) in given.into_iter().filter(|(is_given, _)| *is_given) {
             let what = "needs map.mode \"recoverable\" or \"persistent\": an ephemeral map keeps \
                         no changes";
             let _: () = r.wrong(&at(name), what);
         }
-        let ttl = 2 * match r.duration(&at("subscribe_catch_up_timeout")) {
-            Duration::ZERO => CATCH_UP_TIMEOUT,
-            timeout => timeout,
-        };
-        let meta_ttl_ms = millis(ttl.max(key_ttl));
-        return Retention { size: EPHEMERAL_SIZE, ttl_ms: millis(ttl), meta_ttl_ms };
+        return;
     }
-    let size = if size == 0 { STREAM_SIZE } else { size };
-    let ttl = if ttl.is_zero() { STREAM_TTL } else { ttl };
-    if !meta_ttl.is_zero() && meta_ttl < ttl {
+    let ttl_ms = u128::from(said.rules.changes.ttl_ms);
+    if !said.meta_ttl.is_zero() && said.meta_ttl.as_millis() < ttl_ms {
         let what = "must not be less than map.stream_ttl (1m if not set): changes would outlive \
                     their places";
         let _: () = r.wrong(&at("meta_ttl"), what);
     }
-    if !meta_ttl.is_zero() && ends && meta_ttl < key_ttl {
+    if !said.meta_ttl.is_zero() && said.meta_ttl < said.key_ttl {
         let what = "must not be less than map.key_ttl: keys would outlive their map";
         let _: () = r.wrong(&at("meta_ttl"), what);
     }
-    if !meta_ttl.is_zero() && !ends {
+}
+
+fn check_persistent(
+    r: &mut Reader<'_>,
+    at: &dyn Fn(&str) -> String,
+    said: &SaidRules,
+    kind: MapKind,
+) {
+    if !said.key_ttl.is_zero() {
+        let what = "does not go together with map.mode \"persistent\", whose keys have no end";
+        let _: () = r.wrong(&at("key_ttl"), what);
+    }
+    if !said.meta_ttl.is_zero() {
         let what = "does not go together with map.mode \"persistent\": keys that have no end would \
                     outlive their map";
         let _: () = r.wrong(&at("meta_ttl"), what);
     }
-    let meta_ttl = match meta_ttl {
-        Duration::ZERO if ends => key_ttl.max(ttl.saturating_mul(META_TTL_TIMES)),
-        said => said,
-    };
-    Retention { size, ttl_ms: millis(ttl), meta_ttl_ms: millis(meta_ttl) }
+    if kind != MapKind::Map {
+        let what = "does not go together with this subscription_type: who is gone would stay; \
+                    write \"ephemeral\" or \"recoverable\"";
+        let _: () = r.wrong(&at("mode"), what);
+    }
+    let what = "is kept in this server's memory: it survives `throng restart`, but no crash and no \
+                stop";
+    r.doubt(&at("mode"), what);
 }
 
 /// Default, least and most.

@@ -100,10 +100,6 @@ const VERDICTS: &[(&str, Verdict)] = &[
         "join_push",
         Warns("has no effect; each push has a message of its own, and several go out in one write"),
     ),
-    (
-        "presence_update",
-        Warns("has no effect; presence is exact while the connection lasts, without updates"),
-    ),
     ("concurrency", Warns("has no effect; the commands of one client are answered in order")),
     ("position_lag", Warns("has no effect; on one node there is no lag")),
     ("usage_stats", Warns("has no effect; nothing is ever reported to anybody")),

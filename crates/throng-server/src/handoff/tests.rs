@@ -6,6 +6,7 @@ mod damage;
 mod deltas;
 mod encodings;
 mod golden;
+mod maps;
 mod property;
 mod speed;
 mod threads;

@@ -1,13 +1,14 @@
 //! Sessions with a clock that is turned by hand, and without sockets.
 
 mod backends;
-pub(super) mod bench;
+mod bench;
 mod commands;
 mod connecting;
 mod counting;
 mod deltas;
 mod filters;
 mod fuzz;
+mod maps;
 mod orders;
 mod recovery;
 mod tokens;

@@ -280,10 +280,10 @@ fn words(field: &str) -> Option<&'static str> {
         }
         "cursor" => "Behind this key; the answer to the last call says which.",
         "data" => "Any JSON but null.",
-        "delta" => "Subscribers that take deltas get what differs from the publication before it.",
         "disconnect" => "What the client is told; 3503 without it, and it does not come back.",
         "epoch" => "Which life of the channel's history the offset is of.",
         "expire_at" => "When the subscription expires: seconds since 1970. 0: never.",
+        "delta" => "Subscribers that take deltas get what differs from the publication before it.",
         "expired" => "Ends the connections as expired.",
         "force_positioning" => "Whether lost publications are noticed.",
         "force_push_join_leave" => "Whether the client hears who comes and goes without asking.",
@@ -293,7 +293,7 @@ fn words(field: &str) -> Option<&'static str> {
              again, and gets the first one's answer."
         }
         "info" => "About the user, for those who see it in presence and publications. Any JSON.",
-        "key" => "The key: up to 1024 bytes.",
+        "key" => "The key: up to 1024 characters.",
         "key_mode" => "`if_new`: only where the key is not there. `if_exists`: only where it is.",
         "join_leave" => "Whether others hear the client come and go.",
         "limit" => "So many publications at most. 0: only where the channel stands. -1: all.",

@@ -64,7 +64,7 @@ pub(super) struct World {
     hand: &'static AtomicU64,
     pub(super) clients: Vec<Client>,
     runtime: Arc<Runtime>,
-    settings: Arc<Settings>,
+    pub(super) settings: Arc<Settings>,
     budget: Budget,
     /// The one that is being prepared to go on.
     heir: Option<Box<Heir>>,

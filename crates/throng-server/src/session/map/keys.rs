@@ -16,16 +16,16 @@ use crate::session::backend::Asked;
 use crate::session::subscribe::Shown;
 use crate::session::{Awaited, Cx, Session, Step};
 
-/// Bytes of a key.
-pub(crate) const KEY_BYTES_MAX: usize = 1024;
+/// Characters of a key: what is a name, and no document.
+const KEY_CHARS_MAX: usize = 1024;
 
 /// Why a key is none; none: it is one.
 pub(crate) fn wrong_key(key: &str) -> Option<String> {
-    match key.len() {
-        0 => Some("the key is empty".to_owned()),
-        1..=KEY_BYTES_MAX => None,
-        bytes => Some(format!("the key has {bytes} bytes, and may have {KEY_BYTES_MAX}")),
+    if key.is_empty() {
+        return Some("the key is empty".to_owned());
     }
+    let too_long = key.len() > KEY_CHARS_MAX && key.chars().nth(KEY_CHARS_MAX).is_some();
+    too_long.then(|| format!("the key has more than {KEY_CHARS_MAX} characters"))
 }
 
 /// What a client wants done with a key, where it may.

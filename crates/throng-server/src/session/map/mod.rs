@@ -7,8 +7,6 @@
 
 mod keys;
 mod presence;
-#[cfg(test)]
-mod tests;
 
 use throng_hub::map::{Ask, Call, Enter, Entered, Way};
 use throng_hub::publication::{ChannelName, Epoch, Position, Publication};

@@ -101,7 +101,7 @@ proptest! {
         let payload = format!("{data:#}");
         let info = ClientInfo { user: &user, client: "c".into(), ..ClientInfo::default() };
         let publication = Publication {
-            data: payload.as_bytes(), info: Some(info), offset, tags: &tags, time, epoch: &channel,
+            data: payload.as_bytes(), shape: Shape::Plain, info: Some(info), offset, tags: &tags, time, epoch: &channel,
             ..Publication::default()
         };
         let line = push(Envelope::Reply, &Push::Publication { channel: &channel, publication });

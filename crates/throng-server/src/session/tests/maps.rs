@@ -5,8 +5,8 @@ use throng_hub::map::{Ask, Call, Removal, Write};
 use throng_hub::request::{ReplyTo, Request};
 use throng_hub::state::{Fields, Record, Writer};
 
-use crate::session::tests::bench::{Bench, token};
-use crate::session::{Order, Session};
+use super::super::{Order, Session};
+use super::bench::{Bench, token};
 
 /// A bench with a map `m`, pages of one key and more, and what else is said.
 fn bench(options: &str) -> Bench {
