@@ -295,7 +295,7 @@ impl World {
                 let channel = CHANNELS[*channel];
                 // Some take patches, or what a filter lets through, and some take all of it.
                 let wish = match channel.split_once(':') {
-                    Some(("diff", _)) if client % 3 > 0 => r#","delta":"fossil""#,
+                    Some(("diff", _)) if !client.is_multiple_of(3) => r#","delta":"fossil""#,
                     Some(("seen", _)) if client % 3 > 1 => {
                         r#","tf":{"op":"not","nodes":[{"key":"k","cmp":"in","vals":["a","b"]}]}"#
                     }
