@@ -534,7 +534,7 @@ fn check(
 fn serving_a_trace_is_serving_its_beginning_moving_and_serving_the_rest() {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
     let config =
-        Config { cases: cases.unwrap_or(6), failure_persistence: None, ..Config::default() };
+        Config { cases: cases.unwrap_or(8), failure_persistence: None, ..Config::default() };
     // The same traces each time, unless more are asked for: so it is known what they meet.
     let mut runner = match cases {
         None => {
