@@ -188,7 +188,9 @@ impl Registry {
                 2 => expires_s = UntilUnlessZero::take(None, &field)?,
                 3 => flags = SubFlags::take(None, &field)?,
                 4 => info = Within::take(None, &field)?,
-                5 => drop(field.fields("a subscription with patches")?),
+                5 => {
+                    field.fields("a subscription with patches")?;
+                }
                 6 => filter = Some(Arc::new(Filter::take_fields(field.fields(Filter::WHAT)?)?)),
                 _ => field.pass()?,
             }

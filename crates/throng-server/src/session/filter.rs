@@ -135,7 +135,8 @@ mod tests {
         json(&deep(15)).unwrap();
         assert!(why(&deep(120)).contains("recursion"), "{}", why(&deep(120)));
         let nested = (0..100).fold(Vec::new(), |inner: Vec<u8>, _| {
-            let mut out = vec![0x32, 0x80 | (inner.len() & 0x7f) as u8, (inner.len() >> 7) as u8];
+            let byte = |bits: usize| u8::try_from(bits).unwrap();
+            let mut out = vec![0x32, byte(0x80 | inner.len() & 0x7f), byte(inner.len() >> 7)];
             out.extend(inner);
             out
         });

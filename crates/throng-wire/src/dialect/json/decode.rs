@@ -319,7 +319,7 @@ struct Filter<'a> {
     #[serde(borrow)]
     vals: Option<Vec<Text<'a>>>,
     #[serde(borrow)]
-    nodes: Option<Vec<Object<Filter<'a>>>>,
+    nodes: Option<Vec<Object<Self>>>,
 }
 
 impl<'a> From<Filter<'a>> for FilterNode<'a> {
