@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 # What the end-to-end tests run: real clients, a real browser, real servers in front.
-NEEDS := rust cc node npm chromium nginx haproxy openssl caddy supervisor tornado sdks schemathesis redis ip
+NEEDS := rust cc node npm chromium nginx haproxy openssl caddy supervisor tornado sdks schemathesis redis prometheus ip
 .PHONY: help run test test-rust test-js doctor lint clean
 
 help: ## Shows this list

@@ -4,28 +4,22 @@ import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { chmod, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, rm, writeFile } from 'node:fs/promises';
 import net from 'node:net';
 import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as wait } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
 import WebSocket from 'ws';
 
-import { launch, openPage } from './browser.js';
+import { blocks } from './blocks.js';
+import { launch } from './browser.js';
 import { BIN, Throng, emptyDirectory, freePort } from './throng.js';
 
 const TEST = { timeout: 60_000 };
 const PYTHON = path.join(path.dirname(BIN), '../tornado/bin/python');
 const NGINX = ['/usr/sbin/nginx', '/usr/bin/nginx'].find(existsSync);
-
-/** The blocks of a guide, as [language, text]. */
-async function blocks(name) {
-  const text = await readFile(fileURLToPath(new URL(`../../docs/${name}`, import.meta.url)), 'utf8');
-  return [...text.matchAll(/^```(\w+)\n([\s\S]*?)^```$/gm)].map(([, language, block]) => [language, block]);
-}
 
 /** Waits until somebody listens there. */
 async function listens(port) {
