@@ -1,6 +1,8 @@
 //! What becomes of each option, for the tests of what the documentation says of it.
 
-use super::options::{Kind, Status, options};
+use std::collections::BTreeSet;
+
+use super::options::{Kind, Spec, Status, options};
 use super::tree::{Node, Value};
 use super::verdict::{Verdict, verdict};
 use super::{Place, Sources, meaning, written};
@@ -47,32 +49,42 @@ pub(crate) fn fates() -> impl Iterator<Item = (String, Fate, bool)> {
     })
 }
 
-/// Whether an option is looked at where everything is on that it may belong to.
-pub(crate) fn is_read(path: &str) -> bool {
-    let mut written = written::Written::gather(
-        Sources { dev: true, ..Sources::default() },
-        written::Variables::Filled,
-    );
+/// Those of the quiet options that are looked at where everything is on that they may belong to.
+pub(crate) fn quiet_and_read() -> BTreeSet<String> {
+    let quiet = |is_endpoint: bool| {
+        let all = options().all.iter();
+        all.filter(move |(path, spec)| {
+            spec.status == Status::Quiet && path.ends_with(".endpoint") == is_endpoint
+        })
+    };
+    // Without its endpoint a backend is not looked at any further.
+    let mut read = read_of(quiet(true));
+    read.extend(read_of(quiet(false)));
+    // Taken apart before they are read.
+    read.extend(["proxies".to_owned(), "rpc.namespaces".to_owned()]);
+    read
+}
+
+fn read_of<'a>(paths: impl Iterator<Item = (&'a String, &'a Spec)>) -> BTreeSet<String> {
+    let sources = Sources { dev: true, ..Sources::default() };
+    let mut written = written::Written::gather(sources, written::Variables::Filled);
     let mut give = |path: &str, value: Value| {
         let node = Node { line: 0, value };
         written.given.insert(path.to_owned(), written::Given { node, place: Place::Flag });
     };
-    for (switch, spec) in &options().all {
-        let is_switch = spec.kind == Kind::Bool && switch.ends_with("enabled");
+    for (path, spec) in &options().all {
+        let is_switch = spec.kind == Kind::Bool && path.ends_with("enabled");
         if is_switch && spec.status != Status::Judged("subscribe_proxy") {
-            give(switch, Value::Bool(true));
-        } else if switch.ends_with(".endpoint") {
-            give(switch, Value::Text("http://application".to_owned()));
+            give(path, Value::Bool(true));
+        } else if path.ends_with(".endpoint") {
+            give(path, Value::Text("http://application".to_owned()));
         }
     }
-    // A value that is wrong for every kind: whoever reads the option stumbles over it.
-    let (table, list) = (Value::Table(Vec::new()), Value::List(Vec::new()));
-    let kind = options().all.get(path).map(|spec| spec.kind);
-    give(path, if kind == Some(Kind::Map) { list } else { table });
-    if matches!(path, "proxies" | "rpc.namespaces") {
-        // Taken apart before they are read.
-        return true;
+    for (path, spec) in paths.filter(|(path, _)| !path.ends_with("enabled")) {
+        // A value that is wrong for every kind: whoever reads the option stumbles over it.
+        let (table, list) = (Value::Table(Vec::new()), Value::List(Vec::new()));
+        give(path, if spec.kind == Kind::Map { list } else { table });
     }
     let (_, problems, _) = meaning::mean(written, false, 0);
-    problems.iter().any(|problem| problem.path == path)
+    problems.into_iter().map(|problem| problem.path).collect()
 }

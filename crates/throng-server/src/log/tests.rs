@@ -144,3 +144,15 @@ fn times_are_those_of_the_calendar() {
     assert_eq!(at(1_796_083_199), "2026-11-30T23:59:59.007Z");
     assert_eq!(at(4_107_542_400), "2100-03-01T00:00:00.007Z");
 }
+
+#[test]
+fn every_line_about_an_option_is_said_however_many_there_are() {
+    let (log, written) = log(Format::Json, 64);
+    for option in 0..20 {
+        line!(log, Warn, "config", "option {} has no effect", option);
+        line!(log, Warn, "another", "line {}", option);
+    }
+    let text = all(&log, &written);
+    assert_eq!(text.matches("has no effect").count(), 20);
+    assert!(text.matches("\"line").count() < 20);
+}
