@@ -59,7 +59,7 @@ describe('throng reload', () => {
   const write = () => writeFile(file, JSON.stringify(config, null, 1));
 
   async function reload(...more) {
-    const ran = await run(['reload', ...more], { env: { XDG_RUNTIME_DIR: runtime } });
+    const ran = await run(['reload', '--pid', String(throng.process.pid), ...more], { env: { XDG_RUNTIME_DIR: runtime } });
     return { code: ran.code, said: ran.stdout };
   }
 
