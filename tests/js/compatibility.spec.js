@@ -83,7 +83,6 @@ describe('a server as Centrifugo’s is configured', () => {
         enable_unreleased_features: true,
       },
       env: {
-        CENTRIFUGO_CLIENT_PRESENCE_UPDATE_INTERVAL: '10s',
         CENTRIFUGO_CLIENT_CONCURRENCY: '8',
         CENTRIFUGO_CLIENT_CHANNEL_POSITION_MAX_TIME_LAG: '1s',
       },
@@ -101,7 +100,7 @@ describe('a server as Centrifugo’s is configured', () => {
       'uni_websocket.read_buffer_size', 'uni_websocket.write_buffer_size', 'uni_websocket.use_write_buffer_pool', 'uni_websocket.write_timeout', 'uni_websocket.join_push_messages',
       'prometheus.instrument_http_handlers', 'prometheus.recovered_publications_histogram', 'prometheus.native_histograms',
       'usage_stats.disabled', 'node.info_metrics_aggregate_interval', 'enable_unreleased_features',
-      'CENTRIFUGO_CLIENT_PRESENCE_UPDATE_INTERVAL', 'CENTRIFUGO_CLIENT_CONCURRENCY', 'CENTRIFUGO_CLIENT_CHANNEL_POSITION_MAX_TIME_LAG',
+      'CENTRIFUGO_CLIENT_CONCURRENCY', 'CENTRIFUGO_CLIENT_CHANNEL_POSITION_MAX_TIME_LAG',
     ]) {
       const said = throng.lines.filter((line) => line.includes(` ${option} = `) || line.includes(`"${option} = `));
       assert.equal(said.length, 1, option);
@@ -680,6 +679,42 @@ describe('a backend', () => {
       assert.equal(asked[0].encoding, 'binary');
       assert.equal(asked[0].data, undefined);
       assert.equal(Buffer.from(asked[0].b64data, 'base64').toString(), '{"q":1}');
+      socket.terminate();
+    } finally {
+      application.close();
+      application.closeAllConnections();
+    }
+  });
+
+  it('an application says what becomes of a key', TEST, async () => {
+    const asked = [];
+    const application = http.createServer(async (request, response) => {
+      let body = '';
+      for await (const more of request.setEncoding('utf8')) body += more;
+      const { key, data } = JSON.parse(body);
+      asked.push([request.url, key, data]);
+      const no = { error: { code: 1000, message: 'not yours' } };
+      const yes = { result: request.url === '/publish' ? { data: { ...data, seen: true } } : {} };
+      response.end(JSON.stringify(key === 'no' ? no : yes));
+    }).listen(0, '127.0.0.1');
+    await once(application, 'listening');
+    const port = await freePort();
+    const at = (where) => ({ endpoint: `http://127.0.0.1:${application.address().port}/${where}` });
+    const base = configuration(port);
+    const map = { publish_proxy_enabled: true, remove_proxy_enabled: true, mode: 'recoverable', key_ttl: '60s' };
+    const keys = { name: 'keys', subscription_type: 'map', allow_subscribe_for_client: true, allow_subscribe_for_anonymous: true, map };
+    const config = { ...base, channel: { namespaces: [keys], proxy: { map_publish: at('publish'), map_remove: at('remove') } } };
+    try {
+      const throng = await start({ port, config });
+      const change = (id, key, more) => ({ id, publish: { channel: 'keys:a', type: 1, key, ...more } });
+      const { socket, reply } = await talk(
+        throng, { id: 1, connect: {} }, change(2, 'one', { data: { n: 1 } }), change(3, 'no', { data: { n: 2 } }), change(4, 'two', { data: { n: 3 } }),
+        change(5, 'two', { removed: true }),
+      );
+      assert.deepEqual([2, 3, 4, 5].map((id) => reply(id).error?.code), [undefined, 1000, undefined, undefined]);
+      assert.deepEqual(asked.map(([url, key]) => [url, key]), [['/publish', 'one'], ['/publish', 'no'], ['/publish', 'two'], ['/remove', 'two']]);
+      const { entries } = await throng.api('map_read_state', { channel: 'keys:a', limit: 10 });
+      assert.deepEqual(entries.map(({ key, data }) => [key, data]), [['one', { n: 1, seen: true }]]);
       socket.terminate();
     } finally {
       application.close();

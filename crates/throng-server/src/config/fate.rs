@@ -80,6 +80,8 @@ fn read_of<'a>(paths: impl Iterator<Item = (&'a String, &'a Spec)>) -> BTreeSet<
             give(path, Value::Text("http://application".to_owned()));
         }
     }
+    // What only maps have is read where there may be some.
+    give("channel.without_namespace.subscription_type", Value::Text("map".to_owned()));
     for (path, spec) in paths.filter(|(path, _)| !path.ends_with("enabled")) {
         // A value that is wrong for every kind: whoever reads the option stumbles over it.
         let (table, list) = (Value::Table(Vec::new()), Value::List(Vec::new()));

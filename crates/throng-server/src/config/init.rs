@@ -141,6 +141,9 @@ pub fn default_text() -> String {
             Kind::Namespaces => continue,
             Kind::Texts | Kind::List => "[]".to_owned(),
             Kind::Bool => if spec.default.is_empty() { "false" } else { spec.default }.to_owned(),
+            Kind::Bytes if spec.default.parse::<u64>().is_err() && !spec.default.is_empty() => {
+                format!("{:?}", spec.default)
+            }
             Kind::Int | Kind::Bytes => {
                 if spec.default.is_empty() { "0" } else { spec.default }.to_owned()
             }
