@@ -9,6 +9,7 @@ mod deltas;
 mod filters;
 mod fuzz;
 mod orders;
+mod polls;
 mod recovery;
 mod tokens;
 mod waiting;
