@@ -128,19 +128,11 @@ pub(super) fn of_channel(
         publish_enabled: r.bool(&at("publish_enabled")),
     };
     let name = at("proxy_name");
-    match r.text(&kind).as_str() {
-        "" | "stream" => {
-            // Read, so that what is no text is told.
-            r.text(&name);
-            return None;
-        }
-        "shared_poll" => {}
-        "map" | "map_clients" | "map_users" => {
-            let what = "not supported yet; subscribers would get a stream of messages instead of \
-                        the state they expect. Remove it to have a stream";
-            return r.wrong(&kind, what);
-        }
-        _ => return r.wrong(&kind, "not known; write \"stream\" or \"shared_poll\""),
+    // What it else may be is said in `maps`.
+    if r.text(&kind) != "shared_poll" {
+        // Read, so that what is no text is told.
+        r.text(&name);
+        return None;
     }
     if read.publish_enabled && !read.versioned {
         let what = "what is published must be newer than what was polled, so both need numbers: \
@@ -222,7 +214,6 @@ mod tests {
             ("shared_poll.hmac_secret_key", "# ", "needs shared_poll.hmac_secret_key"),
             ("channel.proxy", "# ", "needs an address to ask"),
             ("\"shared_poll\"", "\"shared_polls\"", "not known; write"),
-            ("\"shared_poll\"", "\"map\"", "not supported yet"),
         ] {
             let (problems, _) = loaded(&GOOD.replacen(from, to, 1));
             assert!(problems.iter().any(|problem| problem.contains(told)), "{told}: {problems:?}");
