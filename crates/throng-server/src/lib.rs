@@ -22,6 +22,7 @@ mod notary;
 mod notes;
 mod origin;
 mod pid_file;
+mod polls;
 pub mod reload;
 pub mod restart;
 mod ring;

@@ -128,6 +128,7 @@ fn with_live_of(old: &Settings, new: Settings) -> Settings {
     settings.client.token = new.client.token;
     settings.client.subscription_token = new.client.subscription_token;
     settings.channel = new.channel;
+    settings.shared_poll = new.shared_poll;
     settings.backends = new.backends;
     settings.rpc_ping = new.rpc_ping;
     settings.http_api.key = new.http_api.key;

@@ -30,6 +30,7 @@ use crate::listeners::Listeners;
 use crate::log::{Log, line};
 use crate::metrics::Meters;
 use crate::notary::Notary;
+use crate::polls::Polls;
 use crate::reload::Source;
 use crate::restart::channel::Channel;
 use crate::restart::fault::{self, Fault};
@@ -449,6 +450,7 @@ fn common(
         awaited: Mutex::default(),
         stands: Mutex::default(),
         current: RwLock::new(Arc::clone(settings)),
+        polls: Polls::new(Arc::clone(&allowance)),
         allowance,
         desk,
         log: (*log).clone(),

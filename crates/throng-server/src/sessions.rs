@@ -3,6 +3,7 @@
 
 mod look;
 mod moving;
+mod polled;
 mod shown;
 
 use std::collections::HashMap;
@@ -10,13 +11,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
-use throng_hub::event::{Event, Item, Mailbox as HubMailbox};
+use throng_hub::event::{Event, Flight, Item, Mailbox as HubMailbox};
 use throng_hub::map::Ask;
 use throng_hub::memory::Memory;
 use throng_hub::node::Node;
-use throng_hub::publication::ChannelName;
+use throng_hub::publication::{ChannelName, Publication};
 use throng_hub::registry::{Audience, Batch, Member, Queued, Registry, Sink, Stands};
-use throng_hub::request::{Answer, Now, ReplyTo, Request, Unsubscribe};
+use throng_hub::request::{Answer, Draw, Now, ReplyTo, Request, Unsubscribe};
 use throng_hub::state::{Corrupt, Fields, Writer};
 use throng_wire::dialect::{self, Push};
 use throng_wire::framing::Framing;
@@ -35,6 +36,8 @@ use crate::handoff::put_answer;
 use crate::log::Log;
 use crate::metrics::{Frame, Meter, Meters, Of, Pings};
 use crate::notary::{Notary, Proof};
+use crate::polls::watch::Watch;
+use crate::polls::{self, Polls};
 use crate::ring::{Close, Ring};
 use crate::rng::{Rng, system_seed};
 use crate::session::{
@@ -70,6 +73,10 @@ pub(crate) enum Mail {
     Weigh { ask: u64 },
     /// What the client of a response says elsewhere.
     Said { session: Uuid, slot: u32, said: Vec<u8>, drawn: Drawn },
+    /// A key of a shared poll, or that it is there no more; by the name of its list.
+    Polled { name: ChannelName, publication: Arc<Publication>, draw: Draw },
+    /// The versions of a channel of shared polls begin anew.
+    PollReset { channel: ChannelName, epoch: Arc<str> },
     /// Close this share of the connections: one in so many of those left; 1 is all of them.
     Shed { of: u32 },
     /// These settings hold from now on; the desk is told.
@@ -166,6 +173,8 @@ pub(crate) struct Common {
     pub allowance: Arc<Allowance>,
     pub desk: Arc<Desk>,
     pub switchboard: Arc<Switchboard>,
+    /// Shared polls: what is asked of the application, and who gets the answers.
+    pub polls: Polls,
     pub notary: Arc<Notary>,
     pub log: Log,
     pub user_counts: UserCounts,
@@ -194,6 +203,8 @@ pub(crate) struct Sessions {
     /// This shard's number.
     shard: u16,
     registry: Registry,
+    /// Who tracks which keys of shared polls.
+    watch: Watch,
     users: Users,
     /// Questions gathered while a session was at hand.
     requests: Vec<(Request, ReplyTo)>,
@@ -226,6 +237,7 @@ impl Sessions {
             common,
             shard,
             registry: Registry::with_seed(system_seed()),
+            watch: Watch::new(),
             users: Users::new(),
             requests: Vec::new(),
             orphans: HashMap::new(),
@@ -250,6 +262,8 @@ impl Sessions {
             out,
             settings: &self.settings,
             registry: &mut self.registry,
+            watch: &mut self.watch,
+            polls: &common.polls,
             allowance: &common.allowance,
             log: &common.log,
             node: common.uid(),
@@ -579,6 +593,12 @@ impl Handler for Sessions {
                 // From here on it is the connection's, which accounts for it.
                 drop(drawn);
             }
+            Mail::Polled { name, publication, draw } => {
+                let came_us = self.common.meters.clock.us();
+                let flight = Flight { publication, draw: Some(draw), base: None, came_us };
+                self.watch.queue(&name, Item::Publication(flight));
+            }
+            Mail::PollReset { channel, epoch } => self.poll_reset(crowd, &channel, &epoch),
             Mail::Weigh { ask } => self.common.desk.part(ask, Part::Weighed(crowd.weigh())),
             Mail::Shed { of } => self.shed(crowd, of),
             Mail::Settings { settings, ask } => {
@@ -607,13 +627,16 @@ impl Handler for Sessions {
     }
 
     fn has_work(&self) -> bool {
-        self.registry.has_work()
+        self.registry.has_work() || self.watch.has_work()
     }
 
     fn work(&mut self, crowd: &mut Crowd<Session>, deliveries: usize) {
         let (meter, clock, settings) = (&*self.meter, &self.common.meters.clock, &*self.settings);
         self.registry.fan_out(&mut Delivery { crowd, meter, clock, settings }, deliveries);
         self.meter.withheld(self.registry.take_withheld());
+        if self.watch.has_work() {
+            self.hand_out_polled(crowd, deliveries);
+        }
     }
 
     fn closed(&mut self, gone: Gone, mut session: Session, why: &Disconnect) {
@@ -630,6 +653,7 @@ impl Handler for Sessions {
         }
         let to = ReplyTo { mailbox: self.shard, slot: conn.slot, number: conn.number, ticket: 0 };
         let (orphans, late) = (&mut self.orphans, &mut self.late);
+        let (watch, settings, shard) = (&mut self.watch, &*self.settings, self.shard);
         if let Some(because) = shards_reason(&self.settings, session.kind(), why) {
             session.note(&common.log, why.code.into(), &because);
         }
@@ -650,6 +674,9 @@ impl Handler for Sessions {
         });
         let around = (&*self.settings, &mut self.registry);
         session.end(around, conn, &mut |ending| match ending {
+            Ending::Poll(poll) => {
+                poll.end(watch, &common.polls, (settings, shard, polls::ms(now)));
+            }
             Ending::Leave(leave) => common.node.call(Request::Unsubscribe(leave), to, now),
             Ending::Hide(call) => common.node.call(Request::Map(Box::new(call)), to, now),
             Ending::Orphan(Orphan { number, ticket, undo }) => {
@@ -746,8 +773,13 @@ impl Handler for Sessions {
         self.take_one((conn, framing), fields)
     }
 
-    fn drop_session(&mut self, (conn, framing): (ConnRef, Framing), session: Session, now: Now) {
-        self.drop_one((conn, framing), &session, now);
+    fn drop_session(
+        &mut self,
+        (conn, framing): (ConnRef, Framing),
+        mut session: Session,
+        now: Now,
+    ) {
+        self.drop_one((conn, framing), &mut session, now);
     }
 
     fn settle_in(&mut self, crowd: &mut Crowd<Session>) -> Result<(), Corrupt> {

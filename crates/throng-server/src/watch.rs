@@ -16,6 +16,7 @@ use crate::front::accept::{accept, watched};
 use crate::listeners::Listeners;
 use crate::log::Log;
 use crate::pid_file;
+use crate::polls;
 use crate::reload;
 use crate::restart::Wish;
 use crate::restart::manager::notify;
@@ -94,10 +95,12 @@ pub(crate) async fn run(
     watch.accept(front)?;
     pid_file::write(front);
     let sweeper = tokio::spawn(sweep(Arc::clone(front), room));
+    let polls = tokio::spawn(polls::drive(Arc::clone(&front.common), front.clock));
     let end = watch.until_the_end(front, succession, stop).await;
     // Requests in progress are answered by their own tasks; the runtime ends them after this.
     watch.no_more.send_replace(true);
     sweeper.abort();
+    polls.abort();
     end
 }
 

@@ -493,6 +493,9 @@ pub(crate) struct TokenArgs {
     /// A subscription token for this channel, instead of a connection token
     #[arg(long, value_name = "CHANNEL")]
     pub(crate) channel: Option<String>,
+    /// A signature for these keys of the channel, whose subscription_type is shared_poll
+    #[arg(long, value_name = "KEY", num_args = 1.., requires = "channel", conflicts_with_all = ["private_key", "check"])]
+    pub(crate) track: Vec<String>,
     /// How long it is valid, such as 1h or 30m, or in seconds; 0: for ever
     #[arg(short, long, default_value = "1h")]
     pub(crate) ttl: String,

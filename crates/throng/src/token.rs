@@ -27,6 +27,19 @@ pub(crate) fn run(args: &TokenArgs, out: &mut dyn Write) -> Result<(), Failure> 
         return check(settings, token, now, args.json, out);
     }
     let wanted = (args.user.as_deref().unwrap_or_default(), args.channel.as_deref());
+    if let (false, Some(channel)) = (args.track.is_empty(), wanted.1) {
+        let keys: Vec<&str> = args.track.iter().map(String::as_str).collect();
+        let made = settings.shared_poll.sign((wanted.0, channel), &keys, ttl, now);
+        let made = made.map_err(|what| {
+            Failure::could_not_run(format!("{what}. Name the server's configuration with -c FILE"))
+        })?;
+        if args.json {
+            writeln!(out, "{}", json!({"signature": made, "keys": keys}))?;
+        } else {
+            writeln!(out, "{made}")?;
+        }
+        return Ok(());
+    }
     let made = match &args.private_key {
         None => make(settings, wanted.0, wanted.1, ttl, now).map_err(|what| {
             Failure::could_not_run(format!(

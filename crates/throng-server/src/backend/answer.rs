@@ -11,6 +11,7 @@ use throng_wire::dialect::payload;
 use super::line::Arrived;
 use crate::codes::Disconnect;
 use crate::config::{Backend, Transformed};
+use crate::polls::Item;
 use crate::token::{BASE64, Grant, Override, one_line, or_default, seconds};
 
 /// A backend's answer, understood.
@@ -47,6 +48,9 @@ pub(crate) struct Said {
     pub(crate) idempotency_key: String,
     pub(crate) version: u64,
     pub(crate) version_epoch: String,
+    /// Of a shared poll.
+    pub(crate) items: Vec<Item>,
+    pub(crate) epoch: String,
     /// The key of a map; empty: the one that was asked about.
     pub(crate) key: String,
     pub(crate) score: i64,
@@ -135,11 +139,31 @@ struct Written {
     #[serde(deserialize_with = "or_default")]
     version_epoch: String,
     #[serde(deserialize_with = "or_default")]
+    items: Vec<WrittenItem>,
+    #[serde(deserialize_with = "or_default")]
+    epoch: String,
+    #[serde(deserialize_with = "or_default")]
     key: String,
     #[serde(deserialize_with = "or_default")]
     score: i64,
     #[serde(deserialize_with = "or_default")]
     key_mode: SaidMode,
+}
+
+/// An item of a shared poll. What it was before (`prev_data`) is of use where changes are sent as
+/// deltas only.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct WrittenItem {
+    #[serde(deserialize_with = "or_default")]
+    key: String,
+    data: Option<Box<RawValue>>,
+    #[serde(deserialize_with = "or_default")]
+    b64data: String,
+    #[serde(deserialize_with = "or_default")]
+    version: u64,
+    #[serde(deserialize_with = "or_default")]
+    removed: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -234,6 +258,12 @@ fn said(written: Written) -> Result<Said, String> {
         data: payload(written.data, &written.b64data, "b64data")?,
         overrides: written.overrides,
     };
+    let item = |WrittenItem { key, data, b64data, version, removed }| {
+        let data = payload(data, &b64data, "b64data")?;
+        Ok(Item { key, data, version, removed })
+    };
+    let items: Result<Vec<Item>, String> = written.items.into_iter().map(item).collect();
+    let items = items?;
     Ok(Said {
         user: written.user,
         expire_at: right_ends(written.expire_at),
@@ -251,6 +281,8 @@ fn said(written: Written) -> Result<Said, String> {
         key: written.key,
         score: written.score,
         mode: written.key_mode,
+        items,
+        epoch: written.epoch,
     })
 }
 

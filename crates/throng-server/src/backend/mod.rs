@@ -46,11 +46,13 @@ pub enum Kind {
     SubRefresh,
     MapPublish,
     MapRemove,
+    /// What is there for the keys that clients track; of no client.
+    SharedPollRefresh,
 }
 
 impl Kind {
     /// Their numbers are part of what is handed over in a restart: new ones come last.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Connect,
         Self::Refresh,
         Self::Subscribe,
@@ -59,6 +61,7 @@ impl Kind {
         Self::SubRefresh,
         Self::MapPublish,
         Self::MapRemove,
+        Self::SharedPollRefresh,
     ];
 
     /// As a log line names it.
@@ -72,6 +75,7 @@ impl Kind {
             Self::SubRefresh => "sub_refresh",
             Self::MapPublish => "map_publish",
             Self::MapRemove => "map_remove",
+            Self::SharedPollRefresh => "shared_poll_refresh",
         }
     }
 
@@ -122,8 +126,11 @@ pub(crate) type Headers = Box<[(HeaderName, HeaderValue)]>;
 pub(crate) struct Ask {
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) client: Box<str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) transport: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) protocol: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) encoding: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) user: Option<Arc<str>>,
@@ -148,6 +155,17 @@ pub(crate) struct Ask {
     pub(crate) channels: Vec<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) meta: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) items: Vec<AskedKey>,
+}
+
+/// A key of a shared poll, and what is known of it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct AskedKey {
+    pub(crate) key: Arc<str>,
+    /// Left out where the application gives no versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) version: Option<u64>,
 }
 
 impl Ask {
@@ -198,6 +216,11 @@ impl Ask {
     /// May this user's subscription go on?
     pub(crate) fn sub_refresh(user: &Arc<str>, channel: &Arc<str>) -> Self {
         Self { channel: Some(Arc::clone(channel)), ..Self::refresh(user) }
+    }
+
+    /// What is there for these keys?
+    pub(crate) fn shared_poll_refresh(channel: &Arc<str>, items: Vec<AskedKey>) -> Self {
+        Self { channel: Some(Arc::clone(channel)), items, ..Self::default() }
     }
 
     /// Said by this client, over this transport, in this encoding.

@@ -139,7 +139,8 @@ impl Switchboard {
         });
     }
 
-    async fn answer(&self, call: &Call) -> Answer {
+    /// Makes a call that is no session's.
+    pub(crate) async fn answer(&self, call: &Call) -> Answer {
         let exchange = self.exchange();
         let of = |exchange: &Exchange| {
             Some((Arc::clone(exchange.line(call.backend)?), exchange.cache.clone()))
@@ -223,6 +224,7 @@ impl Switchboard {
             Kind::SubRefresh => "backend.sub_refresh",
             Kind::MapPublish => "backend.map_publish",
             Kind::MapRemove => "backend.map_remove",
+            Kind::SharedPollRefresh => "backend.shared_poll_refresh",
         };
         let (name, endpoint) = (kind.name(), &line.backend.endpoint);
         let option = &line.backend.option;

@@ -175,6 +175,10 @@ fn chosen(settings: &Settings, trying: &Trying) -> Result<BackendId, NoTrial> {
                 ))),
             }
         }
+        Kind::SharedPollRefresh => Err(NoTrial::Wrong(
+            "what shared polls ask is not asked by hand; docs/shared-poll.md has the request for curl"
+                .to_owned(),
+        )),
         Kind::Subscribe | Kind::Publish | Kind::SubRefresh | Kind::MapPublish | Kind::MapRemove => {
             let channel = trying.channel.as_deref().unwrap_or_default();
             let resolved = settings.channel.resolve(channel);
@@ -241,6 +245,7 @@ fn call(
         Kind::SubRefresh => Ask::sub_refresh(&user, &channel),
         Kind::MapPublish => Ask::map_key(&user, &channel, "key", data),
         Kind::MapRemove => Ask::map_key(&user, &channel, "key", None),
+        Kind::SharedPollRefresh => Ask::shared_poll_refresh(&channel, Vec::new()),
     };
     let client = Rng::new(system_seed()).uuid().to_string();
     let ask = ask.said_by(client, "websocket", Encoding::Json);

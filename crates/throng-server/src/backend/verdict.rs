@@ -83,6 +83,10 @@ impl Asked<'_> {
             Kind::MapPublish => accepted("the key is written".to_owned()),
             Kind::MapRemove => accepted("the key is removed".to_owned()),
             Kind::Rpc => accepted("the client gets the data of the answer".to_owned()),
+            Kind::SharedPollRefresh => {
+                let items = said.items.len();
+                accepted(format!("clients that track them get {items} keys, if they are new"))
+            }
         }
     }
 
@@ -175,6 +179,11 @@ impl Asked<'_> {
                     .with("the answer has no result; {\"result\":{}} allows it")
             }
             Kind::Rpc => accepted("the client gets an answer without data".to_owned()),
+            Kind::SharedPollRefresh => {
+                let code = ErrorCode::INTERNAL.code;
+                broken(code, "the answer has no result; it is asked again".to_owned())
+                    .with("where nothing is new: {\"result\":{\"items\":[]}}")
+            }
         }
     }
 

@@ -272,10 +272,21 @@ fn chosen(
     (switch, name): (&str, &str),
     default: &str,
 ) -> Option<BackendId> {
-    let named = r.text(name);
     if !r.bool(switch) {
+        let _ = r.text(name);
         return None;
     }
+    named_or_default(r, backends, (switch, name), default)
+}
+
+/// The default one, or the one of that name; `switch` is who asks for it.
+pub(super) fn named_or_default(
+    r: &mut Reader<'_>,
+    backends: &mut Backends,
+    (switch, name): (&str, &str),
+    default: &str,
+) -> Option<BackendId> {
+    let named = r.text(name);
     if named == "default" || named.is_empty() {
         if r.text(&format!("{default}.endpoint")).is_empty() {
             let what = format!("needs an address to ask: set {default}.endpoint");

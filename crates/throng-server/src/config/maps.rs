@@ -109,18 +109,14 @@ pub(super) fn map_options(
     let at = |name: &str| format!("{prefix}map.{name}");
     let path = format!("{prefix}subscription_type");
     let kind = match r.text(&path).as_str() {
-        "" | "stream" => None,
+        // What a shared poll is is said in `poll`.
+        "" | "stream" | "shared_poll" => None,
         "map" => Some(MapKind::Map),
         "map_clients" => Some(MapKind::Clients),
         "map_users" => Some(MapKind::Users),
-        "shared_poll" => {
-            let what = "not supported yet; subscribers would get a stream of messages instead of \
-                        the state they expect. Remove it to have a stream";
-            r.wrong(&path, what)
-        }
         _ => {
-            let what =
-                "not known; write one of \"stream\", \"map\", \"map_clients\", \"map_users\"";
+            let what = "not known; write one of \"stream\", \"shared_poll\", \"map\", \
+                        \"map_clients\", \"map_users\"";
             r.wrong(&path, what)
         }
     };

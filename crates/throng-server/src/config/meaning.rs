@@ -14,6 +14,7 @@ use super::machine;
 use super::maps::{MapKind, check_presence, map_options};
 use super::network::Network;
 use super::options;
+use super::poll;
 use super::problem::Problem;
 use super::read::Reader;
 use super::settings::{
@@ -113,6 +114,7 @@ fn settings(r: &mut Reader<'_>, dev: bool, first_backend: u16) -> Settings {
         init: r.bool("init.enabled"),
         init_path: r.http_path("init.handler_prefix"),
         channel: channels(r, &mut backends),
+        shared_poll: poll::shared_poll(r),
         http_api: HttpApi {
             enabled: !r.bool("http_api.disabled"),
             path: r.http_path("http_api.handler_prefix"),
@@ -434,6 +436,7 @@ fn channel_options(r: &mut Reader<'_>, backends: &mut Backends, prefix: &str) ->
         map: map_options(r, backends, prefix),
         map_clients_prefix: r.text(&at("map_clients_presence_channel_prefix")).into(),
         map_users_prefix: r.text(&at("map_users_presence_channel_prefix")).into(),
+        poll: poll::of_channel(r, backends, prefix),
     };
     check_channel(r, &at, &options);
     options
@@ -627,6 +630,7 @@ fn check(r: &mut Reader<'_>, settings: &Settings) {
     check_paths(r, settings);
     check_proxies(r, &settings.proxies);
     check_map_presence(r, &settings.channel, settings.client.presence_update_interval);
+    poll::check(r, settings);
     let client = &settings.client;
     if !client.ping_interval.is_zero() && client.pong_timeout >= client.ping_interval {
         let what = "must be shorter than client.ping_interval, or no pong is ever missed";

@@ -15,6 +15,7 @@ use super::backends::{BackendId, Backends};
 use super::jwks::JwksEndpoint;
 use super::maps::MapOptions;
 use super::network::Network;
+use super::poll::{PollOptions, SharedPoll};
 use crate::codes::Disconnect;
 use crate::log::Redacted;
 use crate::session::Kind;
@@ -40,6 +41,7 @@ pub struct Settings {
     /// `init.handler_prefix`.
     pub init_path: String,
     pub channel: Channels,
+    pub shared_poll: SharedPoll,
     pub http_api: HttpApi,
     /// Who is asked who may do what.
     pub backends: Backends,
@@ -306,6 +308,8 @@ pub struct ChannelOptions {
     pub map_clients_prefix: Box<str>,
     /// `map_users_presence_channel_prefix`; empty: none.
     pub map_users_prefix: Box<str>,
+    /// `subscription_type = "shared_poll"`, and its options.
+    pub poll: Option<PollOptions>,
 }
 
 /// What a publication's payload must be.

@@ -26,6 +26,7 @@ const ARRIVALS: u8 = 9;
 const METERS: u8 = 10;
 const MAP: u8 = 11;
 const MAP_KEY: u8 = 12;
+const POLLS: u8 = 13;
 
 const MAPS: Tags = Tags { map: MAP, key: MAP_KEY };
 
@@ -74,6 +75,7 @@ pub(super) fn put(front: &Front, now: Now) -> Vec<u8> {
         allowance: _,
         desk: _,
         switchboard: _,
+        polls,
         notary: _,
         log: _,
         shards: _,
@@ -111,6 +113,7 @@ pub(super) fn put(front: &Front, now: Now) -> Vec<u8> {
     out.record(METERS, |out| metrics::put(common, out));
     // What else the node has, shards and the broker bring.
     node.put_maps(MAPS, &mut out);
+    out.record(POLLS, |out| polls.put_fields(out));
     sealed::seal(out)
 }
 
@@ -150,6 +153,7 @@ fn take_field(front: &Front, field: &Field<'_>) -> Result<(), Corrupt> {
         MAP => common.node.take_map(field)?,
         MAP_KEY => common.node.take_map_key(field)?,
         METERS => metrics::take(common, field.fields("what was counted")?)?,
+        POLLS => common.polls.take_fields(field.fields("shared polls")?)?,
         _ => field.pass()?,
     }
     Ok(())

@@ -224,6 +224,10 @@ throng_hub::record!("what a backend said", Said {
     14 key,
     15 score,
     16 mode as WordIfAny,
+} without {
+    // Who asks for keys asks again in the other process.
+    items: Vec::new(),
+    epoch: String::new(),
 });
 
 /// A close, its reason as it is.

@@ -83,7 +83,7 @@ macro_rules! families {
 families! {
     NUM_CLIENTS = Gauge "node_num_clients"; "Clients that are connected."
     NUM_USERS = Gauge "node_num_users"; "Different users of those clients; all anonymous ones are one."
-    NUM_SUBSCRIPTIONS = Gauge "node_num_subscriptions"; "Subscriptions of all clients."
+    NUM_SUBSCRIPTIONS = Gauge "node_num_subscriptions"; "Subscriptions of all clients, but those to shared polls."
     NUM_CHANNELS = Gauge "node_num_channels"; "Channels with subscribers."
     NUM_NODES = Gauge "node_num_nodes"; "Nodes that work together."
     BUILD = Gauge "node_build"; "Always 1; its label is the version."
@@ -122,6 +122,17 @@ families! {
     PROXY_DURATION = Histogram "proxy_duration_seconds"; "How long calls to your backends took."
     PROXY_ERRORS = Counter "proxy_errors"; "Calls to your backends that came to nothing."
     PROXY_INFLIGHT = Gauge "proxy_inflight_requests"; "Calls to your backends that are under way."
+
+    POLL_CHANNELS = Gauge "shared_poll_num_channels"; "Channels of shared polls that clients are subscribed to, or were lately."
+    POLL_KEYS = Gauge "shared_poll_num_keys"; "Keys that clients track, or did lately."
+    #[own]
+    POLL_BYTES = Gauge "shared_poll_data_bytes"; "Bytes of data that are remembered for clients that come later."
+    #[own]
+    POLL_TRACKINGS = Gauge "shared_poll_num_trackings"; "Keys that clients track, each client's counted."
+    POLL_DURATION = Histogram "shared_poll_handler_duration_seconds"; "How long your application took to answer for keys, by why it was asked: timer or urgent."
+    POLL_ERRORS = Counter "shared_poll_handler_error_count"; "Questions for keys that came to nothing."
+    POLL_ITEMS = Counter "shared_poll_items_count"; "Items of answers, by what became of them."
+    POLL_PUBLISHED = Counter "shared_poll_publish_count"; "Calls of shared_poll_publish, by what became of them."
 
     #[own]
     CLIENTS_MAX = Gauge "clients_max"; "Clients that fit, as the limit of descriptors and the options stand now."

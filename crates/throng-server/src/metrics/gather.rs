@@ -23,6 +23,7 @@ use crate::control::Transport;
 use crate::desk::Part;
 use crate::front::{Answer, Front, api_method, http_method, http_path};
 use crate::handoff::pause::Moved;
+use crate::polls::{Counted, ITEMS, PUBLICATIONS, TRIGGERS};
 use crate::sessions::{Common, Mail};
 use crate::shard::Post;
 
@@ -382,6 +383,34 @@ fn put_calls(common: &Common, rare: &BTreeMap<Key, u64>, page: &mut Page) {
     page.family(&f::PROXY_INFLIGHT);
     for (of, (_, _, under_way)) in &asked {
         page.whole(&labels(of), *under_way);
+    }
+    put_polls(common, page);
+}
+
+fn put_polls(common: &Common, page: &mut Page) {
+    let polls = &common.polls;
+    let (channels, keys, bytes) = polls.poller().sizes();
+    page.single(&f::POLL_CHANNELS, channels as u64);
+    page.single(&f::POLL_KEYS, keys as u64);
+    page.single(&f::POLL_BYTES, bytes as u64);
+    page.single(&f::POLL_TRACKINGS, polls.trackings() as u64);
+    let Counted { items, errors, durations, published } = &polls.counted;
+    page.family(&f::POLL_DURATION);
+    for (trigger, spread) in TRIGGERS.into_iter().zip(durations) {
+        let mut times = Sum::default();
+        spread.add_to(&mut times);
+        page.spread(&[("trigger", trigger)], &times, Unit::Micros);
+    }
+    let counters = [
+        (&f::POLL_ERRORS, "trigger", &TRIGGERS[..], &errors[..]),
+        (&f::POLL_ITEMS, "result", &ITEMS[..], &items[..]),
+        (&f::POLL_PUBLISHED, "result", &PUBLICATIONS[..], &published[..]),
+    ];
+    for (family, label, names, cells) in counters {
+        page.family(family);
+        for (name, cell) in names.iter().zip(cells) {
+            page.whole(&[(label, name)], cell.get());
+        }
     }
 }
 

@@ -56,6 +56,12 @@ const CENTRIFUGO: &[(&str, &str)] = &[
     ("centrifugo_proxy_duration_seconds_histogram", "histogram"),
     ("centrifugo_proxy_errors", "counter"),
     ("centrifugo_proxy_inflight_requests", "gauge"),
+    ("centrifugo_shared_poll_num_channels", "gauge"),
+    ("centrifugo_shared_poll_num_keys", "gauge"),
+    ("centrifugo_shared_poll_handler_duration_seconds", "histogram"),
+    ("centrifugo_shared_poll_handler_error_count", "counter"),
+    ("centrifugo_shared_poll_items_count", "counter"),
+    ("centrifugo_shared_poll_publish_count", "counter"),
 ];
 
 /// A server without listeners, whose shards run.

@@ -305,6 +305,9 @@ impl Session {
         };
         wish.expire_at = said.expire_at;
         wish.grant = said.grant;
+        if let Some(poll) = &resolved.options.poll {
+            return self.subscribe_poll(cx, id, (channel, poll), (wish, cancelled));
+        }
         let (mut plan, request) = self.plan(cx, channel, resolved.options, wish);
         plan.cancelled = cancelled;
         self.ask_node(cx, request, Awaited::Subscribe { id, plan: Box::new(plan) });
@@ -365,8 +368,11 @@ impl Session {
 
     fn sub_refresh_answered(&mut self, cx: &mut Cx<'_, '_>, channel: &ChannelName, answer: Answer) {
         let slot = cx.out.conn.slot;
-        let Some(subscription) = cx.registry.find(slot, channel) else { return };
-        let server_side = subscription.flags.contains(SubFlags::SERVER_SIDE);
+        let server_side = match cx.registry.find(slot, channel) {
+            Some(subscription) => subscription.flags.contains(SubFlags::SERVER_SIDE),
+            None if self.is_polling(channel) => false,
+            None => return,
+        };
         let because = "the sub_refresh backend said that the subscription is over";
         match answer {
             Answer::Said(said) if !said.expired && !super::wake::is_over(cx, said.expire_at) => {
@@ -397,9 +403,16 @@ impl Session {
         }
     }
 
-    fn set_subscription_expiry(&mut self, cx: &mut Cx<'_, '_>, channel: &str, at_s: u32) {
+    pub(super) fn set_subscription_expiry(
+        &mut self,
+        cx: &mut Cx<'_, '_>,
+        channel: &str,
+        at_s: u32,
+    ) {
         if let Some(subscription) = cx.registry.find_mut(cx.out.conn.slot, channel) {
             subscription.expires_s = at_s;
+        } else {
+            self.set_poll_expiry(channel, at_s);
         }
         self.note_subscription_expiry(cx, at_s);
     }

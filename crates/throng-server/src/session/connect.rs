@@ -255,9 +255,14 @@ impl Session {
         }
         for each in &given {
             let because = match cx.settings.channel.resolve(&each.channel) {
-                Ok(resolved) if resolved.options.map.is_none() => continue,
-                Ok(_) => {
-                    "the channel is a map, to which clients subscribe by themselves".to_owned()
+                Ok(resolved)
+                    if resolved.options.map.is_none() && resolved.options.poll.is_none() =>
+                {
+                    continue;
+                }
+                Ok(resolved) => {
+                    let what = if resolved.options.map.is_some() { "map" } else { "shared poll" };
+                    format!("the channel is a {what}, to which clients subscribe by themselves")
                 }
                 Err(error) => error.to_string(),
             };
@@ -294,6 +299,11 @@ impl Session {
             let resolved = cx.settings.channel.resolve(channel).map_err(|error| {
                 (Disconnect::BAD_REQUEST, format!("{}: {error}", Shown(channel)))
             })?;
+            if resolved.options.poll.is_some() {
+                let line = format!("103 {}: one that only listens tracks no keys", Shown(channel));
+                self.note(cx.log, 103, &line);
+                continue;
+            }
             match self.right_without_token(cx.settings, &resolved) {
                 Right::Yes => given.push(Given {
                     channel: ChannelName::clone(channel),

@@ -14,6 +14,7 @@ mod filter;
 mod map;
 mod moving;
 mod order;
+mod poll;
 mod proof;
 mod publish;
 mod refresh;
@@ -44,15 +45,18 @@ use crate::log::Log;
 use crate::metrics::{Frame, METHODS, Meter, Pings};
 use crate::notary::Check;
 use crate::notes::Who;
+use crate::polls::Polls;
+use crate::polls::watch::Watch;
 use crate::shard::{ConnRef, Message, Out, Taken};
 
 pub(crate) use answer::error_code;
 pub(crate) use cookie::NoCookie;
 pub(crate) use map::wrong_key;
 pub(crate) use order::{Order, Target};
+pub(crate) use poll::Wanted;
 #[cfg(test)]
 pub(crate) use say::ENCODED;
-pub(crate) use say::{encode_deflated, encode_item, is_deflated, transport_of};
+pub(crate) use say::{encode_deflated, encode_item, envelope_of, is_deflated, transport_of};
 pub(crate) use subscribe::retention;
 
 /// One client.
@@ -152,6 +156,8 @@ struct Extra {
     head: Option<Bytes>,
     /// The error that its connect ended with, where that is told by a status.
     error: u32,
+    /// Subscriptions to channels of shared polls.
+    polls: Option<Box<poll::Polling>>,
 }
 
 /// Questions to the node that are not answered yet.
@@ -255,6 +261,9 @@ pub(crate) struct Cx<'a, 'o> {
     pub out: &'a mut Out<'o>,
     pub settings: &'a Settings,
     pub registry: &'a mut Registry,
+    /// Who of this shard tracks which keys of shared polls.
+    pub watch: &'a mut Watch,
+    pub polls: &'a Polls,
     pub allowance: &'a Arc<Allowance>,
     pub log: &'a Log,
     /// This node's id.
@@ -581,7 +590,7 @@ impl Session {
                 self.refuse(cx, Disconnect::NOT_AVAILABLE, "send has no receiver here");
             }
             Asked::Refresh { token } => self.refresh(cx, id, &token),
-            Asked::SubRefresh { channel, token } => self.sub_refresh(cx, id, &channel, &token),
+            Asked::SubRefresh(request) => self.sub_refresh(cx, id, &request),
             Asked::Pong => self.take_pong(cx),
             Asked::Unknown => self.refuse(
                 cx,
@@ -663,6 +672,9 @@ impl Session {
         end: &mut dyn FnMut(Ending),
     ) {
         let client = self.client;
+        for poll in self.take_polls() {
+            end(Ending::Poll(poll));
+        }
         cx_registry.leave_all(conn.slot, &mut |channel, subscription| {
             end(Ending::Leave(subscribe::leaving(client, channel, &subscription)));
             let gone = map::hide(settings, client, channel, subscription.flags);
@@ -688,6 +700,7 @@ pub(crate) enum Ending {
     /// What maps show of it.
     Hide(throng_hub::map::Call),
     Orphan(Orphan),
+    Poll(poll::Polled),
 }
 
 fn reply_to(cx: &Cx<'_, '_>, ticket: u32) -> ReplyTo {

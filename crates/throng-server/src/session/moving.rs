@@ -69,6 +69,7 @@ throng_hub::record!("what few sessions have", Extra {
     10 afterword,
     11 head,
     12 error,
+    13 polls as Within,
 });
 
 // What is done with is left out: only the rest is ever looked at again.

@@ -61,13 +61,14 @@ impl Session {
     pub(crate) fn order(&mut self, cx: &mut Cx<'_, '_>, order: &Order) {
         match order {
             Order::Subscribe { channel, grant, expire_at, recover_since } => {
-                let taken = cx.registry.find(cx.out.conn.slot, channel).is_some();
+                let taken = cx.registry.find(cx.out.conn.slot, channel).is_some()
+                    || self.is_polling(channel);
                 let settings = cx.settings;
                 if taken || self.is_subscribing(channel) {
                     return;
                 }
                 let Ok(resolved) = settings.channel.resolve(channel) else { return };
-                if resolved.options.map.is_some() {
+                if resolved.options.map.is_some() || resolved.options.poll.is_some() {
                     return;
                 }
                 let wish = Wish {
@@ -109,7 +110,9 @@ impl Session {
         let channels: Vec<Arc<str>> = cx
             .registry
             .subscriptions(slot)
-            .map(|(name, _)| Arc::clone(name))
+            .map(|(name, _)| name)
+            .chain(self.polled_channels())
+            .map(Arc::clone)
             .filter(|name| channel.is_empty() || &**name == channel)
             .collect();
         for each in channels {

@@ -79,6 +79,10 @@ impl Session {
             );
             return Err((ErrorCode::BAD_REQUEST, because));
         }
+        if options.poll.is_some() {
+            let because = "its subscription_type is shared_poll: nobody gets publications there";
+            return Err((ErrorCode::NOT_AVAILABLE, because.to_owned()));
+        }
         if let Err(because) = options.publication_data_format.check(data) {
             return Err((ErrorCode::BAD_REQUEST, because.to_owned()));
         }

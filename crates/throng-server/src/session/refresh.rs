@@ -1,7 +1,7 @@
 //! Renewing a right: the connection's, and one subscription's.
 
 use throng_hub::publication::ChannelName;
-use throng_wire::dialect::{RefreshResult, Reply};
+use throng_wire::dialect::{RefreshResult, Reply, SubRefreshRequest};
 
 use super::proof::{Claimed, temporary};
 use super::subscribe::Shown;
@@ -89,12 +89,21 @@ impl Session {
             .eq(channels.iter().copied().filter(|channel| personal.as_deref() != Some(channel)))
     }
 
-    pub(super) fn sub_refresh(&mut self, cx: &mut Cx<'_, '_>, id: u32, channel: &str, token: &str) {
+    pub(super) fn sub_refresh(
+        &mut self,
+        cx: &mut Cx<'_, '_>,
+        id: u32,
+        request: &SubRefreshRequest<'_>,
+    ) {
+        if request.kind != 0 {
+            return self.keys_command(cx, id, request);
+        }
+        let (channel, token): (&str, &str) = (&request.channel, &request.token);
         if channel.is_empty() {
             return self.refuse(cx, Disconnect::BAD_REQUEST, "sub_refresh names no channel");
         }
         let slot = cx.out.conn.slot;
-        if cx.registry.find(slot, channel).is_none() {
+        if cx.registry.find(slot, channel).is_none() && !self.is_polling(channel) {
             let because = format!("{}: sub_refresh without a subscription", Shown(channel));
             return self.deny(cx, id, ErrorCode::PERMISSION_DENIED, &because);
         }
@@ -127,7 +136,7 @@ impl Session {
     ) {
         let slot = cx.out.conn.slot;
         // It may have ended while its token was looked at.
-        if cx.registry.find(slot, channel).is_none() {
+        if cx.registry.find(slot, channel).is_none() && !self.is_polling(channel) {
             let because = format!("{}: the subscription has ended meanwhile", Shown(channel));
             return self.deny(cx, id, ErrorCode::PERMISSION_DENIED, &because);
         }
@@ -158,10 +167,7 @@ impl Session {
         }
         let grace = cx.settings.client.expired_sub_close_delay;
         let (at_s, ttl) = claims.expire_at.map_or((0, 0), |unix_s| wake::expiry(cx, unix_s, grace));
-        if let Some(subscription) = cx.registry.find_mut(slot, channel) {
-            subscription.expires_s = at_s;
-        }
-        self.note_subscription_expiry(cx, at_s);
-        self.reply(cx, id, &Reply::SubRefresh { expires: at_s != 0, ttl });
+        self.set_subscription_expiry(cx, channel, at_s);
+        self.reply(cx, id, &Reply::SubRefresh { expires: at_s != 0, ttl, items: &[] });
     }
 }

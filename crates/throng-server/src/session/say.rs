@@ -50,6 +50,11 @@ const PLAIN: usize = 0x0f;
 /// usual window; the few with a smaller one are sent publications as they are.
 const DEFLATED: u8 = 0x20;
 
+/// What a form is wrapped in.
+pub(crate) fn envelope_of(form: u8) -> Option<(Framing, Envelope)> {
+    FORMS.get(usize::from(form) & PLAIN).copied()
+}
+
 /// The transport whose clients want this form.
 pub(crate) fn transport_of(form: u8) -> Option<Transport> {
     SPOKEN.get(usize::from(form) & PLAIN).copied()

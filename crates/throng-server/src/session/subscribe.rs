@@ -181,6 +181,9 @@ impl Session {
                 Err(error) => self.subscribe_by_token(cx, id, (channel, wish, false), Err(error)),
             };
         }
+        if let Some(poll) = &resolved.options.poll {
+            return self.subscribe_poll(cx, id, (channel, poll), (wish, false));
+        }
         let (plan, request) = self.plan(cx, channel, resolved.options, wish);
         self.ask_node(cx, request, Awaited::Subscribe { id, plan: Box::new(plan) });
     }
@@ -203,11 +206,13 @@ impl Session {
         }
         // A subscription that the server has ordered counts before it is answered: undoing a second
         // one would take the first one's presence away.
-        if registry.find(slot, channel).is_some() || self.is_subscribing(channel) {
+        let is_there = registry.find(slot, channel).is_some() || self.is_polling(channel);
+        if is_there || self.is_subscribing(channel) {
             return Err((ErrorCode::ALREADY_SUBSCRIBED, "subscribed already".to_owned()));
         }
         let limit = settings.client.channel_limit;
-        if limit > 0 && registry.count(slot) + self.catching() >= limit {
+        let others = self.catching() + self.polled_channels().count();
+        if limit > 0 && registry.count(slot) + others >= limit {
             return Err((
                 ErrorCode::LIMIT_EXCEEDED,
                 format!("this client has {limit} channels, which is client.channel_limit"),
@@ -220,7 +225,13 @@ impl Session {
             };
             (code, error.to_string())
         })?;
-        super::map::check_kind(resolved.options, request)?;
+        if resolved.options.poll.is_none() {
+            super::map::check_kind(resolved.options, request)?;
+        } else if request.kind != super::poll::KIND {
+            let because = "its subscription_type is shared_poll; subscribe with \
+                           newSharedPollSubscription";
+            return Err((ErrorCode::PERMISSION_DENIED, because.to_owned()));
+        }
         Ok(resolved)
     }
 
@@ -285,6 +296,9 @@ impl Session {
         };
         wish.expire_at = claims.expire_at;
         wish.grant = claims.grant;
+        if let Some(poll) = &resolved.options.poll {
+            return self.subscribe_poll(cx, id, (channel, poll), (wish, cancelled));
+        }
         let (mut plan, request) = self.plan(cx, channel, resolved.options, wish);
         plan.cancelled = cancelled;
         self.ask_node(cx, request, Awaited::Subscribe { id, plan: Box::new(plan) });
@@ -424,7 +438,7 @@ impl Session {
     /// Ends one subscription, if there is one. Returns whether there was.
     pub(super) fn leave(&mut self, cx: &mut Cx<'_, '_>, channel: &str) -> bool {
         let Some(subscription) = cx.registry.leave(cx.out.conn.slot, channel) else {
-            return false;
+            return self.leave_poll(cx, channel);
         };
         let leaving = leaving(self.client, &ChannelName::from(channel), &subscription);
         let to = super::reply_to(cx, 0);

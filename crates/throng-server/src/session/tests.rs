@@ -10,6 +10,7 @@ mod filters;
 mod fuzz;
 mod maps;
 mod orders;
+mod polls;
 mod recovery;
 mod tokens;
 mod waiting;

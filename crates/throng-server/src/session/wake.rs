@@ -125,6 +125,9 @@ impl Session {
                 at => self.subs_expire_s = min(self.subs_expire_s, at),
             }
         }
+        let (polls, next_s) = self.expire_polls(cx);
+        self.subs_expire_s = min(self.subs_expire_s, next_s);
+        over.extend(polls.into_iter().map(|channel| (channel, SubFlags::default())));
         for (channel, flags) in over {
             if let Some(backend) = sub_refresh_backend(cx.settings, &channel) {
                 self.ask_sub_refresh(cx, backend, &channel);

@@ -10,6 +10,7 @@ use throng_wire::framing::Framing;
 
 use super::Sessions;
 use crate::clock::Clock;
+use crate::polls;
 use crate::session::Session;
 use crate::shard::{ConnRef, Crowd};
 use crate::speakers::Place;
@@ -55,6 +56,7 @@ impl Sessions {
             shard: _,
             registry,
             // Entered again by the sessions.
+            watch: _,
             users: _,
             requests,
             orphans,
@@ -149,6 +151,8 @@ impl Sessions {
         let mut session = session.ok_or_else(|| fields.corrupt("there is no session"))?;
         session.draw(&self.common.allowance);
         self.held += session.held_bytes();
+        let place = (&*self.settings, self.shard, polls::ms(now));
+        session.seat_polls(conn.slot, &mut self.watch, &self.common.polls, place);
         for ticket in session.tickets() {
             let ConnRef { slot, number } = conn;
             let to = ReplyTo { mailbox: self.shard, slot, number, ticket };
@@ -178,11 +182,13 @@ impl Sessions {
     pub(super) fn drop_one(
         &mut self,
         (conn, framing): (ConnRef, Framing),
-        session: &Session,
+        session: &mut Session,
         now: Now,
     ) {
         self.held = self.held.saturating_sub(session.held_bytes());
         let Self { common, settings, registry, shard, .. } = self;
+        let place = (&**settings, *shard, polls::ms(now));
+        session.unseat_polls(&mut self.watch, &common.polls, place);
         registry.leave_all(conn.slot, &mut |channel, subscription| {
             common.node.unseat(channel, *shard);
             if subscription.flags.contains(SubFlags::PRESENCE) {

@@ -51,10 +51,7 @@ pub enum Request<'a> {
     Refresh {
         token: Cow<'a, str>,
     },
-    SubRefresh {
-        channel: Cow<'a, str>,
-        token: Cow<'a, str>,
-    },
+    SubRefresh(SubRefreshRequest<'a>),
     /// Id 0 and nothing else: the answer to a ping.
     Pong,
     /// An id and nothing that is known here.
@@ -126,6 +123,34 @@ pub struct FilterNode<'a> {
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
+pub struct SubRefreshRequest<'a> {
+    pub channel: Cow<'a, str>,
+    pub token: Cow<'a, str>,
+    /// 0 renews the subscription's right, 1 tracks keys of a shared poll, 2 untracks some.
+    pub kind: i32,
+    /// With kind 1: keys, each lot with the application's word that this user may track them.
+    pub track: Vec<TrackBatch<'a>>,
+    /// Keys that the client wants no more.
+    pub untrack: Vec<Cow<'a, str>>,
+}
+
+/// Keys of a shared poll that one signature covers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TrackBatch<'a> {
+    pub signature: Cow<'a, str>,
+    /// In the order in which they were signed.
+    pub items: Vec<KeyedItem<'a>>,
+}
+
+/// A key, and what the client has of it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct KeyedItem<'a> {
+    pub key: Cow<'a, str>,
+    /// 0: nothing.
+    pub version: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct HistoryRequest<'a> {
     pub channel: Cow<'a, str>,
     /// 0: the position only; -1: as many as the server gives.
@@ -165,7 +190,7 @@ pub enum Reply<'a> {
     History { publications: &'a [Publication<'a>], epoch: &'a str, offset: u64 },
     Rpc { data: Option<Payload<'a>> },
     Refresh(RefreshResult<'a>),
-    SubRefresh { expires: bool, ttl: u32 },
+    SubRefresh { expires: bool, ttl: u32, items: &'a [Publication<'a>] },
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -248,6 +273,8 @@ pub struct Publication<'a> {
     /// Only with the first publication of a stream, so that who subscribed to an empty one
     /// learns it; empty otherwise.
     pub epoch: &'a str,
+    /// Which state of its key it is; 0 where that is not numbered.
+    pub version: u64,
 }
 
 /// How a publication's data is written.

@@ -76,6 +76,22 @@ pub(super) struct Publish {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
+pub(super) struct SharedPollPublish {
+    #[serde(deserialize_with = "or_default")]
+    pub(super) channel: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) key: String,
+    pub(super) data: Option<Box<RawValue>>,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) b64data: String,
+    #[serde(deserialize_with = "whole")]
+    pub(super) version: u64,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) epoch: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub(super) struct Subscribe {
     #[serde(deserialize_with = "or_default")]
     pub(super) user: String,

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::call::{
     ApiError, Batch, Call, Channel, Channels, Disconnect, History, Info, Payload, Publish, Refresh,
-    Subscribe, Unsubscribe,
+    SharedPollPublish, Subscribe, Unsubscribe,
 };
 use super::{logged, maps};
 use crate::codes::{Disconnect as Why, ErrorCode};
@@ -29,6 +29,7 @@ use crate::desk::Part;
 use crate::front::Front;
 use crate::keyed::Keyed;
 use crate::metrics::Of;
+use crate::polls::{self, KEY_BYTES_MAX, watch};
 use crate::session::{Order, Target, error_code, retention};
 use crate::sessions::Mail;
 use crate::shard::Post;
@@ -44,7 +45,7 @@ pub(super) const MANY_MAX: usize = 10_000;
 /// What a method returns: the result object, or what went wrong.
 pub(super) type Result = std::result::Result<Vec<u8>, ApiError>;
 
-pub(super) const METHODS: [&str; 20] = [
+pub(super) const METHODS: [&str; 21] = [
     "publish",
     "broadcast",
     "subscribe",
@@ -65,6 +66,7 @@ pub(super) const METHODS: [&str; 20] = [
     "map_read_stream",
     "map_stats",
     "map_clear",
+    "shared_poll_publish",
 ];
 
 /// Whether there is such a method.
@@ -117,6 +119,7 @@ async fn run_rare(front: &Front, call: Call<'_>) -> Result {
         "map_read_stream" => maps::read_stream(front, parse(call.params)?).await,
         "map_stats" => maps::stats(front, parse(call.params)?).await,
         "map_clear" => maps::clear(front, parse(call.params)?).await,
+        "shared_poll_publish" => shared_poll_publish(front, parse(call.params)?).await,
         "rpc" => Err(ApiError::new(
             ErrorCode::METHOD_NOT_FOUND,
             "no rpc method is defined on the server",
@@ -203,6 +206,15 @@ async fn publish_to(
     if options.map.is_some() {
         return Err(bad("the channel is a map: map_publish publishes to it, with a key"));
     }
+    if options.poll.is_some() {
+        return Err(ApiError::new(
+            ErrorCode::NOT_AVAILABLE,
+            format!(
+                "{channel}: nobody is subscribed to publications there: its subscription_type is \
+                 shared_poll, whose keys are published with shared_poll_publish"
+            ),
+        ));
+    }
     let data = match data {
         Some(data) => data,
         None => payload(publish)?,
@@ -250,6 +262,31 @@ pub(super) async fn draw(
              limits.publish_timeout",
         )
     })
+}
+
+async fn shared_poll_publish(front: &Front, call: SharedPollPublish) -> Result {
+    let SharedPollPublish { channel, key, data, b64data, version, epoch } = call;
+    let options = options(front, &channel)?;
+    let Some(poll) = &options.poll else {
+        let because = format!("{channel}: its subscription_type is not shared_poll");
+        return Err(bad(because));
+    };
+    if !watch::is_key(&key) {
+        return Err(bad(format!("key: 1 to {KEY_BYTES_MAX} bytes, and no zero among them")));
+    }
+    if version == 0 {
+        return Err(bad("version: 1 or more, from the same numbers as the poll's"));
+    }
+    if !poll.publish_enabled {
+        let because = format!("{channel}: shared_poll.publish_enabled is off");
+        return Err(ApiError::new(ErrorCode::NOT_AVAILABLE, because));
+    }
+    let data = given(data.as_deref(), &b64data, "data")?;
+    let data = data.ok_or_else(|| bad("data or b64data is missing"))?;
+    // Held until it is in the mailboxes, where each draws its own.
+    let _drawn = draw(front, data.len()).await?;
+    polls::publish(&front.common, &channel.into(), (&key, version, data), &epoch);
+    Ok(b"{}".to_vec())
 }
 
 fn position(published: Published) -> Vec<u8> {
@@ -378,8 +415,13 @@ pub(super) fn given(
 }
 
 async fn subscribe(front: &Front, call: Subscribe) -> Result {
-    if options(front, &call.channel)?.map.is_some() {
+    let options = options(front, &call.channel)?;
+    if options.map.is_some() {
         return Err(bad("the channel is a map, to which clients subscribe by themselves"));
+    }
+    if options.poll.is_some() {
+        let because = "its subscription_type is shared_poll, to which clients subscribe themselves";
+        return Err(bad(format!("{}: {because}", call.channel)));
     }
     let grant = Grant {
         info: given(call.info.as_deref(), &call.b64info, "info")?,

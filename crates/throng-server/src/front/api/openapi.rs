@@ -6,7 +6,7 @@ use serde_json::{Error, Value, json};
 
 use super::call::{
     Batch, Channel, Channels, Disconnect, History, MapPublish, MapReadState, MapReadStream,
-    MapRemove, Publish, Refresh, Subscribe, Unsubscribe,
+    MapRemove, Publish, Refresh, SharedPollPublish, Subscribe, Unsubscribe,
 };
 use super::{STATUSES, methods, shape};
 
@@ -253,6 +253,14 @@ const OPERATIONS: [Operation; methods::METHODS.len()] = [
         said: in_a_channel,
         result: nothing,
     },
+    Operation {
+        method: "shared_poll_publish",
+        summary: "Say what is new for a key of a shared poll, without waiting to be asked",
+        request: shape::of::<SharedPollPublish>,
+        leaves_out: &[],
+        said: || laid(with_data(keyed()), in_a_channel()),
+        result: nothing,
+    },
 ];
 
 /// `*` is kept for patterns.
@@ -348,6 +356,32 @@ fn in_a_channel() -> Value {
     json!({
         "required": ["channel"],
         "properties": {"channel": {"type": "string", "minLength": 1, "pattern": NO_STAR}},
+    })
+}
+
+/// A key and the number of its state.
+fn keyed() -> Value {
+    json!({
+        "required": ["channel", "key", "version"],
+        "properties": {
+            "key": {
+                "minLength": 1, "pattern": "^[^\\u0000]*$",
+                "description": "Which of the channel's keys, of 255 bytes at most.",
+            },
+            "version": {
+                "minimum": 1,
+                "description": "The number of this state of the key, from the same numbers as what \
+                    your application answers when it is asked. One that is not above the last is \
+                    not delivered.",
+            },
+            "epoch": {
+                "description": "Which life of these numbers it is: with another one than before, \
+                    clients ask for everything anew. Empty: it says nothing of it.",
+            },
+        },
+        "examples": [{
+            "channel": "votes:feed", "key": "post-1", "version": 7, "data": {"votes": 43},
+        }],
     })
 }
 

@@ -28,6 +28,8 @@ use crate::front::address::{ClientAddress, ToldBy};
 use crate::log::{Format, Level, Log};
 use crate::metrics::{Meter, Pings};
 use crate::notary::{Check, Proof};
+use crate::polls::Polls;
+use crate::polls::watch::Watch;
 use crate::rng::Rng;
 use crate::shard::{ConnRef, Message, NEVER, Out, Taken};
 
@@ -73,6 +75,8 @@ pub(in crate::session) struct Bench {
     pub(in crate::session) node: Node,
     pub(super) shard_mail: Arc<Mail>,
     pub(in crate::session) registry: Registry,
+    pub(in crate::session) watch: Watch,
+    pub(in crate::session) polls: Polls,
     pub(in crate::session) allowance: Arc<Allowance>,
     log: Log,
     lines: Arc<Mutex<Vec<u8>>>,
@@ -166,12 +170,15 @@ impl Bench {
             vec![Arc::clone(&shard_mail) as Arc<dyn Mailbox>, Arc::new(Front)];
         let broker = Arc::new(Memory::new(4, 7));
         let node = Node::new(NodeSetup { mailboxes, broker, partitions: 4, seed: 7 });
+        let allowance = Allowance::new(1 << 20);
         Self {
             settings,
             node,
             shard_mail,
             registry,
-            allowance: Allowance::new(1 << 20),
+            watch: Watch::new(),
+            polls: Polls::new(Arc::clone(&allowance)),
+            allowance,
             log,
             lines,
             rng: Rng::new(1),
@@ -321,6 +328,7 @@ impl Bench {
         let users = &self.users;
         let user_connections = |user: &str| users.get(user).copied().unwrap_or(0);
         let (registry, effects_mut) = (&mut self.registry, &mut effects);
+        let (watch, polls) = (&mut self.watch, &self.polls);
         let (settings, allowance, log) = (&self.settings, &self.allowance, &self.log);
         let room = settings.client.queue_max_size;
         let (result, said) =
@@ -330,6 +338,8 @@ impl Bench {
                     out,
                     settings,
                     registry,
+                    watch,
+                    polls,
                     allowance,
                     log,
                     node: "node",
@@ -376,9 +386,11 @@ impl Bench {
         let conn = self.clients[at].conn;
         let (now, node, orphans) = (self.now(), &self.node, &mut self.orphans);
         let to = ReplyTo { mailbox: 0, slot: conn.slot, number: conn.number, ticket: 0 };
+        let (watch, polls, settings) = (&mut self.watch, &self.polls, &self.settings);
         let around = (&self.settings, &mut self.registry);
         session.end(around, conn, &mut |ending| match ending {
             Ending::Hide(call) => node.call(Request::Map(Box::new(call)), to, now),
+            Ending::Poll(poll) => poll.end(watch, polls, (settings, 0, now.mono_ms)),
             Ending::Leave(leave) => node.call(Request::Unsubscribe(leave), to, now),
             Ending::Orphan(orphan) => {
                 orphans.insert((orphan.number, orphan.ticket), orphan.undo);

@@ -14,8 +14,8 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor
 
 use super::value::{Text, entries, maybe_payload, or_default, payload, text};
 use crate::dialect::{
-    Command, ConnectRequest, FilterNode, HistoryRequest, KeyRequest, Malformed, Payload, Request,
-    StreamPosition, SubscribeRequest,
+    Command, ConnectRequest, FilterNode, HistoryRequest, KeyRequest, KeyedItem, Malformed, Payload,
+    Request, StreamPosition, SubRefreshRequest, SubscribeRequest, TrackBatch,
 };
 
 /// Takes a command from the front of `frame`: the command, and its size with the whitespace
@@ -172,10 +172,9 @@ fn request<'de: 'a, 'a, A: MapAccess<'de>>(
         Field::Refresh => {
             take(map, "refresh", |Refresh { token }: Refresh<'a>| Request::Refresh { token })
         }
-        Field::SubRefresh => take(map, "sub_refresh", |from: SubRefresh<'a>| {
-            let SubRefresh { channel, token } = from;
-            Request::SubRefresh { channel, token }
-        }),
+        Field::SubRefresh => {
+            take(map, "sub_refresh", |from: SubRefresh<'a>| Request::SubRefresh(from.into()))
+        }
         Field::Id | Field::Other => map.next_value::<IgnoredAny>().map(|_| None),
     }
 }
@@ -205,7 +204,7 @@ const fn rank(request: &Request<'_>) -> u8 {
         Request::Rpc { .. } => 7,
         Request::Send { .. } => 8,
         Request::Refresh { .. } => 9,
-        Request::SubRefresh { .. } => 10,
+        Request::SubRefresh(_) => 10,
         Request::Pong | Request::Unknown => 11,
     }
 }
@@ -413,4 +412,42 @@ struct SubRefresh<'a> {
     channel: Cow<'a, str>,
     #[serde(borrow, deserialize_with = "text")]
     token: Cow<'a, str>,
+    #[serde(rename = "type", deserialize_with = "or_default")]
+    kind: i32,
+    #[serde(borrow, deserialize_with = "or_default")]
+    track: Vec<Object<Track<'a>>>,
+    #[serde(borrow, deserialize_with = "or_default")]
+    untrack: Vec<Text<'a>>,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+struct Track<'a> {
+    #[serde(borrow, deserialize_with = "text")]
+    signature: Cow<'a, str>,
+    #[serde(borrow, deserialize_with = "or_default")]
+    items: Vec<Object<Item<'a>>>,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+struct Item<'a> {
+    #[serde(borrow, deserialize_with = "text")]
+    key: Cow<'a, str>,
+    #[serde(deserialize_with = "or_default")]
+    version: u64,
+}
+
+impl<'a> From<SubRefresh<'a>> for SubRefreshRequest<'a> {
+    fn from(from: SubRefresh<'a>) -> Self {
+        let SubRefresh { channel, token, kind, track, untrack } = from;
+        let item = |Object(Item { key, version }): Object<Item<'a>>| KeyedItem { key, version };
+        let batch = |Object(Track { signature, items }): Object<Track<'a>>| {
+            let items = items.into_iter().map(item).collect();
+            TrackBatch { signature, items }
+        };
+        let track = track.into_iter().map(batch).collect();
+        let untrack = untrack.into_iter().map(|Text(key)| key).collect();
+        Self { channel, token, kind, track, untrack }
+    }
 }

@@ -36,9 +36,12 @@ pub(in crate::dialect) fn put_reply(id: u32, reply: &Reply<'_>, out: &mut Vec<u8
             }),
             Reply::Rpc { data } => o.object("rpc", |o| o.payload("data", *data)),
             Reply::Refresh(result) => o.object("refresh", |o| refresh_result(o, result)),
-            Reply::SubRefresh { expires, ttl } => o.object("sub_refresh", |o| {
+            Reply::SubRefresh { expires, ttl, items } => o.object("sub_refresh", |o| {
                 o.flag("expires", *expires);
                 o.number("ttl", *ttl);
+                if !items.is_empty() {
+                    o.array("items", items, publication);
+                }
             }),
         }
     });
@@ -213,6 +216,7 @@ fn publication(o: &mut Object<'_>, publication: &Publication<'_>) {
     o.flag("removed", publication.removed);
     o.signed("score", publication.score);
     o.text("epoch", publication.epoch);
+    o.number("version", publication.version);
 }
 
 /// The payload's JSON text, to the byte, in a string: the client reads it, and keeps it for patches.

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 
 use super::fields::{Field, Fields, varint};
 use crate::dialect::{
-    Command, ConnectRequest, FilterNode, HistoryRequest, KeyRequest, Malformed, Request,
-    StreamPosition, SubscribeRequest,
+    Command, ConnectRequest, FilterNode, HistoryRequest, KeyRequest, KeyedItem, Malformed, Request,
+    StreamPosition, SubRefreshRequest, SubscribeRequest, TrackBatch,
 };
 
 /// Takes a command with its length from the front of `frame`: the command, and the size of both.
@@ -37,7 +37,7 @@ struct Held<'a> {
     rpc: Option<(Cow<'a, str>, Cow<'a, [u8]>)>,
     send: Option<Cow<'a, [u8]>>,
     refresh: Option<Cow<'a, str>>,
-    sub_refresh: Option<(Cow<'a, str>, Cow<'a, str>)>,
+    sub_refresh: Option<SubRefreshRequest<'a>>,
 }
 
 fn read_command<'a>(mut fields: Fields<'a>) -> Result<Command<'a>, Malformed> {
@@ -121,14 +121,7 @@ impl<'a> Held<'a> {
                     _ => Ok(()),
                 })
             }
-            15 => {
-                let (channel, token) = self.sub_refresh.get_or_insert_default();
-                each(field, |field| match field.number {
-                    1 => set(channel, field.text()),
-                    2 => set(token, field.text()),
-                    _ => Ok(()),
-                })
-            }
+            15 => sub_refresh(field, self.sub_refresh.get_or_insert_default()),
             _ => Ok(()),
         }
     }
@@ -163,7 +156,7 @@ impl<'a> Held<'a> {
             .or(rpc.map(|(method, data)| Request::Rpc { method, data }))
             .or(send.map(|data| Request::Send { data }))
             .or(refresh.map(|token| Request::Refresh { token }))
-            .or(sub_refresh.map(|(channel, token)| Request::SubRefresh { channel, token }))
+            .or(sub_refresh.map(Request::SubRefresh))
     }
 }
 
@@ -276,6 +269,38 @@ fn filter_node(mut fields: Fields<'_>, depth: usize) -> Result<FilterNode<'_>, M
         }
     }
     Ok(node)
+}
+
+fn sub_refresh<'a>(field: &Field<'a>, into: &mut SubRefreshRequest<'a>) -> Result<(), Malformed> {
+    each(field, |field| match field.number {
+        1 => set(&mut into.channel, field.text()),
+        2 => set(&mut into.token, field.text()),
+        3 => set(&mut into.kind, field.short().map(u32::cast_signed)),
+        4 => {
+            let mut batch = TrackBatch::default();
+            each(field, |field| match field.number {
+                1 => set(&mut batch.signature, field.text()),
+                2 => {
+                    let mut item = KeyedItem::default();
+                    each(field, |field| match field.number {
+                        1 => set(&mut item.key, field.text()),
+                        2 => set(&mut item.version, field.number()),
+                        _ => Ok(()),
+                    })?;
+                    batch.items.push(item);
+                    Ok(())
+                }
+                _ => Ok(()),
+            })?;
+            into.track.push(batch);
+            Ok(())
+        }
+        5 => {
+            into.untrack.push(field.text()?);
+            Ok(())
+        }
+        _ => Ok(()),
+    })
 }
 
 fn history<'a>(field: &Field<'a>, into: &mut HistoryRequest<'a>) -> Result<(), Malformed> {

@@ -38,9 +38,12 @@ pub(in crate::dialect) fn put_reply(id: u32, reply: &Reply<'_>, out: &mut Vec<u8
         }),
         Reply::Rpc { data } => m.message(13, |m| m.payload(1, *data)),
         Reply::Refresh(result) => m.message(14, |m| refresh_result(m, result)),
-        Reply::SubRefresh { expires, ttl } => m.message(15, |m| {
+        Reply::SubRefresh { expires, ttl, items } => m.message(15, |m| {
             m.flag(1, *expires);
             m.number(2, *ttl);
+            for each in *items {
+                m.message(3, |m| publication(m, each));
+            }
         }),
     }
 }
@@ -190,6 +193,7 @@ fn publication(m: &mut Message<'_>, publication: &Publication<'_>) {
     m.flag(12, publication.removed);
     m.signed(13, publication.score);
     m.text(14, publication.epoch);
+    m.number(16, publication.version);
 }
 
 /// A message being written. Zero values are left out; a message that is there is never zero.

@@ -97,7 +97,15 @@ fn commands_are_read_as_an_sdk_writes_them() {
     is(v::COMMAND_RPC, 9, Request::Rpc { method: "m".into(), data: b"[]".into() });
     is(v::COMMAND_SEND, 0, Request::Send { data: b"2".into() });
     is(v::COMMAND_REFRESH, 10, Request::Refresh { token: "r".into() });
-    is(v::COMMAND_SUB_REFRESH, 11, Request::SubRefresh { channel: channel(), token: "s".into() });
+    is(
+        v::COMMAND_SUB_REFRESH,
+        11,
+        Request::SubRefresh(SubRefreshRequest {
+            channel: channel(),
+            token: "s".into(),
+            ..SubRefreshRequest::default()
+        }),
+    );
     is(v::COMMAND_PONG, 0, Request::Pong);
 }
 
@@ -231,6 +239,33 @@ fn a_patch_is_marked_and_the_whole_is_as_ever() {
 }
 
 #[test]
+fn keys_of_a_shared_poll_come_and_go() {
+    let item = |key: &'static str, version| KeyedItem { key: key.into(), version };
+    let items = vec![item("a", 7), item("b", 0)];
+    let track = Request::SubRefresh(SubRefreshRequest {
+        channel: "c".into(),
+        kind: 1,
+        track: vec![TrackBatch { signature: "s".into(), items }],
+        untrack: vec!["x".into()],
+        ..SubRefreshRequest::default()
+    });
+    is("1d08017a190a01631801220f0a017312050a0161100712030a01622a0178", 1, track);
+    let put = |reply: Reply<'_>| {
+        let mut out = Vec::new();
+        put_reply(Encoding::Protobuf, 1, &reply, &mut out);
+        out
+    };
+    let items = [
+        Publication { data: b"1", key: "a", version: 7, ..Publication::default() },
+        Publication { key: "b", removed: true, ..Publication::default() },
+    ];
+    let tracked = Reply::SubRefresh { expires: true, ttl: 5, items: &items };
+    assert_eq!(put(tracked), bytes("08017a16080110051a092201315a01618001071a055a01626001"));
+    let subscribed = SubscribeResult { epoch: "e", kind: 4, ..SubscribeResult::default() };
+    assert_eq!(put(Reply::Subscribe(subscribed)), bytes("080132053201657804"));
+}
+
+#[test]
 fn replies_are_written_as_an_sdk_reads_them() {
     let says = |id: u32, reply: Reply<'_>, hex: &str| {
         let mut out = Vec::new();
@@ -288,7 +323,7 @@ fn replies_are_written_as_an_sdk_reads_them() {
     says(9, Reply::Rpc { data: Some(b"[]") }, v::REPLY_RPC);
     let refresh = RefreshResult { client: CLIENT, version: "v", expires: true, ttl: 7 };
     says(10, Reply::Refresh(refresh), v::REPLY_REFRESH);
-    says(11, Reply::SubRefresh { expires: true, ttl: 8 }, v::REPLY_SUB_REFRESH);
+    says(11, Reply::SubRefresh { expires: true, ttl: 8, items: &[] }, v::REPLY_SUB_REFRESH);
 }
 
 #[test]

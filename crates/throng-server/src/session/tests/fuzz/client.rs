@@ -79,7 +79,7 @@ impl Client {
                 Request::History(request) => ("history", &*request.channel),
                 Request::Rpc { .. } => ("rpc", ""),
                 Request::Refresh { .. } => ("refresh", ""),
-                Request::SubRefresh { channel, .. } => ("sub_refresh", &**channel),
+                Request::SubRefresh(request) => ("sub_refresh", &*request.channel),
             };
             let (id, channel) = (u64::from(command.id), channel.to_owned());
             self.asked.push_back(Asked { id, result, channel });

@@ -99,7 +99,30 @@ mod requests {
         );
         assert_eq!(
             request(r#"{"id":1,"sub_refresh":{"channel":"c","token":"t"}}"#),
-            Request::SubRefresh { channel, token: "t".into() }
+            Request::SubRefresh(SubRefreshRequest {
+                channel: channel.clone(),
+                token: "t".into(),
+                ..SubRefreshRequest::default()
+            })
+        );
+        let item = |key: &'static str, version| KeyedItem { key: key.into(), version };
+        assert_eq!(
+            request(
+                r#"{"id":1,"sub_refresh":{"channel":"c","type":1,"track":[{"signature":"1:2:ab","items":[{"key":"a","version":7},{"key":"b"}]},{"items":null}],"untrack":["x","y\n"]}}"#
+            ),
+            Request::SubRefresh(SubRefreshRequest {
+                channel,
+                token: "".into(),
+                kind: 1,
+                track: vec![
+                    TrackBatch {
+                        signature: "1:2:ab".into(),
+                        items: vec![item("a", 7), item("b", 0)],
+                    },
+                    TrackBatch::default(),
+                ],
+                untrack: vec!["x".into(), "y\n".into()],
+            })
         );
     }
 

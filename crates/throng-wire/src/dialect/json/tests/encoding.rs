@@ -56,7 +56,10 @@ mod replies {
             ),
             (Reply::Rpc { data: None }, r#"{"id":1,"rpc":{}}"#),
             (Reply::Refresh(RefreshResult::default()), r#"{"id":1,"refresh":{}}"#),
-            (Reply::SubRefresh { expires: false, ttl: 0 }, r#"{"id":1,"sub_refresh":{}}"#),
+            (
+                Reply::SubRefresh { expires: false, ttl: 0, items: &[] },
+                r#"{"id":1,"sub_refresh":{}}"#,
+            ),
             (
                 Reply::Error { code: 0, message: "", temporary: false },
                 r#"{"id":1,"error":{"code":0,"message":""}}"#,
@@ -141,6 +144,7 @@ mod replies {
                         removed: false,
                         score: 0,
                         epoch: "",
+                        version: 0,
                     },
                     Publication {
                         data: b"2",
@@ -153,6 +157,7 @@ mod replies {
                         removed: false,
                         score: 0,
                         epoch: "",
+                        version: 0,
                     },
                 ]
             },
@@ -188,8 +193,21 @@ mod replies {
             r#"{"id":1,"refresh":{"client":"c","version":"v","expires":true,"ttl":5}}"#
         );
         assert_eq!(
-            reply(1, &Reply::SubRefresh { expires: true, ttl: 5 }),
+            reply(1, &Reply::SubRefresh { expires: true, ttl: 5, items: &[] }),
             r#"{"id":1,"sub_refresh":{"expires":true,"ttl":5}}"#
+        );
+        let items = [
+            Publication { data: b"1", key: "a\"", version: 7, ..Publication::default() },
+            Publication { key: "b", removed: true, ..Publication::default() },
+        ];
+        assert_eq!(
+            reply(1, &Reply::SubRefresh { expires: false, ttl: 0, items: &items }),
+            r#"{"id":1,"sub_refresh":{"items":[{"data":1,"key":"a\"","version":7},{"key":"b","removed":true}]}}"#
+        );
+        let subscribed = SubscribeResult { epoch: "e", kind: 4, ..SubscribeResult::default() };
+        assert_eq!(
+            reply(1, &Reply::Subscribe(subscribed)),
+            r#"{"id":1,"subscribe":{"epoch":"e","type":4}}"#
         );
     }
 
@@ -225,11 +243,12 @@ mod pushes {
             removed: true,
             score: -7,
             epoch: "e",
+            version: 3,
         };
         check(
             &Push::Publication { channel: "c", publication },
             &format!(
-                r#"{{"channel":"c","pub":{{"data":"text","info":{FULL_INFO},"offset":18446744073709551615,"tags":{{"a":"1","b\n":""}},"time":-5,"key":"k","removed":true,"score":-7,"epoch":"e"}}}}"#
+                r#"{{"channel":"c","pub":{{"data":"text","info":{FULL_INFO},"offset":18446744073709551615,"tags":{{"a":"1","b\n":""}},"time":-5,"key":"k","removed":true,"score":-7,"epoch":"e","version":3}}}}"#
             ),
         );
     }

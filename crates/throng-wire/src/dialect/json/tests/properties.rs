@@ -102,6 +102,7 @@ proptest! {
         let info = ClientInfo { user: &user, client: "c".into(), ..ClientInfo::default() };
         let publication = Publication {
             data: payload.as_bytes(), shape: Shape::Plain, info: Some(info), offset, tags: &tags, time, epoch: &channel,
+            key: &user, removed: false, version: offset,
             ..Publication::default()
         };
         let line = push(Envelope::Reply, &Push::Publication { channel: &channel, publication });
@@ -109,6 +110,7 @@ proptest! {
         let back: Value = serde_json::from_str(&line).unwrap();
         let back = &back["push"];
         prop_assert_eq!(back["channel"].as_str().unwrap_or_default(), &channel);
+        prop_assert_eq!(back["pub"]["key"].as_str().unwrap_or_default(), &user);
         prop_assert_eq!(&back["pub"]["data"], &data);
         prop_assert_eq!(&back["pub"]["info"]["user"], &json!(user));
         prop_assert_eq!(back["pub"]["offset"].as_u64().unwrap_or_default(), offset);
