@@ -108,22 +108,7 @@ pub(super) fn map_options(
 ) -> Option<Arc<MapOptions>> {
     let at = |name: &str| format!("{prefix}map.{name}");
     let path = format!("{prefix}subscription_type");
-    let kind = match r.text(&path).as_str() {
-        "" | "stream" => None,
-        "map" => Some(MapKind::Map),
-        "map_clients" => Some(MapKind::Clients),
-        "map_users" => Some(MapKind::Users),
-        "shared_poll" => {
-            let what = "not supported yet; subscribers would get a stream of messages instead of \
-                        the state they expect. Remove it to have a stream";
-            r.wrong(&path, what)
-        }
-        _ => {
-            let what =
-                "not known; write one of \"stream\", \"map\", \"map_clients\", \"map_users\"";
-            r.wrong(&path, what)
-        }
-    };
+    let kind = kind(r, &path);
     let said = rules(r, &at);
     let [page_default, page_min, page_max] = pages(r, &at);
     let live_max = match r.count(&at("live_transition_max_publication_limit")) {
@@ -179,6 +164,26 @@ pub(super) fn map_options(
         }
     }
     Some(Arc::new(options))
+}
+
+/// None for a stream.
+fn kind(r: &mut Reader<'_>, path: &str) -> Option<MapKind> {
+    match r.text(path).as_str() {
+        "" | "stream" => None,
+        "map" => Some(MapKind::Map),
+        "map_clients" => Some(MapKind::Clients),
+        "map_users" => Some(MapKind::Users),
+        "shared_poll" => {
+            let what = "not supported yet; subscribers would get a stream of messages instead of \
+                        the state they expect. Remove it to have a stream";
+            r.wrong(path, what)
+        }
+        _ => {
+            let what =
+                "not known; write one of \"stream\", \"map\", \"map_clients\", \"map_users\"";
+            r.wrong(path, what)
+        }
+    }
 }
 
 /// What is said of what a map keeps.
