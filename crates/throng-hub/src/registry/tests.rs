@@ -28,7 +28,7 @@ impl Sink for Log {
     fn deliver(&mut self, member: Member, batch: &mut Batch, audience: Audience) {
         let mut encode =
             |_: usize, _: &ChannelName, item: &Item, bytes: &mut Vec<u8>| write(item, bytes);
-        let form = if member % 2 == 0 { 0 } else { 0x20 };
+        let form = if member.is_multiple_of(2) { 0 } else { 0x20 };
         let bytes = batch.bytes(form, audience, &mut encode);
         if !bytes.is_empty() {
             self.0.push((member, String::from_utf8(bytes.to_vec()).unwrap()));

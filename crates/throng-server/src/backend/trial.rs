@@ -176,43 +176,48 @@ fn chosen(settings: &Settings, trying: &Trying) -> Result<BackendId, NoTrial> {
             }
         }
         Kind::SharedPollRefresh => Err(NoTrial::Wrong(
-            "what shared polls ask is not asked by hand; docs/shared-poll.md has the request for curl"
+            "what shared polls ask is not asked by hand; docs/shared-poll.md has the request for \
+             curl"
                 .to_owned(),
         )),
         Kind::Subscribe | Kind::Publish | Kind::SubRefresh | Kind::MapPublish | Kind::MapRemove => {
-            let channel = trying.channel.as_deref().unwrap_or_default();
-            let resolved = settings.channel.resolve(channel);
-            let resolved = resolved.map_err(|why| NoTrial::Wrong(format!("{channel:?}: {why}")))?;
-            let options = resolved.options;
-            let backend = match trying.kind {
-                Kind::Subscribe => options.subscribe_backend,
-                Kind::Publish => options.publish_backend,
-                Kind::MapPublish => options.map.as_ref().and_then(|map| map.publish_backend),
-                Kind::MapRemove => options.map.as_ref().and_then(|map| map.remove_backend),
-                _ => options.sub_refresh_backend,
-            };
-            backend.ok_or_else(|| {
-                let switch = match trying.kind {
-                    Kind::MapPublish => "map.publish_proxy_enabled".to_owned(),
-                    Kind::MapRemove => "map.remove_proxy_enabled".to_owned(),
-                    _ => format!("{question}_proxy_enabled"),
-                };
-                let (place, sample) = match resolved.namespace {
-                    "" => (
-                        "channel.without_namespace".to_owned(),
-                        "[channel.without_namespace]".to_owned(),
-                    ),
-                    name => (
-                        format!("the namespace {name}"),
-                        format!("[[channel.namespaces]]\nname = \"{name}\""),
-                    ),
-                };
-                let sample =
-                    format!("[channel.proxy.{question}]\n{endpoint}\n\n{sample}\n{switch} = true");
-                off(&format!("{switch} of {place}"), sample)
-            })
+            of_channel(settings, trying, &endpoint)
         }
     }
+}
+
+/// Who is asked about a channel.
+fn of_channel(settings: &Settings, trying: &Trying, endpoint: &str) -> Result<BackendId, NoTrial> {
+    let question = trying.kind.name();
+    let channel = trying.channel.as_deref().unwrap_or_default();
+    let resolved = settings.channel.resolve(channel);
+    let resolved = resolved.map_err(|why| NoTrial::Wrong(format!("{channel:?}: {why}")))?;
+    let options = resolved.options;
+    let backend = match trying.kind {
+        Kind::Subscribe => options.subscribe_backend,
+        Kind::Publish => options.publish_backend,
+        Kind::MapPublish => options.map.as_ref().and_then(|map| map.publish_backend),
+        Kind::MapRemove => options.map.as_ref().and_then(|map| map.remove_backend),
+        _ => options.sub_refresh_backend,
+    };
+    backend.ok_or_else(|| {
+        let switch = match trying.kind {
+            Kind::MapPublish => "map.publish_proxy_enabled".to_owned(),
+            Kind::MapRemove => "map.remove_proxy_enabled".to_owned(),
+            _ => format!("{question}_proxy_enabled"),
+        };
+        let (place, sample) = match resolved.namespace {
+            "" => {
+                ("channel.without_namespace".to_owned(), "[channel.without_namespace]".to_owned())
+            }
+            name => (
+                format!("the namespace {name}"),
+                format!("[[channel.namespaces]]\nname = \"{name}\""),
+            ),
+        };
+        let sample = format!("[channel.proxy.{question}]\n{endpoint}\n\n{sample}\n{switch} = true");
+        NoTrial::Off { option: format!("{switch} of {place}"), sample }
+    })
 }
 
 fn given(headers: &[(String, String)]) -> Result<Headers, String> {

@@ -58,14 +58,21 @@ pub(crate) fn quiet_and_read() -> BTreeSet<String> {
         })
     };
     // Without its endpoint a backend is not looked at any further.
-    let mut read = read_of(quiet(true));
-    read.extend(read_of(quiet(false)));
+    let mut read = BTreeSet::new();
+    // What only some kinds of channels have is read where there may be some.
+    for kind in ["map", "shared_poll"] {
+        read.extend(read_of(quiet(true), kind));
+        read.extend(read_of(quiet(false), kind));
+    }
     // Taken apart before they are read.
     read.extend(["proxies".to_owned(), "rpc.namespaces".to_owned()]);
     read
 }
 
-fn read_of<'a>(paths: impl Iterator<Item = (&'a String, &'a Spec)>) -> BTreeSet<String> {
+fn read_of<'a>(
+    paths: impl Iterator<Item = (&'a String, &'a Spec)>,
+    subscription_type: &str,
+) -> BTreeSet<String> {
     let sources = Sources { dev: true, ..Sources::default() };
     let mut written = written::Written::gather(sources, written::Variables::Filled);
     let mut give = |path: &str, value: Value| {
@@ -80,8 +87,8 @@ fn read_of<'a>(paths: impl Iterator<Item = (&'a String, &'a Spec)>) -> BTreeSet<
             give(path, Value::Text("http://application".to_owned()));
         }
     }
-    // What only maps have is read where there may be some.
-    give("channel.without_namespace.subscription_type", Value::Text("map".to_owned()));
+    let subscription_type = Value::Text(subscription_type.to_owned());
+    give("channel.without_namespace.subscription_type", subscription_type);
     for (path, spec) in paths.filter(|(path, _)| !path.ends_with("enabled")) {
         // A value that is wrong for every kind: whoever reads the option stumbles over it.
         let (table, list) = (Value::Table(Vec::new()), Value::List(Vec::new()));

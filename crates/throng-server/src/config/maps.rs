@@ -108,18 +108,7 @@ pub(super) fn map_options(
 ) -> Option<Arc<MapOptions>> {
     let at = |name: &str| format!("{prefix}map.{name}");
     let path = format!("{prefix}subscription_type");
-    let kind = match r.text(&path).as_str() {
-        // What a shared poll is is said in `poll`.
-        "" | "stream" | "shared_poll" => None,
-        "map" => Some(MapKind::Map),
-        "map_clients" => Some(MapKind::Clients),
-        "map_users" => Some(MapKind::Users),
-        _ => {
-            let what = "not known; write one of \"stream\", \"shared_poll\", \"map\", \
-                        \"map_clients\", \"map_users\"";
-            r.wrong(&path, what)
-        }
-    };
+    let kind = kind(r, &path);
     let said = rules(r, &at);
     let [page_default, page_min, page_max] = pages(r, &at);
     let live_max = match r.count(&at("live_transition_max_publication_limit")) {
@@ -175,6 +164,22 @@ pub(super) fn map_options(
         }
     }
     Some(Arc::new(options))
+}
+
+/// None for a stream.
+fn kind(r: &mut Reader<'_>, path: &str) -> Option<MapKind> {
+    match r.text(path).as_str() {
+        // What a shared poll is is said in `poll`.
+        "" | "stream" | "shared_poll" => None,
+        "map" => Some(MapKind::Map),
+        "map_clients" => Some(MapKind::Clients),
+        "map_users" => Some(MapKind::Users),
+        _ => {
+            let what = "not known; write one of \"stream\", \"shared_poll\", \"map\", \
+                        \"map_clients\", \"map_users\"";
+            r.wrong(path, what)
+        }
+    }
 }
 
 /// What is said of what a map keeps.

@@ -180,7 +180,7 @@ fn what_is_switched_off_or_at_its_default_is_not_judged() {
         "http_server": {"tls": {"enabled": false, "cert_pem": "x"}}, "consumers": [],
         "websocket": {"write_timeout": "1s", "compression_level": 5},
         "client": {"presence_update_interval": "27s"}, "proxies": [{"name": "a"}],
-        "channel": {"without_namespace": {"allowed_delta_types": [], "shared_poll": {"mode": "x"}}}}"#;
+        "channel": {"without_namespace": {"allowed_delta_types": [], "shared_poll": {"proxy_name": "x"}}}}"#;
     let loaded = load_text("a.json", text, &[]);
     assert_eq!(shown(&loaded.warnings), Vec::<String>::new());
     good(loaded);

@@ -199,7 +199,8 @@ impl Service<hyper::Request<hyper::body::Incoming>> for Visits {
         let (peer, door) = (self.peer, self.door);
         let visit = Visit { request, peer, address, door, seat: Arc::clone(&seat) };
         Box::pin(async move {
-            match front.visit(visit).await {
+            // Large, and moved once more than it is waited for.
+            match Box::pin(front.visit(visit)).await {
                 Outcome::Answered(mut answer) => {
                     if front.has_moved() {
                         // The next one is to go to the process that serves.

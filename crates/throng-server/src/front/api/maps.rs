@@ -14,7 +14,7 @@ use throng_hub::publication::{ChannelName, Publication};
 use throng_hub::request::{Answer, Request};
 
 use super::call::{ApiError, Channel, MapPublish, MapReadState, MapReadStream, MapRemove, Payload};
-use super::methods::{self, HISTORY_BYTES_MAX, Result, bad, given, hub};
+use super::methods::{self, HISTORY_BYTES_MAX, Result, bad, given, hub, parse};
 use crate::codes::ErrorCode;
 use crate::config::DataFormat;
 use crate::front::Front;
@@ -109,7 +109,20 @@ async fn ask(
     }
 }
 
-pub(super) async fn publish(front: &Front, call: MapPublish) -> Result {
+/// Runs one call.
+pub(super) async fn run(front: &Front, call: super::call::Call<'_>) -> Result {
+    match call.method {
+        "map_publish" => publish(front, parse(call.params)?).await,
+        "map_remove" => remove(front, parse(call.params)?).await,
+        "map_read_state" => read_state(front, parse(call.params)?).await,
+        "map_read_stream" => read_stream(front, parse(call.params)?).await,
+        "map_stats" => stats(front, parse(call.params)?).await,
+        "map_clear" => clear(front, parse(call.params)?).await,
+        _ => Err(ApiError::new(ErrorCode::METHOD_NOT_FOUND, "there is no such method")),
+    }
+}
+
+async fn publish(front: &Front, call: MapPublish) -> Result {
     let named = named_key(front, &call.channel, &call.key)?;
     let data = given(call.data.as_deref(), &call.b64data, "data")?;
     if let Some(data) = data.as_ref().filter(|_| named.format != DataFormat::NotEmpty) {
@@ -140,7 +153,7 @@ pub(super) async fn publish(front: &Front, call: MapPublish) -> Result {
     written(ask(front, named, Ask::Publish(write)).await?, recoverable)
 }
 
-pub(super) async fn remove(front: &Front, call: MapRemove) -> Result {
+async fn remove(front: &Front, call: MapRemove) -> Result {
     let named = named_key(front, &call.channel, &call.key)?;
     let removal =
         Removal { key: call.key.into(), tags: None, idempotency_key: text(&call.idempotency_key) };
@@ -148,7 +161,7 @@ pub(super) async fn remove(front: &Front, call: MapRemove) -> Result {
     written(ask(front, named, Ask::Remove(removal)).await?, recoverable)
 }
 
-pub(super) async fn read_state(front: &Front, call: MapReadState) -> Result {
+async fn read_state(front: &Front, call: MapReadState) -> Result {
     let named = named(front, &call.channel)?;
     let is_frozen = call.revision_offset > 0 || !call.revision_epoch.is_empty();
     let recoverable = named.rules.recoverable;
@@ -166,7 +179,7 @@ pub(super) async fn read_state(front: &Front, call: MapReadState) -> Result {
     page(ask(front, named, Ask::State(query)).await?, recoverable)
 }
 
-pub(super) async fn read_stream(front: &Front, call: MapReadStream) -> Result {
+async fn read_stream(front: &Front, call: MapReadStream) -> Result {
     let named = named(front, &call.channel)?;
     let recoverable = named.rules.recoverable;
     let is_since = call.since_offset > 0 || !call.since_epoch.is_empty();
@@ -186,14 +199,14 @@ pub(super) async fn read_stream(front: &Front, call: MapReadStream) -> Result {
     page(ask(front, named, Ask::Changes(query)).await?, recoverable)
 }
 
-pub(super) async fn stats(front: &Front, call: Channel) -> Result {
+async fn stats(front: &Front, call: Channel) -> Result {
     match ask(front, named(front, &call.channel)?, Ask::Count).await? {
         MapAnswer::Count(count) => Ok(format!("{{\"num_keys\":{count}}}").into_bytes()),
         other => Err(unexpected(other)),
     }
 }
 
-pub(super) async fn clear(front: &Front, call: Channel) -> Result {
+async fn clear(front: &Front, call: Channel) -> Result {
     match ask(front, named(front, &call.channel)?, Ask::Clear).await? {
         MapAnswer::Cleared => Ok(b"{}".to_vec()),
         other => Err(unexpected(other)),

@@ -192,7 +192,7 @@ const OPERATIONS: [Operation; methods::METHODS.len()] = [
         said: || {
             let said = json!({"properties": {
                 "b64data": {"pattern": BASE64},
-                "b64stream_data": {"description": "Accepted, and not used.", "pattern": BASE64},
+                "b64stream_data": {"description": "Accepted, and not used."},
                 "data": {"description": "The key's value: any JSON."},
                 "key_mode": {"enum": ["", "if_new", "if_exists", null]},
             }});

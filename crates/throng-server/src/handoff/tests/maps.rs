@@ -80,15 +80,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn steps_in(channel: usize) -> impl Strategy<Value = Vec<Step>> {
     let (client, channel, key) = (0..3_usize, Just(channel), 0..6_u8);
     let step = prop_oneof![
-        6 => (client.clone(), channel.clone(), prop::option::of(key.clone()))
+        6 => (client.clone(), channel, prop::option::of(key.clone()))
             .prop_map(|(client, channel, behind)| Step::Read { client, channel, behind }),
         2 => (client.clone(), 0..12_u64, any::<bool>())
             .prop_map(|(client, offset, recover)| Step::Changes { client, offset, recover }),
-        1 => (client.clone(), channel.clone())
+        1 => (client.clone(), channel)
             .prop_map(|(client, channel)| Step::Leave { client, channel }),
-        2 => (client, channel.clone(), key.clone())
+        2 => (client, channel, key.clone())
             .prop_map(|(client, channel, key)| Step::Publish { client, channel, key }),
-        4 => (channel.clone(), key.clone(), any::<bool>())
+        4 => (channel, key.clone(), any::<bool>())
             .prop_map(|(channel, key, once)| Step::Put { channel, key, once }),
         2 => (channel, key).prop_map(|(channel, key)| Step::Remove { channel, key }),
         2 => (1..5_u32).prop_map(|seconds| Step::Pass { seconds }),
