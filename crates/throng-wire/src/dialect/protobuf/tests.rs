@@ -79,6 +79,10 @@ fn commands_are_read_as_an_sdk_writes_them() {
             ..SubscribeRequest::default()
         }),
     );
+}
+
+#[test]
+fn commands_about_a_channel_are_read_as_an_sdk_writes_them() {
     let channel = || "c".into();
     is(v::COMMAND_UNSUBSCRIBE, 3, Request::Unsubscribe { channel: channel() });
     is(v::COMMAND_PUBLISH, 4, Request::Publish { channel: channel(), data: br#"{"a":1}"#.into() });
