@@ -71,8 +71,8 @@ pub struct ServeOptions {
 /// Why the server could not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    #[error("cannot listen on {address}: {error}{}", in_the_way(.holder.as_deref()))]
-    Listen { address: String, error: io::Error, holder: Option<String> },
+    #[error("cannot listen on {address}: {error}{}", in_the_way(.holder.as_deref(), .option))]
+    Listen { address: String, error: io::Error, holder: Option<String>, option: &'static str },
     #[error("cannot start {what}: {error}")]
     Start { what: &'static str, error: io::Error },
     #[error("{0} - or unset limits.strict to start with fewer")]
@@ -84,9 +84,9 @@ pub enum ServeError {
 }
 
 /// Who holds the port, and what to do about it.
-fn in_the_way(holder: Option<&str>) -> String {
+fn in_the_way(holder: Option<&str>, option: &str) -> String {
     holder.map_or_else(String::new, |holder| {
-        format!(" - {holder} holds it; stop it, or set http_server.port")
+        format!(" - {holder} holds it; stop it, or set {option}")
     })
 }
 

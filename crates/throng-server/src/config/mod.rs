@@ -9,6 +9,7 @@ mod connecting;
 mod duration;
 #[cfg(test)]
 mod fate;
+mod grpc;
 mod import;
 mod init;
 mod jwks;
@@ -36,6 +37,7 @@ pub use channel::*;
 pub use duration::{parse_duration, show_duration};
 #[cfg(test)]
 pub(crate) use fate::{Fate, fates, quiet_and_read};
+pub use grpc::GrpcApi;
 pub use import::{Imported, import};
 pub use init::{InitError, InitFile, default_env, default_text, init};
 pub use jwks::JwksEndpoint;

@@ -25,6 +25,7 @@ const LIVE: [&str; 12] = [
     "trusted_proxies",
     "client_address_header",
     "log.level",
+    "grpc_api.key",
 ];
 
 /// The options that a configuration sets to something else than their defaults. Values may be

@@ -12,6 +12,7 @@ mod connection;
 mod cors;
 mod emulate;
 pub(crate) mod gate;
+mod grpc;
 pub(crate) mod health;
 mod pages;
 mod reference;
@@ -34,7 +35,7 @@ use self::address::{ClientAddress, Undeclared};
 use self::arrivals::Arrivals;
 use crate::addresses::{Addresses, Held, TooMany};
 use crate::clock::Clock;
-use crate::config::{Level, Settings};
+use crate::config::{Level, ProxyProtocol, Settings};
 use crate::handoff::Doors;
 use crate::log::line;
 use crate::metrics::{self, Of};
@@ -45,6 +46,7 @@ use crate::sessions::Common;
 pub use api::openapi;
 pub(crate) use api::{Asks, METHODS as API_METHODS, call_api, method_name as api_method};
 pub(crate) use connection::drive;
+pub(crate) use upgrade::percent_decoded;
 pub use upgrade::{PROBE_HEADER, SEEN_HEADER};
 
 /// What a request is answered with.
@@ -84,9 +86,25 @@ pub(crate) enum Door {
     Both,
     Public,
     Internal,
+    /// The server API over gRPC, `grpc_api.port`.
+    GrpcApi,
 }
 
 impl Door {
+    /// Whether HTTP/1.1 is spoken there; elsewhere it is gRPC.
+    pub(crate) fn speaks_http1(self) -> bool {
+        self != Self::GrpcApi
+    }
+
+    /// For metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Both | Self::Public => "public",
+            Self::Internal => "internal",
+            Self::GrpcApi => "grpc_api",
+        }
+    }
+
     fn shows_clients(self) -> bool {
         self != Self::Internal
     }
@@ -126,6 +144,8 @@ impl Front {
         let (protocol, option) = match door {
             Door::Both | Door::Public => (proxies.protocol, "http_server.proxy_protocol"),
             Door::Internal => (proxies.internal_protocol, "http_server.internal_proxy_protocol"),
+            // Whoever calls it, or stands in front of it, is one's own.
+            Door::GrpcApi => (ProxyProtocol::Off, ""),
         };
         let log = &self.common.log;
         address::Listener { protocol, option, proxies, log }

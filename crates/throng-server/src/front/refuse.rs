@@ -421,6 +421,11 @@ pub(super) fn note_unread(front: &Front, from: IpAddr, why: Option<&hyper::Error
 /// Resets a connection that has to make room: it has asked nothing for the longest time.
 pub(super) fn make_way(front: &Front, socket: &impl AsFd) {
     reset(socket);
+    say_reset(front);
+}
+
+/// Says that this happens.
+pub(super) fn say_reset(front: &Front) {
     if front.gate.may_say_reset() {
         let so_far = front.gate.reset.load(Ordering::Relaxed);
         line!(front.common.log, Warn, "front.reset", "connections are reset to make room for others, those first that have asked nothing for the longest time"; reset = so_far);

@@ -382,7 +382,7 @@ impl<'a> Query<'a> {
 }
 
 /// The bytes behind `%41` and `+`; what is no escape stands for itself.
-pub(super) fn percent_decoded(text: &str) -> Vec<u8> {
+pub(crate) fn percent_decoded(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.as_bytes();
     while let [first, rest @ ..] = bytes {

@@ -93,6 +93,7 @@ pub(crate) enum Doorway {
     Both,
     Public,
     Internal,
+    GrpcApi,
 }
 
 /// Whose socket it is.
