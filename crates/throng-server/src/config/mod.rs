@@ -31,7 +31,7 @@ mod written;
 use std::path::PathBuf;
 
 pub use backends::{
-    Backend, BackendId, Backends, Endpoint, RpcOf, Transform, Transformed, never_copied,
+    Backend, BackendId, Backends, Endpoint, RpcOf, Scheme, Transform, Transformed, never_copied,
 };
 pub use channel::*;
 pub use duration::{parse_duration, show_duration};

@@ -14,6 +14,7 @@ pub(crate) struct Schema {
 
 #[derive(Debug)]
 struct Message {
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests name them, and so does Debug"))]
     name: &'static str,
     fields: Vec<Field>,
 }
@@ -107,6 +108,7 @@ impl Schema {
     }
 
     /// The message of this name.
+    #[cfg(test)]
     pub(crate) fn message(&self, name: &str) -> Option<Type> {
         self.messages.iter().position(|message| message.name == name).map(Type)
     }

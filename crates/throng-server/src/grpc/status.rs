@@ -20,7 +20,6 @@ pub(crate) enum Code {
     InvalidArgument = 3,
     NotFound = 5,
     AlreadyExists = 6,
-    PermissionDenied = 7,
     ResourceExhausted = 8,
     OutOfRange = 11,
     Unimplemented = 12,
