@@ -18,8 +18,11 @@ const KEY = 'grpc-key';
 const PUBLISH = '/centrifugal.centrifugo.api.CentrifugoApi/Publish';
 
 function settings(port, grpcPort, more = {}) {
+  const base = configuration(port);
+  const board = { name: 'board', subscription_type: 'map', map: { mode: 'recoverable', key_ttl: '60s' } };
   return {
-    ...configuration(port),
+    ...base,
+    channel: { ...base.channel, namespaces: [...base.channel.namespaces, board] },
     grpc_api: { enabled: true, address: '127.0.0.1', port: grpcPort, key: KEY, ...more },
   };
 }
@@ -105,7 +108,19 @@ describe('the server API over gRPC', () => {
     assert.equal(replies[0].publish.offset, 1);
     assert.equal(replies[1].history.publications[0].data.toString(), '{"a":"ж"}');
     assert.deepEqual(replies.slice(2).map(({ error }) => error.code), [102, 107]);
-    await assert.rejects(api.MapClear({ channel: 'x' }), withCode(grpc.status.UNIMPLEMENTED));
+  });
+
+  it('reads and writes maps', TEST, async () => {
+    const bytes = Buffer.from([0, 1, 2]);
+    await api.MapPublish({ channel: 'board:x', key: 'a', data: json({ n: 1 }) });
+    await api.MapPublish({ channel: 'board:x', key: 'b', data: bytes });
+    const { result: { entries } } = await api.MapReadState({ channel: 'board:x', limit: 10 });
+    assert.deepEqual(entries.map(({ key, data }) => [key, data]), [['a', json({ n: 1 })], ['b', bytes]]);
+    assert.equal((await api.MapStats({ channel: 'board:x' })).result.num_keys, 2);
+    await api.MapRemove({ channel: 'board:x', key: 'a' });
+    assert.equal((await api.MapStats({ channel: 'board:x' })).result.num_keys, 1);
+    await api.MapClear({ channel: 'board:x' });
+    assert.deepEqual((await api.MapStats({ channel: 'board:x' })).result, {});
   });
 
   it('carries any bytes', TEST, async () => {

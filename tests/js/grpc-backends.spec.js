@@ -49,15 +49,18 @@ class Backend {
 describe('a backend over gRPC', () => {
   let backend;
   let throng;
+  let uni;
   let clients = [];
 
   before(async () => {
     backend = await Backend.start();
     const port = await freePort();
+    uni = await freePort();
     const base = configuration(port);
     const proxy = (more = {}) => ({
       endpoint: backend.endpoint,
       timeout: '2s',
+      grpc_metadata: ['X-Tenant'],
       http_headers: ['Cookie', 'X-Forwarded-For', 'grpc-timeout'],
       grpc: { credentials_key: 'Authorization', credentials_value: 'secret', static_metadata: { 'x-static': 'always' } },
       ...more,
@@ -66,6 +69,7 @@ describe('a backend over gRPC', () => {
       port,
       config: {
         ...base,
+        uni_grpc: { enabled: true, address: '127.0.0.1', port: uni },
         client: { proxy: { connect: { enabled: true, ...proxy() }, refresh: { enabled: true, ...proxy() } } },
         channel: {
           proxy: { subscribe: proxy(), publish: proxy({ binary_encoding: true }), sub_refresh: proxy() },
@@ -116,6 +120,22 @@ describe('a backend over gRPC', () => {
       [metadata.cookie, metadata.authorization, metadata['x-static'], metadata['x-real-ip'], metadata['x-forwarded-for']],
       ['a=b', 'secret', 'always', '127.0.0.1', '127.0.0.1'],
     );
+  });
+
+  it('is told of a client over gRPC what it said', TEST, async () => {
+    backend.answers.Connect = { result: { user: 'grpc', channels: ['own'] } };
+    const { CentrifugoUniStream } = load('unistream.proto').unistream;
+    const listener = new CentrifugoUniStream(`127.0.0.1:${uni}`, grpc.credentials.createInsecure());
+    const metadata = new grpc.Metadata();
+    Object.entries({ cookie: 'a=b', 'x-tenant': 'seven' }).forEach(([name, value]) => metadata.set(name, value));
+    const stream = listener.Consume({ data: json({ who: 'me' }) }, metadata).on('error', () => {}); // it is cancelled
+    const [push] = await once(stream, 'data');
+    assert.deepEqual(Object.keys(push.connect.subs), ['own']);
+    const [{ request, metadata: seen }] = backend.of('Connect');
+    assert.deepEqual([request.transport, request.protocol, JSON.parse(request.data)], ['uni_grpc', 'protobuf', { who: 'me' }]);
+    assert.deepEqual([seen['x-tenant'], seen.cookie, seen['x-real-ip']], ['seven', undefined, '127.0.0.1']);
+    stream.cancel();
+    listener.close();
   });
 
   it('answers with an error or a disconnect', TEST, async () => {

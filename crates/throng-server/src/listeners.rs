@@ -129,15 +129,21 @@ fn internal_of(settings: &Settings) -> Option<(&str, u16)> {
 
 /// The ports of gRPC, where they are on.
 fn others_of(settings: &Settings) -> impl Iterator<Item = (Door, &str, u16)> {
-    let api = settings.grpc_api.as_ref();
-    api.map(|api| (Door::GrpcApi, api.address.as_str(), api.port)).into_iter()
+    let (api, uni) = (settings.grpc_api.as_ref(), settings.uni_grpc.as_ref());
+    let api = api.map(|api| (Door::GrpcApi, api.address.as_str(), api.port));
+    let uni = uni.map(|uni| (Door::UniGrpc, uni.address.as_str(), uni.port));
+    api.into_iter().chain(uni)
 }
 
 /// Names the option of a port that cannot be had.
 fn of_option(error: ServeError, door: Door) -> ServeError {
     match error {
         ServeError::Listen { address, error, holder, .. } => {
-            let option = if door == Door::GrpcApi { "grpc_api.port" } else { "http_server.port" };
+            let option = match door {
+                Door::GrpcApi => "grpc_api.port",
+                Door::UniGrpc => "uni_grpc.port",
+                Door::Both | Door::Public | Door::Internal => "http_server.port",
+            };
             ServeError::Listen { address, error, holder, option }
         }
         other => other,

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -46,6 +46,7 @@ use crate::room::{Room, backlog};
 use crate::session::Open;
 use crate::sessions::{Common, HubDoor, Mail, Newest, Sessions, ShardMailbox, UserCounts};
 use crate::shard::{Bounds, EventLoop, Post, Shard, ShardSetup, event_loop};
+use crate::shutdown;
 use crate::speakers::Speakers;
 use crate::watch::{End, Signals, run};
 
@@ -214,7 +215,10 @@ fn take_over(
     taking.acknowledge(loaded.connections)?;
     fault::strike(Fault::ExitAfterAck);
     let Serving { front, threads } = loading.serve(witness);
+    // Clients over gRPC that came with it: their connections are the other process's.
+    let last = front.last_number.load(Ordering::Relaxed);
     front.common.meters.took_over();
+    runtime.spawn(shutdown::send_back_bridged(Arc::clone(&front), last));
     if let Some(keeper) = &succession.keeper {
         tell_keeper(keeper, log);
     }

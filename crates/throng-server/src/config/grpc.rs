@@ -6,6 +6,8 @@ use super::read::Reader;
 
 /// Bytes of one message where nothing else is said; so have gRPC's own servers.
 const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// And of what strangers may say; so have the other transports.
+const REQUEST_BYTES: usize = 64 * 1024;
 /// What the HTTP API takes of one request.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -44,7 +46,7 @@ pub(super) fn grpc_api(r: &mut Reader<'_>) -> Option<GrpcApi> {
         key: r.text("grpc_api.key"),
         insecure: r.bool("grpc_api.insecure"),
         error_mode_transport: r.word("grpc_api.error_mode", &[("", false), ("transport", true)]),
-        message_max: message_max(r, "grpc_api.max_receive_message_size"),
+        message_max: message_max(r, "grpc_api.max_receive_message_size", MESSAGE_BYTES),
     };
     if !r.bool("grpc_api.enabled") {
         return None;
@@ -57,9 +59,30 @@ pub(super) fn grpc_api(r: &mut Reader<'_>) -> Option<GrpcApi> {
     Some(api)
 }
 
-fn message_max(r: &mut Reader<'_>, path: &str) -> usize {
+/// `uni_grpc`: clients over gRPC that only listen.
+#[derive(Debug, Clone)]
+pub struct UniGrpc {
+    /// Empty: every address.
+    pub address: String,
+    /// 0: any free one.
+    pub port: u16,
+    /// `max_receive_message_size`: bytes of one connect request.
+    pub message_max: usize,
+}
+
+/// Clients over gRPC, when they are enabled.
+pub(super) fn uni_grpc(r: &mut Reader<'_>) -> Option<UniGrpc> {
+    let uni = UniGrpc {
+        address: r.text("uni_grpc.address"),
+        port: r.small("uni_grpc.port", "65535"),
+        message_max: message_max(r, "uni_grpc.max_receive_message_size", REQUEST_BYTES),
+    };
+    r.bool("uni_grpc.enabled").then_some(uni)
+}
+
+fn message_max(r: &mut Reader<'_>, path: &str, unsaid: usize) -> usize {
     match r.count(path) {
-        0 => MESSAGE_BYTES,
+        0 => unsaid,
         bytes @ 1..=MESSAGE_BYTES_MAX => bytes,
         _ => r.wrong(path, "too large; at most 16777216, which is 16 MiB"),
     }

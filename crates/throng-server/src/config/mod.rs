@@ -37,7 +37,7 @@ pub use channel::*;
 pub use duration::{parse_duration, show_duration};
 #[cfg(test)]
 pub(crate) use fate::{Fate, fates, quiet_and_read};
-pub use grpc::GrpcApi;
+pub use grpc::{GrpcApi, UniGrpc};
 pub use import::{Imported, import};
 pub use init::{InitError, InitFile, default_env, default_text, init};
 pub use jwks::JwksEndpoint;

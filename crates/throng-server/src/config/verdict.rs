@@ -25,6 +25,7 @@ pub(super) fn gate(path: &str) -> Option<&'static str> {
         "broker.type" => Some("broker.enabled"),
         "presence_manager.type" => Some("presence_manager.enabled"),
         "uni_websocket.write_timeout" => Some("uni_websocket.enabled"),
+        "uni_grpc.tls.enabled" => Some("uni_grpc.enabled"),
         "grpc_api.tls.enabled" | "grpc_api.reflection" => Some("grpc_api.enabled"),
         _ => None,
     }

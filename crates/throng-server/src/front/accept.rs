@@ -170,7 +170,7 @@ fn receive(
         if door.speaks_http1() {
             tokio::spawn(drive(front, socket, peer, door, visitor));
         } else {
-            tokio::spawn(grpc::drive(front, socket, peer, visitor));
+            tokio::spawn(grpc::drive(front, socket, peer, (door, visitor)));
         }
     }
     is_refusing

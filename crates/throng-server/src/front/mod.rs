@@ -88,12 +88,14 @@ pub(crate) enum Door {
     Internal,
     /// The server API over gRPC, `grpc_api.port`.
     GrpcApi,
+    /// Clients over gRPC that only listen, `uni_grpc.port`.
+    UniGrpc,
 }
 
 impl Door {
     /// Whether HTTP/1.1 is spoken there; elsewhere it is gRPC.
     pub(crate) fn speaks_http1(self) -> bool {
-        self != Self::GrpcApi
+        !matches!(self, Self::GrpcApi | Self::UniGrpc)
     }
 
     /// For metrics.
@@ -102,6 +104,7 @@ impl Door {
             Self::Both | Self::Public => "public",
             Self::Internal => "internal",
             Self::GrpcApi => "grpc_api",
+            Self::UniGrpc => "uni_grpc",
         }
     }
 
@@ -144,8 +147,8 @@ impl Front {
         let (protocol, option) = match door {
             Door::Both | Door::Public => (proxies.protocol, "http_server.proxy_protocol"),
             Door::Internal => (proxies.internal_protocol, "http_server.internal_proxy_protocol"),
-            // Whoever calls it, or stands in front of it, is one's own.
-            Door::GrpcApi => (ProxyProtocol::Off, ""),
+            // Proxies of gRPC say it in the head of each call.
+            Door::GrpcApi | Door::UniGrpc => (ProxyProtocol::Off, ""),
         };
         let log = &self.common.log;
         address::Listener { protocol, option, proxies, log }

@@ -318,7 +318,7 @@ fn count(front: &Front, turned: Turned, status: u16) {
     remember(front, turned.from, status, turned.why.words());
 }
 
-fn remember(front: &Front, from: IpAddr, status: u16, reason: &'static str) {
+pub(super) fn remember(front: &Front, from: IpAddr, status: u16, reason: &'static str) {
     debug_assert!(crate::metrics::is_known_reason(reason), "{reason} has no label");
     let at_s = Clock::second_of(front.clock.now());
     front.common.ring.refused(Refused { at_s, address: Some(from), status, reason: reason.into() });

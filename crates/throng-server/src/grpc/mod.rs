@@ -17,6 +17,12 @@ pub(crate) fn api() -> &'static Schema {
     API.get_or_init(|| Schema::read(include_str!("../../proto/api.proto")))
 }
 
+/// Clients that only listen, `proto/unistream.proto`.
+pub(crate) fn unistream() -> &'static Schema {
+    static UNISTREAM: OnceLock<Schema> = OnceLock::new();
+    UNISTREAM.get_or_init(|| Schema::read(include_str!("../../proto/unistream.proto")))
+}
+
 /// What backends are asked, `proto/proxy.proto`.
 pub(crate) fn proxy() -> &'static Schema {
     static PROXY: OnceLock<Schema> = OnceLock::new();

@@ -242,6 +242,7 @@ mod tests {
         for (schema, service, calls, messages) in [
             (grpc::api(), "centrifugal.centrifugo.api.CentrifugoApi", 21, 76),
             (grpc::proxy(), "centrifugal.centrifugo.proxy.CentrifugoProxy", 11, 37),
+            (grpc::unistream(), "centrifugal.centrifugo.unistream.CentrifugoUniStream", 1, 14),
         ] {
             assert_eq!(schema.service(), service);
             assert_eq!((schema.calls.len(), schema.messages.len()), (calls, messages));

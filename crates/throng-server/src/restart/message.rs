@@ -94,6 +94,7 @@ pub(crate) enum Doorway {
     Public,
     Internal,
     GrpcApi,
+    UniGrpc,
 }
 
 /// Whose socket it is.

@@ -362,6 +362,7 @@ impl From<Doorway> for Door {
             Doorway::Public => Self::Public,
             Doorway::Internal => Self::Internal,
             Doorway::GrpcApi => Self::GrpcApi,
+            Doorway::UniGrpc => Self::UniGrpc,
         }
     }
 }
@@ -373,6 +374,7 @@ impl From<Door> for Doorway {
             Door::Public => Self::Public,
             Door::Internal => Self::Internal,
             Door::GrpcApi => Self::GrpcApi,
+            Door::UniGrpc => Self::UniGrpc,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! say is the business of the service behind the port.
 
 mod api;
+mod uni;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -23,12 +24,12 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::address::ClientAddress;
 use super::gate::{Gate, Seat, Visitor};
-use super::{Front, refuse};
+use super::{Door, Front, refuse};
 use crate::grpc::frame::{self, Whole};
 use crate::grpc::status::{Code, Status};
 
@@ -57,7 +58,8 @@ const PING_PATIENCE: Duration = Duration::from_secs(10);
 /// back for ever without being silent.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(30);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
-/// How often it is looked for answers that are not taken.
+/// How often it is looked for answers that are not taken, and for connections that have lost their
+/// clients: those hold no seat and are not counted, so that they end.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Serves one connection. Its permit is given back when it ends.
@@ -65,13 +67,28 @@ pub(super) async fn drive(
     front: Arc<Front>,
     socket: TcpStream,
     peer: SocketAddr,
-    visitor: Visitor,
+    (door, visitor): (Door, Visitor),
 ) {
     let deadline = Instant::now() + front.settings().http.header_timeout;
+    let from = ClientAddress::of_socket(peer);
+    // Whoever the API's port lets in is one's own.
+    if door == Door::UniGrpc {
+        match front.admit_address(from.ip) {
+            Ok(held) => visitor.seat.keep_address(held),
+            Err(of) => {
+                let words = refuse::too_many(&front, from.ip, of);
+                return refuse::remember(&front, from.ip, 503, words);
+            }
+        }
+    }
+    let seat = Arc::clone(&visitor.seat);
     let calls = Arc::new(Calls {
         front: Arc::clone(&front),
-        from: ClientAddress::of_socket(peer),
-        seat: Arc::clone(&visitor.seat),
+        from,
+        peer,
+        door,
+        holds_client: Notify::new(),
+        seat: Arc::clone(&seat),
         gate: visitor.gate(),
         open: AtomicUsize::new(0),
         arrived: AtomicBool::new(false),
@@ -82,11 +99,13 @@ pub(super) async fn drive(
     let served = builder().serve_connection(TokioIo::new(socket), Served(Arc::clone(&calls)));
     let mut connection = pin!(served);
     let mut first = pin!(tokio::time::sleep_until(deadline));
-    let mut told_to_go = pin!(visitor.seat.told_to_go());
+    let mut told_to_go = pin!(seat.told_to_go());
+    // While it sits among those who are no clients; afterwards its descriptor is paid for apart.
+    let (mut visitor, mut paid) = (Some(visitor), None);
     let mut look = tokio::time::interval(LOOK_EVERY);
     let mut goes = false;
     // It has said nothing yet.
-    visitor.silent();
+    seat.silent();
     loop {
         tokio::select! {
             // Whatever ended it, the peer knows.
@@ -102,9 +121,23 @@ pub(super) async fn drive(
                 goes = true;
                 connection.as_mut().graceful_shutdown();
             }
-            _ = look.tick() => if calls.is_stuck() { break },
+            () = calls.holds_client.notified(), if visitor.is_some() => {
+                paid = seat.take_permit();
+                visitor = None;
+            }
+            _ = look.tick() => {
+                let is_left = visitor.is_none() && calls.open.load(Ordering::Relaxed) == 0;
+                if calls.is_stuck() || (is_left && goes) {
+                    break;
+                }
+                if is_left {
+                    goes = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
         }
     }
+    drop(paid);
 }
 
 fn builder() -> http2::Builder<TokioExecutor> {
@@ -127,6 +160,10 @@ fn builder() -> http2::Builder<TokioExecutor> {
 struct Calls {
     front: Arc<Front>,
     from: ClientAddress,
+    peer: SocketAddr,
+    door: Door,
+    /// The first client has come over it.
+    holds_client: Notify,
     seat: Arc<Seat>,
     gate: Arc<Gate>,
     /// Under way, until their answers are handed on.
@@ -163,20 +200,28 @@ struct Open {
 }
 
 impl Open {
-    /// Its answer is on its way to the peer.
+    /// What is said is on its way to the peer.
     fn answered(&mut self) {
+        if self.answer.is_some() {
+            return;
+        }
         let number = self.calls.last_answer.fetch_add(1, Ordering::Relaxed);
         self.calls.answers.lock().insert(number, Instant::now());
         self.answer = Some(number);
+    }
+
+    /// The peer has taken all that was said.
+    fn taken(&mut self) {
+        if let Some(number) = self.answer.take() {
+            self.calls.answers.lock().remove(&number);
+        }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
+        self.taken();
         let calls = &self.calls;
-        if let Some(number) = self.answer {
-            calls.answers.lock().remove(&number);
-        }
         calls.seat.busy(&calls.gate);
         if calls.open.fetch_sub(1, Ordering::Relaxed) == 1 {
             calls.seat.silent();
@@ -186,8 +231,13 @@ impl Drop for Open {
 
 /// What is sent back, and the call that is over with it.
 struct Reply {
-    whole: Whole,
-    _open: Open,
+    said: Said,
+    open: Open,
+}
+
+enum Said {
+    Whole(Whole),
+    Stream(Box<uni::Bridge>),
 }
 
 impl Body for Reply {
@@ -198,11 +248,25 @@ impl Body for Reply {
         mut self: Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.whole).poll_frame(cx)
+        let Self { said, open } = &mut *self;
+        let bridge = match said {
+            Said::Whole(whole) => return Pin::new(whole).poll_frame(cx),
+            Said::Stream(bridge) => bridge,
+        };
+        // Asked for more, the peer has taken what was said before; until then it is waited for.
+        open.taken();
+        let next = bridge.poll(cx);
+        if next.is_ready() {
+            open.answered();
+        }
+        next.map(|frame| frame.map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.whole.is_end_stream()
+        match &self.said {
+            Said::Whole(whole) => whole.is_end_stream(),
+            Said::Stream(_) => false,
+        }
     }
 }
 
@@ -217,14 +281,18 @@ impl Service<Request<Incoming>> for Served {
         let mut open = self.0.begin();
         Box::pin(async move {
             let calls = Arc::clone(&open.calls);
-            let answer = match refused(&request) {
-                Some(answer) => answer,
-                None => api::answer(&calls, request)
+            let failed = |status: Status| frame::failed(&status).map(Said::Whole);
+            let answer = match (refused(&request), calls.door) {
+                (Some(answer), _) => answer.map(Said::Whole),
+                (None, Door::UniGrpc) => uni::consume(&calls, request)
                     .await
-                    .map_or_else(|status| frame::failed(&status), |message| frame::done(&message)),
+                    .map_or_else(failed, |bridge| frame::answered(Said::Stream(bridge.into()))),
+                (None, _) => api::answer(&calls, request)
+                    .await
+                    .map_or_else(failed, |message| frame::done(&message).map(Said::Whole)),
             };
             open.answered();
-            Ok(answer.map(|whole| Reply { whole, _open: open }))
+            Ok(answer.map(|said| Reply { said, open }))
         })
     }
 }
