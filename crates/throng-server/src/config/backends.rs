@@ -326,10 +326,10 @@ pub(super) fn named_or_default(
 fn backend(r: &mut Reader<'_>, at: &str) -> Backend {
     let path = |name: &str| format!("{at}.{name}");
     let endpoint = endpoint(r, &path("endpoint"));
-    let static_metadata = match endpoint.scheme {
-        Scheme::Http => Vec::new(),
-        Scheme::Grpc => grpc(r, at),
-    };
+    if endpoint.scheme == Scheme::Grpc {
+        judge_grpc(r, at);
+    }
+    let static_metadata = static_metadata(r, at);
     Backend {
         option: at.to_owned(),
         endpoint,
@@ -361,8 +361,8 @@ fn endpoint(r: &mut Reader<'_>, path: &str) -> Endpoint {
     }
 }
 
-/// What is said of a backend over gRPC alone: what its calls carry.
-fn grpc(r: &mut Reader<'_>, at: &str) -> Vec<(HeaderName, HeaderValue)> {
+/// What cannot be had of gRPC.
+fn judge_grpc(r: &mut Reader<'_>, at: &str) {
     let path = |name: &str| format!("{at}.{name}");
     if r.bool(&path("grpc.tls.enabled")) {
         let what = "TLS to backends is not supported yet; remove it and let the backend listen on \
@@ -372,11 +372,16 @@ fn grpc(r: &mut Reader<'_>, at: &str) -> Vec<(HeaderName, HeaderValue)> {
     if r.bool(&path("grpc.compression")) {
         r.doubt(&path("grpc.compression"), "not there yet; calls are sent uncompressed");
     }
+}
+
+/// What calls over gRPC carry.
+fn static_metadata(r: &mut Reader<'_>, at: &str) -> Vec<(HeaderName, HeaderValue)> {
+    let path = |name: &str| format!("{at}.{name}");
     let mut metadata = static_headers(r, &path("grpc.static_metadata"));
     let key = r.text(&path("grpc.credentials_key"));
+    let value = r.text(&path("grpc.credentials_value")).parse();
     if !key.is_empty() {
         let name = HeaderName::from_bytes(key.as_bytes());
-        let value = r.text(&path("grpc.credentials_value")).parse();
         match name.ok().zip(value.ok()) {
             Some(pair) => metadata.push(pair),
             None => r.wrong(&path("grpc.credentials_key"), "it or its value cannot be metadata"),

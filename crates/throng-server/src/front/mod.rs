@@ -215,7 +215,8 @@ impl Front {
             && let Some(method) = api::method_of(&settings.http_api.path, path)
         {
             let method = method.to_owned();
-            return Outcome::Answered(api::answer(self, visit, &method).await);
+            // Much is kept of a call while it waits; of a connection that asks for something else, nothing.
+            return Outcome::Answered(Box::pin(api::answer(self, visit, &method)).await);
         }
         if settings.health
             && visit.door.shows_internals()
