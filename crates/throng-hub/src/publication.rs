@@ -46,7 +46,7 @@ pub struct ClientInfo {
 }
 
 /// How many plain forms a publication has at most: encodings times envelopes times framings.
-pub const FORMS_MAX: usize = 8;
+pub const FORMS_MAX: usize = 9;
 /// Of them, those that most crowds want: [`Publication::form`]'s numbers of the two encodings on a
 /// WebSocket. The others have room made for them when first wanted: a history is made of
 /// publications, and each form is 40 bytes.

@@ -14,7 +14,7 @@ const GUARANTEED_MAX: u64 = 4096;
 const GUARANTEED_SHARE: u64 = 64;
 /// And never more than one in so many, where the limit is tiny.
 const GUARANTEED_SHARE_MAX: u64 = 3;
-const LANES: usize = 6;
+const LANES: usize = 7;
 
 /// What a descriptor is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +32,20 @@ pub enum Lane {
     Refusing,
     /// What a restart needs.
     Restart,
+    /// What stands between a client and its socket, where it has none of its own: of what is free.
+    Bridges,
 }
 
 impl Lane {
-    pub const ALL: [Self; LANES] =
-        [Self::Clients, Self::Front, Self::Upstream, Self::Files, Self::Refusing, Self::Restart];
+    pub const ALL: [Self; LANES] = [
+        Self::Clients,
+        Self::Front,
+        Self::Upstream,
+        Self::Files,
+        Self::Refusing,
+        Self::Restart,
+        Self::Bridges,
+    ];
 }
 
 /// How many permits each lane is guaranteed.

@@ -13,6 +13,7 @@ pub mod config;
 pub mod control;
 mod desk;
 mod front;
+mod grpc;
 mod handoff;
 mod keyed;
 mod listeners;

@@ -13,6 +13,8 @@ use crate::serve::ServeError;
 pub(crate) struct Listeners {
     public: Arc<TcpListener>,
     internal: Option<Arc<TcpListener>>,
+    /// Those of gRPC.
+    others: Vec<(Door, Arc<TcpListener>)>,
     pub(crate) address: SocketAddr,
     pub(crate) internal_address: Option<SocketAddr>,
 }
@@ -45,7 +47,11 @@ impl Listeners {
             other => (other?, None),
         };
         let internal = internal_of(settings).map(|(address, port)| open(address, port));
-        Ok((Self::of(public, internal.transpose()?)?, taken))
+        let others = others_of(settings).map(|(door, address, port)| {
+            open(address, port).map(|listener| (door, listener)).map_err(|e| of_option(e, door))
+        });
+        let others = others.collect::<Result<_, _>>()?;
+        Ok((Self::of(public, internal.transpose()?, others)?, taken))
     }
 
     /// Takes over from another process what the configuration still names, and opens the rest; what
@@ -58,10 +64,13 @@ impl Listeners {
         settings: &Settings,
         any_port: bool,
     ) -> Result<Self, ServeError> {
-        let (mut public, mut internal) = (None, None);
+        let (mut public, mut internal, mut kept) = (None, None, Vec::new());
         for (door, listener) in inherited {
-            let place = if door == Door::Internal { &mut internal } else { &mut public };
-            *place = Some(listener);
+            match door {
+                Door::Both | Door::Public => public = Some(listener),
+                Door::Internal => internal = Some(listener),
+                other => kept.push((other, listener)),
+            }
         }
         let http = &settings.http;
         let public = public.filter(|one| any_port || is_at(one, &http.address, http.port));
@@ -69,17 +78,30 @@ impl Listeners {
         let internal = internal_of(settings).map(|(address, port)| {
             internal.filter(|one| is_at(one, address, port)).map_or_else(|| open(address, port), Ok)
         });
-        Self::of(public, internal.transpose()?)
+        let others = others_of(settings).map(|(door, address, port)| {
+            let same = |(of, one): &(Door, TcpListener)| *of == door && is_at(one, address, port);
+            match kept.iter().position(same) {
+                Some(at) => Ok(kept.swap_remove(at)),
+                None => open(address, port).map(|new| (door, new)).map_err(|e| of_option(e, door)),
+            }
+        });
+        let others = others.collect::<Result<_, _>>()?;
+        Self::of(public, internal.transpose()?, others)
     }
 
-    fn of(public: TcpListener, internal: Option<TcpListener>) -> Result<Self, ServeError> {
+    fn of(
+        public: TcpListener,
+        internal: Option<TcpListener>,
+        others: Vec<(Door, TcpListener)>,
+    ) -> Result<Self, ServeError> {
         let local = |listener: &TcpListener| {
             listener.local_addr().map_err(|error| ServeError::Start { what: "a listener", error })
         };
         let address = local(&public)?;
         let internal_address = internal.as_ref().map(local).transpose()?;
         let (public, internal) = (Arc::new(public), internal.map(Arc::new));
-        Ok(Self { public, internal, address, internal_address })
+        let others = others.into_iter().map(|(door, one)| (door, Arc::new(one))).collect();
+        Ok(Self { public, internal, others, address, internal_address })
     }
 
     /// The one that clients connect to.
@@ -92,6 +114,7 @@ impl Listeners {
         let door = if self.internal.is_some() { Door::Public } else { Door::Both };
         let mut doors = vec![(door, Arc::clone(&self.public))];
         doors.extend(self.internal.iter().map(|one| (Door::Internal, Arc::clone(one))));
+        doors.extend(self.others.iter().cloned());
         doors
     }
 }
@@ -102,6 +125,29 @@ fn internal_of(settings: &Settings) -> Option<(&str, u16)> {
     let port = http.internal_port.filter(|port| *port != http.port)?;
     let own = &http.internal_address;
     Some((if own.is_empty() { &http.address } else { own }, port))
+}
+
+/// The ports of gRPC, where they are on.
+fn others_of(settings: &Settings) -> impl Iterator<Item = (Door, &str, u16)> {
+    let (api, uni) = (settings.grpc_api.as_ref(), settings.uni_grpc.as_ref());
+    let api = api.map(|api| (Door::GrpcApi, api.address.as_str(), api.port));
+    let uni = uni.map(|uni| (Door::UniGrpc, uni.address.as_str(), uni.port));
+    api.into_iter().chain(uni)
+}
+
+/// Names the option of a port that cannot be had.
+fn of_option(error: ServeError, door: Door) -> ServeError {
+    match error {
+        ServeError::Listen { address, error, holder, .. } => {
+            let option = match door {
+                Door::GrpcApi => "grpc_api.port",
+                Door::UniGrpc => "uni_grpc.port",
+                Door::Both | Door::Public | Door::Internal => "http_server.port",
+            };
+            ServeError::Listen { address, error, holder, option }
+        }
+        other => other,
+    }
 }
 
 /// Whether a listener is what an address and a port name; port 0 is any.
@@ -130,7 +176,7 @@ fn open(address: &str, port: u16) -> Result<TcpListener, ServeError> {
         });
         let address =
             if address.is_empty() { format!("*:{port}") } else { format!("{address}:{port}") };
-        ServeError::Listen { address, error, holder }
+        ServeError::Listen { address, error, holder, option: "http_server.port" }
     })
 }
 

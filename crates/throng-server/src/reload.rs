@@ -135,6 +135,9 @@ fn with_live_of(old: &Settings, new: Settings) -> Settings {
     settings.proxies.trusted = new.proxies.trusted;
     settings.proxies.header = new.proxies.header;
     settings.log.level = new.log.level;
+    if let (Some(api), Some(new)) = (&mut settings.grpc_api, new.grpc_api) {
+        api.key = new.key;
+    }
     settings
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -46,6 +46,7 @@ use crate::room::{Room, backlog};
 use crate::session::Open;
 use crate::sessions::{Common, HubDoor, Mail, Newest, Sessions, ShardMailbox, UserCounts};
 use crate::shard::{Bounds, EventLoop, Post, Shard, ShardSetup, event_loop};
+use crate::shutdown;
 use crate::speakers::Speakers;
 use crate::watch::{End, Signals, run};
 
@@ -71,8 +72,8 @@ pub struct ServeOptions {
 /// Why the server could not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    #[error("cannot listen on {address}: {error}{}", in_the_way(.holder.as_deref()))]
-    Listen { address: String, error: io::Error, holder: Option<String> },
+    #[error("cannot listen on {address}: {error}{}", in_the_way(.holder.as_deref(), .option))]
+    Listen { address: String, error: io::Error, holder: Option<String>, option: &'static str },
     #[error("cannot start {what}: {error}")]
     Start { what: &'static str, error: io::Error },
     #[error("{0} - or unset limits.strict to start with fewer")]
@@ -84,9 +85,9 @@ pub enum ServeError {
 }
 
 /// Who holds the port, and what to do about it.
-fn in_the_way(holder: Option<&str>) -> String {
+fn in_the_way(holder: Option<&str>, option: &str) -> String {
     holder.map_or_else(String::new, |holder| {
-        format!(" - {holder} holds it; stop it, or set http_server.port")
+        format!(" - {holder} holds it; stop it, or set {option}")
     })
 }
 
@@ -214,7 +215,10 @@ fn take_over(
     taking.acknowledge(loaded.connections)?;
     fault::strike(Fault::ExitAfterAck);
     let Serving { front, threads } = loading.serve(witness);
+    // Clients over gRPC that came with it: their connections are the other process's.
+    let last = front.last_number.load(Ordering::Relaxed);
     front.common.meters.took_over();
+    runtime.spawn(shutdown::send_back_bridged(Arc::clone(&front), last));
     if let Some(keeper) = &succession.keeper {
         tell_keeper(keeper, log);
     }

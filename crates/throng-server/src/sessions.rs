@@ -79,6 +79,9 @@ pub(crate) enum Mail {
     PollReset { channel: ChannelName, epoch: Arc<str> },
     /// Close this share of the connections: one in so many of those left; 1 is all of them.
     Shed { of: u32 },
+    /// Closes one in so many of those over gRPC whose connections an older process has: their numbers
+    /// end with `up_to`.
+    ShedBridged { of: u32, up_to: u64 },
     /// These settings hold from now on; the desk is told.
     Settings { settings: Arc<Settings>, ask: u64 },
 }
@@ -497,6 +500,21 @@ impl Sessions {
     }
 }
 
+/// See [`Mail::ShedBridged`].
+fn shed_bridged(crowd: &mut Crowd<Session>, of: u32, up_to: u64) {
+    let bridged: Vec<u32> = (crowd.sessions())
+        .filter(|(conn, session)| {
+            let over = crowd.framing(conn.slot).map(|framing| session.kind().over(framing));
+            conn.number <= up_to && over == Some(Transport::UniGrpc)
+        })
+        .map(|(conn, _)| conn.slot)
+        .collect();
+    let share = bridged.len().div_ceil(of.max(1) as usize);
+    for slot in bridged.into_iter().take(share) {
+        crowd.fall(slot, Disconnect::SHUTDOWN);
+    }
+}
+
 impl Common {
     /// The settings that hold now.
     pub(crate) fn settings(&self) -> Arc<Settings> {
@@ -601,6 +619,7 @@ impl Handler for Sessions {
             Mail::PollReset { channel, epoch } => self.poll_reset(crowd, &channel, &epoch),
             Mail::Weigh { ask } => self.common.desk.part(ask, Part::Weighed(crowd.weigh())),
             Mail::Shed { of } => self.shed(crowd, of),
+            Mail::ShedBridged { of, up_to } => shed_bridged(crowd, of, up_to),
             Mail::Settings { settings, ask } => {
                 self.settings = settings;
                 self.common.desk.part(ask, Part::Done);

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -162,6 +163,24 @@ async fn shed(front: &Front, over: Duration, told: Option<&mpsc::Sender<DrainSte
         pace.tick().await;
     }
     post_all(front, || Mail::Shed { of: 1 });
+}
+
+/// How long it takes until all those have been told to come back whose connections an older process
+/// has: it is there for five seconds at least, and while one of them is.
+const BRIDGED_SPREAD: Duration = Duration::from_secs(3);
+
+/// Closes the clients that came from an older process with a stream of HTTP/2 instead of a socket,
+/// evenly: a crowd that is closed in one instant comes back in one instant.
+pub(crate) async fn send_back_bridged(front: Arc<Front>, up_to: u64) {
+    let steps =
+        u32::try_from(BRIDGED_SPREAD.as_millis()).unwrap_or(u32::MAX) * SHED_STEPS_PER_S / 1000;
+    let mut pace = tokio::time::interval(Duration::from_millis(1000 / u64::from(SHED_STEPS_PER_S)));
+    for of in (1..=steps).rev() {
+        pace.tick().await;
+        // While another restart freezes everything, it waits; afterwards it is that process's affair.
+        let Ok(_pass) = front.common.pause.enter().await else { return };
+        post_all(&front, || Mail::ShedBridged { of, up_to });
+    }
 }
 
 /// Waits until nobody is left, or for so long.

@@ -14,7 +14,7 @@ use crate::control::Control;
 use crate::front::Front;
 use crate::front::accept::{accept, watched};
 use crate::listeners::Listeners;
-use crate::log::Log;
+use crate::log::{Log, line};
 use crate::pid_file;
 use crate::polls;
 use crate::reload;
@@ -80,6 +80,13 @@ pub(crate) async fn run(
     let Signals { terminate, restart, reload } = signals;
     // It runs once.
     front.doors.set(listeners.doors()).ok();
+    for (door, listener) in listeners.doors() {
+        if !door.speaks_http1()
+            && let Ok(address) = listener.local_addr()
+        {
+            line!(front.common.log, Info, "grpc.listens", "gRPC: {} at {}", door.name(), address);
+        }
+    }
     drop(listeners);
     let (orders, given) = Orders::new();
     let mut watch = Watch {

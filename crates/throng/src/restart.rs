@@ -96,18 +96,31 @@ fn done(outcome: &Outcome) -> String {
     let versions = versions(&outcome.from, to);
     if outcome.dry_run {
         return format!(
-            "rehearsed: {connections} would stay{versions}, none would be closed; {} in progress \
+            "rehearsed: {connections} would stay{versions}, {} would be closed; {} in progress \
              would be answered by pid {pid}; nothing has changed, pid {pid} serves",
+            closed(outcome.returning),
             count(outcome.requests.into(), "HTTP request"),
             pid = outcome.from.pid
         );
     }
     format!(
-        "restarted: {connections} stayed, none was closed{versions}; pid {} serves \
+        "restarted: {connections} stayed, {} {} closed{versions}; pid {} serves \
          now, frozen for {}",
+        closed(outcome.returning),
+        if outcome.returning > 1 { "are" } else { "was" },
         to.pid,
         milliseconds(outcome.frozen_us)
     )
+}
+
+/// Who is.
+fn closed(returning: u32) -> String {
+    match returning {
+        0 => "none".to_owned(),
+        some => {
+            format!("{} of them over gRPC, at a pace and to come back,", thousands(some.into()))
+        }
+    }
 }
 
 fn versions(from: &Process, to: &Process) -> String {
@@ -135,6 +148,7 @@ mod tests {
             to: Some(process(72, "0.2.0")),
             connections: 15_000,
             requests: 1,
+            returning: 0,
             frozen_us: 4_210,
             history_bytes: 0,
         }
@@ -145,6 +159,20 @@ mod tests {
         let said = done(&outcome());
         assert!(said.contains("15,000 connections stayed") && said.contains("pid 72"), "{said}");
         assert!(said.contains("from throng 0.1.0 to 0.2.0") && said.contains("4.2 ms"), "{said}");
+    }
+
+    #[test]
+    fn who_cannot_move_is_counted() {
+        let said = done(&Outcome { returning: 1_200, ..outcome() });
+        assert!(
+            said.contains("1,200 of them over gRPC, at a pace and to come back, are"),
+            "{said}"
+        );
+        let said = done(&Outcome { returning: 1, dry_run: true, ..outcome() });
+        assert!(
+            said.contains("1 of them over gRPC, at a pace and to come back, would be"),
+            "{said}"
+        );
     }
 
     #[test]

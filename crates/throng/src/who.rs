@@ -76,6 +76,7 @@ fn row(client: &Client) -> Vec<String> {
         Transport::UniSse => "uni sse",
         Transport::HttpStream => "stream",
         Transport::UniHttpStream => "uni stream",
+        Transport::UniGrpc => "uni gRPC",
     };
     let waiting = client.waiting_bytes;
     vec![

@@ -16,12 +16,13 @@ use tokio::sync::Semaphore;
 
 use super::answer::{self, Answer};
 use super::dial;
+use super::grpc::Shared;
 use super::meter::{ByKind, Meter, Metered};
 use super::{Ask, Call};
-use crate::config::Backend;
+use crate::config::{Backend, Scheme};
 
 /// Bytes of one answer; more is no answer to what is asked here.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
+pub(super) const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Bytes of an answer's head.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Connections without a call that are kept, each of them a descriptor.
@@ -41,7 +42,9 @@ pub(super) struct Line {
     meter: Meter,
     pub(super) calls: ByKind,
     /// Pays for its connections.
-    budget: Budget,
+    pub(super) budget: Budget,
+    /// Where it speaks gRPC.
+    pub(super) shared: Shared,
 }
 
 /// What came back, before it is understood.
@@ -80,6 +83,7 @@ impl Line {
             meter: Meter::default(),
             calls: ByKind::default(),
             budget,
+            shared: Shared::default(),
         }
     }
 
@@ -130,6 +134,9 @@ impl Line {
     }
 
     async fn exchange(&self, call: &Call) -> Result<Arrived, String> {
+        if self.backend.endpoint.scheme == Scheme::Grpc {
+            return self.exchange_grpc(call).await;
+        }
         let mut request = self.request(call)?;
         while let Some(sender) = self.take_idle() {
             let again = request.clone();
@@ -151,8 +158,16 @@ impl Line {
         })
     }
 
+    /// The request of a call as it is shown to people: over gRPC its message is in Protobuf.
+    pub(super) fn shown(&self, call: &Call) -> Result<Request<Full<Bytes>>, String> {
+        match self.backend.endpoint.scheme {
+            Scheme::Http => self.request(call),
+            Scheme::Grpc => self.shown_grpc(call),
+        }
+    }
+
     /// The request of a call, with every header that is sent.
-    pub(super) fn request(&self, call: &Call) -> Result<Request<Full<Bytes>>, String> {
+    fn request(&self, call: &Call) -> Result<Request<Full<Bytes>>, String> {
         let endpoint = &self.backend.endpoint;
         let body = body(&call.ask)?;
         let host = match endpoint.port {
@@ -172,11 +187,7 @@ impl Line {
         for (name, value) in &self.backend.static_headers {
             headers.insert(name.clone(), value.clone());
         }
-        // Last, so that nothing that a client said can stand here.
-        if let Some(address) = call.address.and_then(shown) {
-            headers.insert("x-real-ip", address.clone());
-            headers.insert("x-forwarded-for", address);
-        }
+        put_address(call, headers);
         Ok(request)
     }
 
@@ -223,6 +234,7 @@ impl Line {
 
     /// Lets go of what was not used for a while.
     pub(super) fn tidy(&self) {
+        self.tidy_grpc();
         let now = Instant::now();
         let mut idle = self.idle.lock();
         idle.retain(|each| now.duration_since(each.since) < IDLE_TIME && !each.sender.is_closed());
@@ -230,11 +242,7 @@ impl Line {
 
     async fn connect(&self) -> Result<Sender, String> {
         // Invariant PAY-FIRST: a connection to a backend is a descriptor like any other.
-        let permit = self.budget.try_take(Lane::Upstream).ok_or_else(|| {
-            "cannot be connected to: no descriptor is left for one more connection to a backend; \
-             raise the limit of this process"
-                .to_owned()
-        })?;
+        let permit = self.budget.try_take(Lane::Upstream).ok_or_else(no_descriptor)?;
         let endpoint = &self.backend.endpoint;
         let socket = dial(&endpoint.host, endpoint.port, &self.budget).await?;
         let (sender, connection) = http1::Builder::new()
@@ -251,10 +259,24 @@ impl Line {
     }
 }
 
+pub(super) fn no_descriptor() -> String {
+    "cannot be connected to: no descriptor is left for one more connection to a backend; raise the \
+     limit of this process"
+        .to_owned()
+}
+
 /// The question in JSON.
 pub(super) fn body(ask: &Ask) -> Result<Bytes, String> {
     let body = serde_json::to_vec(ask).map_err(|error| format!("cannot be asked: {error}"))?;
     Ok(body.into())
+}
+
+/// Last, so that nothing that a client said can stand there.
+pub(super) fn put_address(call: &Call, headers: &mut HeaderMap) {
+    if let Some(address) = call.address.and_then(shown) {
+        headers.insert("x-real-ip", address.clone());
+        headers.insert("x-forwarded-for", address);
+    }
 }
 
 /// An address as a header has it: an IPv4 client of an IPv6 listener is an IPv4 client.

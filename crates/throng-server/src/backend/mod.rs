@@ -1,4 +1,4 @@
-//! The application's HTTP endpoints: what they are asked, what they answer, and the calls
+//! The application's endpoints over HTTP and gRPC: what they are asked, what they answer, and the calls
 //! themselves.
 //!
 //! A question and its answer are data with numbers, like those of the node: a session leaves a
@@ -8,6 +8,7 @@
 mod answer;
 mod cache;
 mod dial;
+mod grpc;
 mod line;
 mod meter;
 mod switchboard;
@@ -107,7 +108,11 @@ impl Call {
         (sent, emulated): (&Headers, &Headers),
         address: Option<IpAddr>,
     ) -> Self {
-        let is_sent = |name: &HeaderName| backend.http_headers.contains(name);
+        let passed_on = match ask.transport {
+            "uni_grpc" => &backend.grpc_metadata,
+            _ => &backend.http_headers,
+        };
+        let is_sent = |name: &HeaderName| passed_on.contains(name);
         // What a client only says that it would send does not stand beside what it has sent.
         let is_emulated =
             |name: &HeaderName| backend.emulated_headers.contains(name) && !is_sent(name);

@@ -95,7 +95,7 @@ pub fn attempt(settings: &Settings, trying: &Trying) -> Result<Tried, NoTrial> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| wrong(format!("no event loop can be made: {error}")))?;
     let (sent, arrived, took) = runtime.block_on(async {
-        let request = line.request(&call).map_err(wrong)?;
+        let request = line.shown(&call).map_err(wrong)?;
         let sent = sent(request).await;
         let begun = Instant::now();
         let arrived = line.ask(&call).await;

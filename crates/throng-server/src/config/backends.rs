@@ -1,4 +1,4 @@
-//! The application's own HTTP endpoints that are asked who may do what: their options, read and
+//! The application's own endpoints that are asked who may do what: their options, read and
 //! checked.
 
 use std::collections::BTreeMap;
@@ -58,6 +58,8 @@ pub struct Backends {
     pub http_headers: Vec<HeaderName>,
     /// All `emulated_headers` together.
     pub emulated_headers: Vec<HeaderName>,
+    /// All `grpc_metadata` together: what is kept of the request of a client over gRPC.
+    pub grpc_metadata: Vec<HeaderName>,
 }
 
 /// One endpoint and how it is asked.
@@ -72,10 +74,14 @@ pub struct Backend {
     pub http_headers: Vec<HeaderName>,
     /// Taken from what the client says in its connect command.
     pub emulated_headers: Vec<HeaderName>,
+    /// Copied from the request of a client over gRPC.
+    pub grpc_metadata: Vec<HeaderName>,
     pub include_connection_meta: bool,
     /// Payloads travel as base64, JSON too.
     pub binary_encoding: bool,
     pub static_headers: Vec<(HeaderName, HeaderValue)>,
+    /// What calls over gRPC carry: `grpc.static_metadata`, and the credentials.
+    pub static_metadata: Vec<(HeaderName, HeaderValue)>,
     pub transforms: Vec<Transform>,
     /// `max_in_flight` (throng's own): calls under way at once.
     pub max_in_flight: usize,
@@ -88,10 +94,21 @@ pub struct Backend {
 /// Where a backend listens.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Endpoint {
+    pub scheme: Scheme,
     pub host: String,
     pub port: u16,
     /// With its query.
     pub path: String,
+}
+
+/// How a backend is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Scheme {
+    /// JSON over HTTP/1.1.
+    #[default]
+    Http,
+    /// `CentrifugoProxy` of `proto/proxy.proto`.
+    Grpc,
 }
 
 /// What a status that is not 200 is turned into.
@@ -142,6 +159,7 @@ impl Backends {
         for (all, some) in [
             (&mut self.http_headers, &backend.http_headers),
             (&mut self.emulated_headers, &backend.emulated_headers),
+            (&mut self.grpc_metadata, &backend.grpc_metadata),
         ] {
             for name in some {
                 if !all.contains(name) {
@@ -191,7 +209,10 @@ pub fn never_copied(name: &HeaderName) -> bool {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.split('?').next().unwrap_or_default();
-        write!(f, "http://{}:{}{path}", self.host, self.port)
+        match self.scheme {
+            Scheme::Http => write!(f, "http://{}:{}{path}", self.host, self.port),
+            Scheme::Grpc => write!(f, "grpc://{}:{}", self.host, self.port),
+        }
     }
 }
 
@@ -304,15 +325,22 @@ pub(super) fn named_or_default(
 
 fn backend(r: &mut Reader<'_>, at: &str) -> Backend {
     let path = |name: &str| format!("{at}.{name}");
+    let endpoint = endpoint(r, &path("endpoint"));
+    if endpoint.scheme == Scheme::Grpc {
+        judge_grpc(r, at);
+    }
+    let static_metadata = static_metadata(r, at);
     Backend {
         option: at.to_owned(),
-        endpoint: endpoint(r, &path("endpoint")),
+        endpoint,
+        static_metadata,
         timeout: match r.duration(&path("timeout")) {
             Duration::ZERO => r.wrong(&path("timeout"), "must be more than 0"),
             timeout => timeout,
         },
         http_headers: header_names(r, &path("http_headers")),
         emulated_headers: header_names(r, &path("emulated_headers")),
+        grpc_metadata: header_names(r, &path("grpc_metadata")),
         include_connection_meta: r.bool(&path("include_connection_meta")),
         binary_encoding: r.bool(&path("binary_encoding")),
         static_headers: static_headers(r, &path("http.static_headers")),
@@ -333,14 +361,40 @@ fn endpoint(r: &mut Reader<'_>, path: &str) -> Endpoint {
     }
 }
 
+/// What cannot be had of gRPC.
+fn judge_grpc(r: &mut Reader<'_>, at: &str) {
+    let path = |name: &str| format!("{at}.{name}");
+    if r.bool(&path("grpc.tls.enabled")) {
+        let what = "TLS to backends is not supported yet; remove it and let the backend listen on \
+                    this machine or network";
+        let _: () = r.wrong(&path("grpc.tls.enabled"), what);
+    }
+    if r.bool(&path("grpc.compression")) {
+        r.doubt(&path("grpc.compression"), "not there yet; calls are sent uncompressed");
+    }
+}
+
+/// What calls over gRPC carry.
+fn static_metadata(r: &mut Reader<'_>, at: &str) -> Vec<(HeaderName, HeaderValue)> {
+    let path = |name: &str| format!("{at}.{name}");
+    let mut metadata = static_headers(r, &path("grpc.static_metadata"));
+    let key = r.text(&path("grpc.credentials_key"));
+    let value = r.text(&path("grpc.credentials_value")).parse();
+    if !key.is_empty() {
+        let name = HeaderName::from_bytes(key.as_bytes());
+        match name.ok().zip(value.ok()) {
+            Some(pair) => metadata.push(pair),
+            None => r.wrong(&path("grpc.credentials_key"), "it or its value cannot be metadata"),
+        }
+    }
+    metadata
+}
+
 fn read_endpoint(text: &str) -> Result<Endpoint, &'static str> {
     if text.is_empty() {
         return Err(
             "no address to ask; write for example \"http://127.0.0.1:3000/throng/connect\"",
         );
-    }
-    if text.starts_with("grpc://") {
-        return Err("gRPC is not supported yet; give the backend an address of http://");
     }
     if text.starts_with("https://") {
         return Err(
@@ -348,14 +402,29 @@ fn read_endpoint(text: &str) -> Result<Endpoint, &'static str> {
                     on this machine or network",
         );
     }
-    let uri: Uri = text.parse().map_err(|_| "not an address; it begins with http://")?;
-    let Some(authority) = uri.authority().filter(|_| uri.scheme_str() == Some("http")) else {
-        return Err("not an address; it begins with http://");
+    let no_address = "not an address; it begins with http:// or grpc://";
+    let uri: Uri = text.parse().map_err(|_| no_address)?;
+    let scheme = match uri.scheme_str() {
+        Some("http") => Scheme::Http,
+        Some("grpc") => Scheme::Grpc,
+        _ => return Err(no_address),
     };
+    let authority = uri.authority().ok_or(no_address)?;
     if authority.as_str().contains('@') {
         return Err("holds a name and password, which belong into http.static_headers");
     }
+    if scheme == Scheme::Grpc {
+        let port = authority.port_u16().ok_or("has no port; write grpc://host:port")?;
+        if uri.path_and_query().is_some_and(|path| path.as_str() != "/") {
+            return Err(
+                "has a path, which gRPC has not: it has one service; write grpc://host:port",
+            );
+        }
+        let (host, path) = (authority.host().to_owned(), String::new());
+        return Ok(Endpoint { scheme, host, port, path });
+    }
     Ok(Endpoint {
+        scheme,
         host: authority.host().to_owned(),
         port: authority.port_u16().unwrap_or(80),
         path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
@@ -472,8 +541,10 @@ mod tests {
         assert_eq!(read("http://app/login?key=x").unwrap(), "http://app:80/login");
         assert_eq!(read("http://[::1]:3000").unwrap(), "http://[::1]:3000/");
         assert!(read("https://app").unwrap_err().contains("TLS"));
-        assert!(read("grpc://app:1").unwrap_err().contains("gRPC"));
-        for bad in ["", "app:80", "ftp://x", "http://", "http://a:b@app/"] {
+        assert_eq!(read("grpc://app:1").unwrap(), "grpc://app:1");
+        assert!(read("grpc://app").unwrap_err().contains("port"));
+        assert!(read("grpc://app:1/connect").unwrap_err().contains("path"));
+        for bad in ["", "app:80", "ftp://x", "http://", "http://a:b@app/", "grpc://a:b@app:1"] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

@@ -9,6 +9,7 @@ use throng_wire::websocket::Effort;
 
 use super::backends::{Backends, backends, of_channel};
 use super::connecting::{refusals, uni_disconnects};
+use super::grpc::{grpc_api, uni_grpc};
 use super::jwks::{JwksEndpoint, has_group, lists_its_values};
 use super::machine;
 use super::maps::{MapKind, check_presence, map_options};
@@ -35,6 +36,9 @@ const DEVELOPMENT: &[(&str, &str)] = &[
     ("client.insecure", "true"),
     ("client.allow_anonymous_connect_without_token", "true"),
     ("http_api.insecure", "true"),
+    ("grpc_api.insecure", "true"),
+    ("grpc_api.address", "127.0.0.1"),
+    ("uni_grpc.address", "127.0.0.1"),
     ("health.enabled", "true"),
     ("prometheus.enabled", "true"),
     ("uni_websocket.enabled", "true"),
@@ -124,6 +128,8 @@ fn settings(r: &mut Reader<'_>, dev: bool, first_backend: u16) -> Settings {
             error_mode_transport: r
                 .word("http_api.error_mode", &[("", false), ("transport", true)]),
         },
+        grpc_api: grpc_api(r),
+        uni_grpc: uni_grpc(r),
         health: r.bool("health.enabled"),
         health_path: r.http_path("health.handler_prefix"),
         prometheus: Prometheus {

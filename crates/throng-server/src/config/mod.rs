@@ -9,6 +9,7 @@ mod connecting;
 mod duration;
 #[cfg(test)]
 mod fate;
+mod grpc;
 mod import;
 mod init;
 mod jwks;
@@ -30,12 +31,13 @@ mod written;
 use std::path::PathBuf;
 
 pub use backends::{
-    Backend, BackendId, Backends, Endpoint, RpcOf, Transform, Transformed, never_copied,
+    Backend, BackendId, Backends, Endpoint, RpcOf, Scheme, Transform, Transformed, never_copied,
 };
 pub use channel::*;
 pub use duration::{parse_duration, show_duration};
 #[cfg(test)]
 pub(crate) use fate::{Fate, fates, quiet_and_read};
+pub use grpc::{GrpcApi, UniGrpc};
 pub use import::{Imported, import};
 pub use init::{InitError, InitFile, default_env, default_text, init};
 pub use jwks::JwksEndpoint;

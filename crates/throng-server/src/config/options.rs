@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn the_table_is_complete() {
         // 780 of Centrifugo 6.9, and throng's own.
-        assert_eq!(options().all.len(), 780 + 13 + 12 + 9);
+        assert_eq!(options().all.len(), 780 + 13 + 12 + 9 + 1);
         let spec = &options().all["client.proxy.connect.http.tls.enabled"];
         assert_eq!((spec.kind, spec.status), (Kind::Bool, Status::Quiet));
         assert_eq!(options().all["http_server.tls.enabled"].status, Status::Judged("tls"));

@@ -12,7 +12,7 @@ use super::written::{NAMESPACES, PROXIES, RPC_NAMESPACES, Written};
 
 /// Options that a running server takes. What is captured when it starts is not among them: listeners,
 /// limits, paths, transports, the log's file.
-const LIVE: [&str; 12] = [
+const LIVE: [&str; 13] = [
     "client.allowed_origins",
     "client.token.",
     "client.subscription_token.",
@@ -25,6 +25,7 @@ const LIVE: [&str; 12] = [
     "trusted_proxies",
     "client_address_header",
     "log.level",
+    "grpc_api.key",
 ];
 
 /// The options that a configuration sets to something else than their defaults. Values may be

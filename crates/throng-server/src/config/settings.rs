@@ -12,6 +12,7 @@ use regex_lite::Regex;
 use throng_wire::websocket::Effort;
 
 use super::backends::{BackendId, Backends};
+use super::grpc::{GrpcApi, UniGrpc};
 use super::jwks::JwksEndpoint;
 use super::maps::MapOptions;
 use super::network::Network;
@@ -43,6 +44,10 @@ pub struct Settings {
     pub channel: Channels,
     pub shared_poll: SharedPoll,
     pub http_api: HttpApi,
+    /// `grpc_api`, when enabled.
+    pub grpc_api: Option<GrpcApi>,
+    /// `uni_grpc`, when enabled.
+    pub uni_grpc: Option<UniGrpc>,
     /// Who is asked who may do what.
     pub backends: Backends,
     /// `health.enabled`: answer at `/health`.

@@ -458,7 +458,7 @@ subscribe_proxy_name = "subs"
 fn a_backend_that_cannot_be_asked_stops_the_start() {
     let text = r#"
 client.proxy.connect.enabled = true
-client.proxy.connect.endpoint = "grpc://app:1"
+client.proxy.connect.endpoint = "grpc://app"
 client.proxy.refresh.enabled = true
 client.proxy.refresh.endpoint = "https://app"
 rpc.without_namespace.proxy_enabled = true
@@ -472,7 +472,7 @@ name = "default"
     assert!(loaded.settings.is_none());
     let problems = shown(&loaded.problems);
     for (problem, what) in problems.iter().zip([
-        "client.proxy.connect.endpoint = \"grpc://app:1\": gRPC is not supported yet",
+        "client.proxy.connect.endpoint = \"grpc://app\": has no port",
         "client.proxy.refresh.endpoint = \"https://app\": TLS to backends is not supported yet",
         "rpc.without_namespace.proxy_enabled = true: needs an address to ask",
         "publish_proxy_name = \"nobody\": there is no such backend",

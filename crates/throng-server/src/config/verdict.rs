@@ -25,6 +25,8 @@ pub(super) fn gate(path: &str) -> Option<&'static str> {
         "broker.type" => Some("broker.enabled"),
         "presence_manager.type" => Some("presence_manager.enabled"),
         "uni_websocket.write_timeout" => Some("uni_websocket.enabled"),
+        "uni_grpc.tls.enabled" => Some("uni_grpc.enabled"),
+        "grpc_api.tls.enabled" | "grpc_api.reflection" => Some("grpc_api.enabled"),
         _ => None,
     }
 }
@@ -90,7 +92,7 @@ const VERDICTS: &[(&str, Verdict)] = &[
     ),
     ("transport", Warns("this transport is not there yet; its path answers 404")),
     ("endpoint", Warns("this is not there yet; its path answers 404 and nothing is exported")),
-    ("grpc_api", Warns("not there yet; use the HTTP API, which has the same methods")),
+    ("reflection", Warns("not there yet; give tools the file proto/api.proto")),
     ("buffers", Warns("has no effect; the buffers here need no tuning")),
     (
         "write_timeout",

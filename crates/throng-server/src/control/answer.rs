@@ -212,6 +212,7 @@ pub enum Transport {
     UniSse,
     HttpStream,
     UniHttpStream,
+    UniGrpc,
 }
 
 impl Transport {
@@ -224,6 +225,7 @@ impl Transport {
             Self::UniSse => "uni_sse",
             Self::HttpStream => "http_stream",
             Self::UniHttpStream => "uni_http_stream",
+            Self::UniGrpc => "uni_grpc",
         }
     }
 }

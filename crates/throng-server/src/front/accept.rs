@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::gate::{Visitor, reset};
-use super::{Door, Front, drive, refuse};
+use super::{Door, Front, drive, grpc, refuse};
 use crate::log::line;
 
 /// Connections that the kernel completes for us and keeps until we accept them. It takes less
@@ -153,7 +153,8 @@ fn receive(
     visitor: Visitor,
 ) -> bool {
     visitor.busy();
-    let is_refusing = refuse::turns_away(front);
+    // How clients are refused is a matter of HTTP/1.1; gRPC says it as a status.
+    let is_refusing = door.speaks_http1() && refuse::turns_away(front);
     let waiting = if is_refusing {
         refuse::at_once(front, socket, peer, door, &visitor)
     } else {
@@ -166,7 +167,11 @@ fn receive(
         tokio::spawn(refuse::receive(front, socket, peer, door, visitor));
     } else {
         visitor.is_served();
-        tokio::spawn(drive(front, socket, peer, door, visitor));
+        if door.speaks_http1() {
+            tokio::spawn(drive(front, socket, peer, door, visitor));
+        } else {
+            tokio::spawn(grpc::drive(front, socket, peer, (door, visitor)));
+        }
     }
     is_refusing
 }

@@ -58,6 +58,8 @@ pub(crate) struct Gate {
     pub(crate) refused: AtomicU64,
     /// Connections that were reset to make room.
     pub(crate) reset: AtomicU64,
+    /// Clients whose connections the front has, since they cannot be a socket: those over gRPC.
+    pub(crate) bridged: AtomicU64,
 }
 
 /// The place of one connection that is no client yet.
@@ -110,6 +112,7 @@ impl Gate {
             said_reset_ms: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             reset: AtomicU64::new(0),
+            bridged: AtomicU64::new(0),
         })
     }
 
@@ -293,6 +296,13 @@ impl Seat {
     /// The client takes it along.
     pub(crate) fn take_address(&self) -> Option<Box<Held>> {
         self.address.lock().take()
+    }
+
+    /// Its permit, for what is not one of those who sit here any more.
+    pub(crate) fn take_permit(&self) -> Option<Permit> {
+        let permit = self.permit.lock().take()?;
+        // Where no more of those fit, it goes on with what it has.
+        Some(permit.turn(Lane::Bridges).unwrap_or_else(|same| same))
     }
 
     /// Its permit as a client's, where one more client fits.

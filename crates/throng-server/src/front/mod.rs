@@ -12,6 +12,7 @@ mod connection;
 mod cors;
 mod emulate;
 pub(crate) mod gate;
+mod grpc;
 pub(crate) mod health;
 mod pages;
 mod reference;
@@ -34,7 +35,7 @@ use self::address::{ClientAddress, Undeclared};
 use self::arrivals::Arrivals;
 use crate::addresses::{Addresses, Held, TooMany};
 use crate::clock::Clock;
-use crate::config::{Level, Settings};
+use crate::config::{Level, ProxyProtocol, Settings};
 use crate::handoff::Doors;
 use crate::log::line;
 use crate::metrics::{self, Of};
@@ -45,6 +46,7 @@ use crate::sessions::Common;
 pub use api::openapi;
 pub(crate) use api::{Asks, METHODS as API_METHODS, call_api, method_name as api_method};
 pub(crate) use connection::drive;
+pub(crate) use upgrade::percent_decoded;
 pub use upgrade::{PROBE_HEADER, SEEN_HEADER};
 
 /// What a request is answered with.
@@ -84,9 +86,28 @@ pub(crate) enum Door {
     Both,
     Public,
     Internal,
+    /// The server API over gRPC, `grpc_api.port`.
+    GrpcApi,
+    /// Clients over gRPC that only listen, `uni_grpc.port`.
+    UniGrpc,
 }
 
 impl Door {
+    /// Whether HTTP/1.1 is spoken there; elsewhere it is gRPC.
+    pub(crate) fn speaks_http1(self) -> bool {
+        !matches!(self, Self::GrpcApi | Self::UniGrpc)
+    }
+
+    /// For metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Both | Self::Public => "public",
+            Self::Internal => "internal",
+            Self::GrpcApi => "grpc_api",
+            Self::UniGrpc => "uni_grpc",
+        }
+    }
+
     fn shows_clients(self) -> bool {
         self != Self::Internal
     }
@@ -126,6 +147,8 @@ impl Front {
         let (protocol, option) = match door {
             Door::Both | Door::Public => (proxies.protocol, "http_server.proxy_protocol"),
             Door::Internal => (proxies.internal_protocol, "http_server.internal_proxy_protocol"),
+            // Proxies of gRPC say it in the head of each call.
+            Door::GrpcApi | Door::UniGrpc => (ProxyProtocol::Off, ""),
         };
         let log = &self.common.log;
         address::Listener { protocol, option, proxies, log }
@@ -192,7 +215,8 @@ impl Front {
             && let Some(method) = api::method_of(&settings.http_api.path, path)
         {
             let method = method.to_owned();
-            return Outcome::Answered(api::answer(self, visit, &method).await);
+            // Much is kept of a call while it waits; of a connection that asks for something else, nothing.
+            return Outcome::Answered(Box::pin(api::answer(self, visit, &method)).await);
         }
         if settings.health
             && visit.door.shows_internals()

@@ -318,7 +318,7 @@ fn count(front: &Front, turned: Turned, status: u16) {
     remember(front, turned.from, status, turned.why.words());
 }
 
-fn remember(front: &Front, from: IpAddr, status: u16, reason: &'static str) {
+pub(super) fn remember(front: &Front, from: IpAddr, status: u16, reason: &'static str) {
     debug_assert!(crate::metrics::is_known_reason(reason), "{reason} has no label");
     let at_s = Clock::second_of(front.clock.now());
     front.common.ring.refused(Refused { at_s, address: Some(from), status, reason: reason.into() });
@@ -421,6 +421,11 @@ pub(super) fn note_unread(front: &Front, from: IpAddr, why: Option<&hyper::Error
 /// Resets a connection that has to make room: it has asked nothing for the longest time.
 pub(super) fn make_way(front: &Front, socket: &impl AsFd) {
     reset(socket);
+    say_reset(front);
+}
+
+/// Says that this happens.
+pub(super) fn say_reset(front: &Front) {
     if front.gate.may_say_reset() {
         let so_far = front.gate.reset.load(Ordering::Relaxed);
         line!(front.common.log, Warn, "front.reset", "connections are reset to make room for others, those first that have asked nothing for the longest time"; reset = so_far);

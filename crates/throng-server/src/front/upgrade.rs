@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use throng_limits::Permit;
 use throng_wire::framing::Framing;
 use throng_wire::websocket::{Agreed, Window, accept_key, negotiate};
@@ -154,7 +154,7 @@ pub(super) fn open(front: &Front, headers: &HeaderMap, kind: Kind, address: Clie
         session: None,
         connect: None,
         address,
-        headers: for_backends(front, headers),
+        headers: for_backends(headers, &front.settings().backends.http_headers),
         no_cookie: no_cookie(front, headers),
         head: None,
     }
@@ -181,8 +181,7 @@ fn address_for_probe(visit: &Visit) -> Option<String> {
 }
 
 /// The headers that some backend is to see, as they came.
-fn for_backends(front: &Front, headers: &HeaderMap) -> crate::backend::Headers {
-    let names = &front.settings().backends.http_headers;
+pub(super) fn for_backends(headers: &HeaderMap, names: &[HeaderName]) -> crate::backend::Headers {
     names
         .iter()
         .flat_map(|name| headers.get_all(name).iter().map(|value| (name.clone(), value.clone())))
@@ -313,25 +312,31 @@ fn deflate(front: &Front, headers: &HeaderMap, kind: Kind) -> Result<Option<Agre
 const PROTOBUF: &str = "centrifuge-protobuf";
 const JSON: &str = "centrifuge-json";
 
+/// Whether one more client is wanted now, whoever it is; the error is why not.
+pub(super) fn is_wanted(front: &Front) -> Result<(), &'static str> {
+    let client = &front.settings().client;
+    if front.is_draining() {
+        return Err("the server is stopping");
+    }
+    let limit = client.connection_limit;
+    if limit > 0 && front.clients.open() >= limit as u64 {
+        refuse::say_full(front);
+        return Err(refuse::FULL);
+    }
+    if !front.arrivals.admit(client.connection_rate_limit, Instant::now()) {
+        refuse::say_too_fast(front);
+        return Err(refuse::TOO_FAST);
+    }
+    Ok(())
+}
+
 /// Whether one more client may come in, and its permit.
 pub(super) async fn admit(
     front: &Front,
     from: ClientAddress,
     seat: &Arc<Seat>,
 ) -> Result<(Permit, Option<Box<Held>>), Box<Answer>> {
-    let client = &front.settings().client;
-    if front.is_draining() {
-        return Err(busy(front, "the server is stopping"));
-    }
-    let limit = client.connection_limit;
-    if limit > 0 && front.clients.open() >= limit as u64 {
-        refuse::say_full(front);
-        return Err(busy(front, refuse::FULL));
-    }
-    if !front.arrivals.admit(client.connection_rate_limit, Instant::now()) {
-        refuse::say_too_fast(front);
-        return Err(busy(front, refuse::TOO_FAST));
-    }
+    is_wanted(front).map_err(|words| busy(front, words))?;
     let address = match from.told_by {
         // The connection is the proxy's; whoever stands behind it is counted here.
         ToldBy::Header => front.admit_address(from.ip),
@@ -360,7 +365,7 @@ pub(super) fn busy(front: &Front, words: &'static str) -> Box<Answer> {
 }
 
 /// Whether a comma-separated header, in one line or several, has this token.
-fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
+fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     headers
         .get_all(name)
         .iter()
@@ -382,7 +387,7 @@ impl<'a> Query<'a> {
 }
 
 /// The bytes behind `%41` and `+`; what is no escape stands for itself.
-pub(super) fn percent_decoded(text: &str) -> Vec<u8> {
+pub(crate) fn percent_decoded(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.as_bytes();
     while let [first, rest @ ..] = bytes {

@@ -89,6 +89,17 @@ impl Pause {
         self.over.notify_waiters();
     }
 
+    /// Resolves when everything has moved to another process.
+    pub(crate) async fn until_moved(&self) {
+        loop {
+            let over = self.over.notified();
+            if matches!(self.state.lock().mode, Mode::Moved(_)) {
+                return;
+            }
+            over.await;
+        }
+    }
+
     /// Everything has moved.
     pub(crate) fn moved(&self, outlet: Arc<dyn Outlet>) {
         self.state.lock().mode = Mode::Moved(outlet);
@@ -175,5 +186,6 @@ mod tests {
         assert!(pause.close(Duration::ZERO));
         pause.moved(Arc::new(Nowhere));
         assert!(pause.enter().await.is_err());
+        pause.until_moved().await;
     }
 }

@@ -45,6 +45,7 @@ const ALL_TRANSPORTS: [Transport; TRANSPORTS] = [
     Transport::UniSse,
     Transport::HttpStream,
     Transport::UniHttpStream,
+    Transport::UniGrpc,
 ];
 
 /// What shards have to look for.
@@ -422,6 +423,7 @@ fn lane_name(lane: Lane) -> &'static str {
         Lane::Files => "files",
         Lane::Refusing => "refusing",
         Lane::Restart => "restart",
+        Lane::Bridges => "bridges",
     }
 }
 

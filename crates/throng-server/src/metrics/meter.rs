@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::control::Transport;
 
 /// How many transports there are.
-pub(super) const TRANSPORTS: usize = 6;
+pub(super) const TRANSPORTS: usize = 7;
 /// Looks at the room for clients that are kept, one every [`LOOK_S`] seconds: some ten minutes.
 const LOOKS_MAX: usize = 120;
 const LOOK_S: u64 = 5;

@@ -10,7 +10,6 @@ use throng_limits::facts::{OpenFiles, memory, process};
 use throng_limits::sockets::accept_queue;
 use throng_limits::{Permit, Tree};
 
-use crate::front::Door;
 use crate::handoff::Doors;
 
 /// What the kernel says; what it does not say is none.
@@ -33,9 +32,8 @@ impl Kernel {
         let tree = Tree::live();
         let stat = tree.read_proc("self/stat").unwrap_or_default();
         let queues = doors.iter().filter_map(|(door, listener)| {
-            let name = if *door == Door::Internal { "internal" } else { "public" };
             let queue = accept_queue(&**listener, listener.local_addr().ok()?).ok()?;
-            Some((name, u64::from(queue.waiting), u64::from(queue.backlog)))
+            Some((door.name(), u64::from(queue.waiting), u64::from(queue.backlog)))
         });
         Self {
             cpu: process::parse_stat(&stat),

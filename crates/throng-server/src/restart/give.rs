@@ -188,6 +188,8 @@ impl Giving {
             FromNew::Ready { sockets } => outcome.connections = sockets,
             other => return Err(Failed(format!("the new process is not ready: {other:?}"))),
         }
+        let bridged = self.gate.bridged.load(Ordering::Relaxed);
+        outcome.returning = u32::try_from(bridged).unwrap_or(u32::MAX);
         outcome.requests = u32::try_from(self.gate.busy()).unwrap_or(u32::MAX);
         (self.tell)(Step::Ready);
         Ok(sent)

@@ -93,6 +93,8 @@ pub(crate) enum Doorway {
     Both,
     Public,
     Internal,
+    GrpcApi,
+    UniGrpc,
 }
 
 /// Whose socket it is.

@@ -50,6 +50,10 @@ pub struct Outcome {
     /// Requests of HTTP that were being answered then, which the old process answers.
     #[serde(default)]
     pub requests: u32,
+    /// Of those connections, clients over gRPC: they cannot move, so that they are closed at a pace,
+    /// and come back.
+    #[serde(default)]
+    pub returning: u32,
     /// How long clients waited, in microseconds; 0 for a rehearsal.
     pub frozen_us: u64,
     /// Bytes of history that went ahead.
@@ -74,6 +78,7 @@ impl Outcome {
             to: None,
             connections: 0,
             requests: 0,
+            returning: 0,
             frozen_us: 0,
             history_bytes: 0,
         }

@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -68,7 +69,9 @@ impl Succession {
         if let Err(why) = self.may_begin(front) {
             line!(self.log, Warn, "restart", "no restart: {}", why);
             let refused = refused(&wish, why);
-            asker.map(|asker| asker.send(refused)); // who asked may be gone
+            if let Some(asker) = asker {
+                asker.send(refused).ok(); // who asked may be gone
+            }
             return;
         }
         let Some(program) = self.program.clone() else { return };
@@ -139,7 +142,19 @@ impl Succession {
             return None;
         };
         self.say(&outcome);
-        asker.map(|asker| asker.send(outcome)); // who asked may be gone
+        if outcome.done && !outcome.dry_run && outcome.returning > 0 {
+            line!(
+                self.log,
+                Info,
+                "restart.bridged",
+                "{} of them are clients over gRPC, whose connections cannot move: the new process closes \
+                 them with 3001 over 3 s, and they come back",
+                outcome.returning
+            );
+        }
+        if let Some(asker) = asker {
+            asker.send(outcome).ok(); // who asked may be gone
+        }
         given
     }
 
@@ -183,7 +198,9 @@ impl Succession {
         // It ends within its own deadlines; most often at once.
         let Ok((outcome, given)) = running.done.await else { return Left::CameBack };
         self.say(&outcome);
-        running.asker.map(|asker| asker.send(outcome)); // who asked may be gone
+        if let Some(asker) = running.asker {
+            asker.send(outcome).ok(); // who asked may be gone
+        }
         let Some(given) = given else { return Left::CameBack };
         // Too late: the other serves, and is what was told to stop.
         drop(given.frozen.give_up(given.outlet));
@@ -230,7 +247,7 @@ impl Succession {
             self.tell_managers(heir.pid());
         }
         // Where the other has ended, there is nobody who could answer.
-        while front.gate.busy() > 0
+        while (front.gate.busy() > 0 || front.gate.bridged.load(Ordering::Relaxed) > 0)
             && begun.elapsed() < REQUESTS
             && !heir.has_ended_in(Duration::ZERO)
         {

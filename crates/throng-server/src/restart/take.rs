@@ -361,6 +361,8 @@ impl From<Doorway> for Door {
             Doorway::Both => Self::Both,
             Doorway::Public => Self::Public,
             Doorway::Internal => Self::Internal,
+            Doorway::GrpcApi => Self::GrpcApi,
+            Doorway::UniGrpc => Self::UniGrpc,
         }
     }
 }
@@ -371,6 +373,8 @@ impl From<Door> for Doorway {
             Door::Both => Self::Both,
             Door::Public => Self::Public,
             Door::Internal => Self::Internal,
+            Door::GrpcApi => Self::GrpcApi,
+            Door::UniGrpc => Self::UniGrpc,
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::metrics::{Frame, Of};
 /// The forms of publications: as replies in each framing, and as bare pushes in those of
 /// unidirectional transports. Their numbers are in what a restart hands over, so that new ones come
 /// last.
-const FORMS: [(Framing, Envelope); 8] = [
+const FORMS: [(Framing, Envelope); 9] = [
     (Framing::WebSocket, Envelope::Reply),
     (Framing::WebSocket, Envelope::Bare),
     (Framing::Sse, Envelope::Reply),
@@ -30,6 +30,7 @@ const FORMS: [(Framing, Envelope); 8] = [
     (Framing::Lines, Envelope::Bare),
     (Framing::Binary, Envelope::Reply),
     (Framing::Lengths, Envelope::Reply),
+    (Framing::Lengths, Envelope::Bare),
 ];
 const _: () = assert!(FORMS.len() <= FORMS_MAX);
 /// The transports whose clients want each form.
@@ -42,6 +43,7 @@ const SPOKEN: [Transport; FORMS.len()] = [
     Transport::UniHttpStream,
     Transport::Websocket,
     Transport::HttpStream,
+    Transport::UniGrpc,
 ];
 
 /// Of a form's number, its place in the list.
@@ -70,7 +72,7 @@ pub(super) fn form_over(form: u8, window: Option<Window>) -> u8 {
     if window == Some(Window::Usual) { form | DEFLATED } else { form }
 }
 
-/// The form of publications that a connection of this framing wants. No unidirectional transport
+/// The form of publications that a connection of this framing wants. No unidirectional WebSocket
 /// speaks Protobuf.
 pub(super) fn form_of(framing: Framing, envelope: Envelope) -> u8 {
     match (framing, envelope) {
@@ -81,7 +83,8 @@ pub(super) fn form_of(framing: Framing, envelope: Envelope) -> u8 {
         (Framing::Lines, Envelope::Reply) => 4,
         (Framing::Lines, Envelope::Bare) => 5,
         (Framing::Binary, _) => 6,
-        (Framing::Lengths, _) => 7,
+        (Framing::Lengths, Envelope::Reply) => 7,
+        (Framing::Lengths, Envelope::Bare) => 8,
     }
 }
 
@@ -128,7 +131,8 @@ impl Kind {
             (Framing::Sse, Self::Bidirectional) => Transport::Sse,
             (Framing::Sse, Self::Unidirectional) => Transport::UniSse,
             (Framing::Lines | Framing::Lengths, Self::Bidirectional) => Transport::HttpStream,
-            (Framing::Lines | Framing::Lengths, Self::Unidirectional) => Transport::UniHttpStream,
+            (Framing::Lines, Self::Unidirectional) => Transport::UniHttpStream,
+            (Framing::Lengths, Self::Unidirectional) => Transport::UniGrpc,
         }
     }
 

@@ -8,7 +8,7 @@ mod protobuf;
 use std::fmt;
 
 pub use message::*;
-pub use protobuf::{Emulated, emulated};
+pub use protobuf::{Emulated, emulated, fields};
 pub(crate) use protobuf::{put_varint, varint, varint_size};
 
 /// How messages are written.

@@ -20,6 +20,16 @@ pub(in crate::front) struct Call<'a> {
     pub(in crate::front) params: &'a RawValue,
     /// Whether the caller wants to know whom its publications reached.
     pub(in crate::front) audience: bool,
+    pub(in crate::front) binary: Binary,
+}
+
+/// Where payloads that are no JSON stand in an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::front) enum Binary {
+    /// In their fields, as base64: callers of HTTP know which they are.
+    InPlace,
+    /// As base64, in fields of their own with `b64` before the name.
+    Beside,
 }
 
 /// Why a call failed: what the caller is told, and what the log is.
@@ -305,15 +315,31 @@ pub(super) struct Info<'a> {
     pub(super) conn_info: Option<Payload<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) chan_info: Option<Payload<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    b64conn_info: Option<Payload<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    b64chan_info: Option<Payload<'a>>,
 }
 
 impl<'a> Info<'a> {
-    pub(super) fn of(info: &'a throng_hub::publication::ClientInfo) -> Self {
-        Self {
-            user: &info.user,
-            client: info.client.to_string(),
-            conn_info: info.conn_info.as_deref().and_then(Payload::of),
-            chan_info: info.chan_info.as_deref().and_then(Payload::of),
+    pub(super) fn of(info: &'a throng_hub::publication::ClientInfo, binary: Binary) -> Self {
+        let payload = |payload: Option<&'a [u8]>| payload.and_then(Payload::of);
+        let (conn_info, b64conn_info) = binary.apart(payload(info.conn_info.as_deref()));
+        let (chan_info, b64chan_info) = binary.apart(payload(info.chan_info.as_deref()));
+        let (user, client) = (&*info.user, info.client.to_string());
+        Self { user, client, conn_info, chan_info, b64conn_info, b64chan_info }
+    }
+}
+
+impl Binary {
+    /// A payload, and one that stands beside.
+    pub(super) fn apart(
+        self,
+        payload: Option<Payload<'_>>,
+    ) -> (Option<Payload<'_>>, Option<Payload<'_>>) {
+        match payload {
+            Some(Payload::Binary(_)) if self == Self::Beside => (None, payload),
+            payload => (payload, None),
         }
     }
 }

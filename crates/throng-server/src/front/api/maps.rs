@@ -13,7 +13,9 @@ use throng_hub::map::{
 use throng_hub::publication::{ChannelName, Publication};
 use throng_hub::request::{Answer, Request};
 
-use super::call::{ApiError, Channel, MapPublish, MapReadState, MapReadStream, MapRemove, Payload};
+use super::call::{
+    ApiError, Binary, Channel, MapPublish, MapReadState, MapReadStream, MapRemove, Payload,
+};
 use super::methods::{self, HISTORY_BYTES_MAX, Result, bad, given, hub, parse};
 use crate::codes::ErrorCode;
 use crate::config::DataFormat;
@@ -26,6 +28,8 @@ struct Entry<'a> {
     key: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<Payload<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    b64data: Option<Payload<'a>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     tags: BTreeMap<&'a str, &'a str>,
     #[serde(skip_serializing_if = "is_zero")]
@@ -114,8 +118,8 @@ pub(super) async fn run(front: &Front, call: super::call::Call<'_>) -> Result {
     match call.method {
         "map_publish" => publish(front, parse(call.params)?).await,
         "map_remove" => remove(front, parse(call.params)?).await,
-        "map_read_state" => read_state(front, parse(call.params)?).await,
-        "map_read_stream" => read_stream(front, parse(call.params)?).await,
+        "map_read_state" => read_state(front, parse(call.params)?, call.binary).await,
+        "map_read_stream" => read_stream(front, parse(call.params)?, call.binary).await,
         "map_stats" => stats(front, parse(call.params)?).await,
         "map_clear" => clear(front, parse(call.params)?).await,
         _ => Err(ApiError::new(ErrorCode::METHOD_NOT_FOUND, "there is no such method")),
@@ -161,7 +165,7 @@ async fn remove(front: &Front, call: MapRemove) -> Result {
     written(ask(front, named, Ask::Remove(removal)).await?, recoverable)
 }
 
-async fn read_state(front: &Front, call: MapReadState) -> Result {
+async fn read_state(front: &Front, call: MapReadState, binary: Binary) -> Result {
     let named = named(front, &call.channel)?;
     let is_frozen = call.revision_offset > 0 || !call.revision_epoch.is_empty();
     let recoverable = named.rules.recoverable;
@@ -176,10 +180,10 @@ async fn read_state(front: &Front, call: MapReadState) -> Result {
         }),
         bytes_max: HISTORY_BYTES_MAX,
     };
-    page(ask(front, named, Ask::State(query)).await?, recoverable)
+    page(ask(front, named, Ask::State(query)).await?, recoverable, binary)
 }
 
-async fn read_stream(front: &Front, call: MapReadStream) -> Result {
+async fn read_stream(front: &Front, call: MapReadStream, binary: Binary) -> Result {
     let named = named(front, &call.channel)?;
     let recoverable = named.rules.recoverable;
     let is_since = call.since_offset > 0 || !call.since_epoch.is_empty();
@@ -196,7 +200,7 @@ async fn read_stream(front: &Front, call: MapReadStream) -> Result {
         reverse: call.reverse,
         bytes_max: HISTORY_BYTES_MAX,
     };
-    page(ask(front, named, Ask::Changes(query)).await?, recoverable)
+    page(ask(front, named, Ask::Changes(query)).await?, recoverable, binary)
 }
 
 async fn stats(front: &Front, call: Channel) -> Result {
@@ -228,23 +232,25 @@ fn written(answer: MapAnswer, recoverable: bool) -> Result {
     })
 }
 
-fn page(answer: MapAnswer, recoverable: bool) -> Result {
+fn page(answer: MapAnswer, recoverable: bool, binary: Binary) -> Result {
     let MapAnswer::Page(result) = answer else { return Err(unexpected(answer)) };
     let Page { publications, position, cursor } = result.map_err(hub)?;
     json(&Entries {
-        entries: publications.iter().map(|publication| entry(publication)).collect(),
+        entries: publications.iter().map(|publication| entry(publication, binary)).collect(),
         offset: if recoverable { position.offset } else { 0 },
         epoch: position.epoch.as_str(),
         cursor: cursor.as_deref().unwrap_or_default(),
     })
 }
 
-fn entry(publication: &Publication) -> Entry<'_> {
+fn entry(publication: &Publication, binary: Binary) -> Entry<'_> {
+    let (data, b64data) = binary.apart(Payload::of(&publication.data));
     let keyed = publication.keyed.as_deref();
     let hides = keyed.is_none_or(|keyed| keyed.hides_offset);
     Entry {
         key: keyed.map_or("", |keyed| &keyed.key),
-        data: Payload::of(&publication.data),
+        data,
+        b64data,
         tags: publication.tags.iter().map(|(key, value)| (&**key, &**value)).collect(),
         offset: if hides { 0 } else { publication.offset },
         score: keyed.map_or(0, |keyed| keyed.score),

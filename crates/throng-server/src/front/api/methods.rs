@@ -19,8 +19,8 @@ use throng_wire::dialect::payload;
 use uuid::Uuid;
 
 use super::call::{
-    ApiError, Batch, Call, Channel, Channels, Disconnect, History, Info, Payload, Publish, Refresh,
-    SharedPollPublish, Subscribe, Unsubscribe,
+    ApiError, Batch, Binary, Call, Channel, Channels, Disconnect, History, Info, Payload, Publish,
+    Refresh, SharedPollPublish, Subscribe, Unsubscribe,
 };
 use super::{logged, maps};
 use crate::codes::{Disconnect as Why, ErrorCode};
@@ -94,7 +94,7 @@ pub(super) async fn run(front: &Front, call: Call<'_>) -> Result {
 
 async fn run_any(front: &Front, call: Call<'_>) -> Result {
     match call.method {
-        "batch" => batch(front, call.params).await,
+        "batch" => batch(front, call.params, call.binary).await,
         "publish" => publish(front, parse(call.params)?).await,
         "broadcast" => broadcast(front, parse(call.params)?, call.audience).await,
         _ => run_rare(front, call).await,
@@ -107,9 +107,9 @@ async fn run_rare(front: &Front, call: Call<'_>) -> Result {
         "unsubscribe" => unsubscribe(front, parse(call.params)?).await,
         "disconnect" => disconnect(front, parse(call.params)?).await,
         "refresh" => refresh(front, parse(call.params)?).await,
-        "presence" => presence(front, parse(call.params)?).await,
+        "presence" => presence(front, parse(call.params)?, call.binary).await,
         "presence_stats" => presence_stats(front, parse(call.params)?).await,
-        "history" => history(front, parse(call.params)?).await,
+        "history" => history(front, parse(call.params)?, call.binary).await,
         "history_remove" => history_remove(front, parse(call.params)?).await,
         "channels" => channels(front, parse(call.params)?).await,
         "info" => info(front).await,
@@ -479,12 +479,12 @@ fn with_presence(front: &Front, channel: &str) -> std::result::Result<ChannelNam
     Err(ApiError::new(ErrorCode::NOT_AVAILABLE, format!("{channel}: presence is off")))
 }
 
-async fn presence(front: &Front, call: Channel) -> Result {
+async fn presence(front: &Front, call: Channel, binary: Binary) -> Result {
     let channel = with_presence(front, &call.channel)?;
     match ask(front, Request::Presence { channel }).await? {
         Answer::Presence(Ok(list)) => {
             let presence: std::collections::BTreeMap<String, Info<'_>> =
-                list.iter().map(|info| (info.client.to_string(), Info::of(info))).collect();
+                list.iter().map(|info| (info.client.to_string(), Info::of(info, binary))).collect();
             encode(&json_object("presence", &presence))
         }
         Answer::Presence(Err(error)) => Err(hub(error)),
@@ -523,13 +523,15 @@ struct HistoryAnswer<'a> {
 struct Kept<'a> {
     data: Option<Payload<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    b64data: Option<Payload<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     info: Option<Info<'a>>,
     offset: u64,
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     tags: std::collections::BTreeMap<&'a str, &'a str>,
 }
 
-async fn history(front: &Front, call: History) -> Result {
+async fn history(front: &Front, call: History, binary: Binary) -> Result {
     let retention = with_history(front, &call.channel)?;
     let since = call
         .since
@@ -543,11 +545,11 @@ async fn history(front: &Front, call: History) -> Result {
     let channel = ChannelName::from(call.channel);
     match ask(front, Request::History { channel, query, retention }).await? {
         Answer::History(Ok(page)) => {
-            let publications = page.publications.iter().map(|each| Kept {
-                data: Payload::of(&each.data),
-                info: each.info.as_deref().map(Info::of),
-                offset: each.offset,
-                tags: each.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
+            let publications = page.publications.iter().map(|each| {
+                let (data, b64data) = binary.apart(Payload::of(&each.data));
+                let tags = each.tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+                let info = each.info.as_deref().map(|info| Info::of(info, binary));
+                Kept { data, b64data, info, offset: each.offset, tags: tags.collect() }
             });
             encode(&HistoryAnswer {
                 publications: publications.collect(),
@@ -631,7 +633,7 @@ fn node_name(front: &Front) -> String {
     format!("{}_{}", machine.nodename().to_string_lossy(), settings.http.port)
 }
 
-async fn batch(front: &Front, params: &RawValue) -> Result {
+async fn batch(front: &Front, params: &RawValue, binary: Binary) -> Result {
     let batch: Batch<'_> = parse(params)?;
     if batch.commands.len() > MANY_MAX {
         return Err(bad(format!(
@@ -649,7 +651,7 @@ async fn batch(front: &Front, params: &RawValue) -> Result {
             Some((method, _)) if method == "batch" => Err(bad("a batch in a batch")),
             Some((method, params)) => {
                 // A batch is no level deeper than its commands: the recursion ends here.
-                Box::pin(run(front, Call { method, params, audience: false }))
+                Box::pin(run(front, Call { method, params, audience: false, binary }))
                     .await
                     .map(|result| (method, result))
             }

@@ -24,7 +24,7 @@ use crate::handoff::pause::Moved;
 use crate::log::line;
 use crate::metrics;
 
-pub(super) use call::{ApiError, Call};
+pub(super) use call::{ApiError, Binary, Call};
 pub use openapi::openapi;
 
 /// How many methods there are.
@@ -87,6 +87,11 @@ pub(super) async fn answer(front: &Front, visit: Visit, method: &str) -> Answer 
     }
 }
 
+/// Whether there is a method of this name.
+pub(super) fn is_known(method: &str) -> bool {
+    methods::is_known(method)
+}
+
 /// Does what a request whose sender has the right to it asks for.
 pub(crate) async fn call_api(front: &Front, method: &str, body: &[u8], asks: Asks) -> Answer {
     if let Some(encoding) = emulate::called(method) {
@@ -118,9 +123,20 @@ pub(crate) struct Asks {
     transport_errors: bool,
     /// Who a publication reached.
     audience: bool,
+    /// Payloads that are no JSON in fields of their own, for whoever makes bytes of them again.
+    #[serde(default)]
+    binary_beside: bool,
 }
 
 impl Asks {
+    /// What a call over gRPC asks for.
+    pub(super) const GRPC: Self =
+        Self { transport_errors: false, audience: false, binary_beside: true };
+
+    fn binary(self) -> Binary {
+        if self.binary_beside { Binary::Beside } else { Binary::InPlace }
+    }
+
     fn of(front: &Front, headers: &HeaderMap) -> Self {
         let is = |name: &str, wanted: &str| {
             headers
@@ -131,6 +147,7 @@ impl Asks {
             transport_errors: front.settings().http_api.error_mode_transport
                 || is("x-centrifugo-error-mode", "transport"),
             audience: is("x-throng-audience", "true"),
+            binary_beside: false,
         }
     }
 }
@@ -143,7 +160,7 @@ async fn one(front: &Front, method: &str, body: &[u8], asks: Asks) -> Answer {
     if !params.get().starts_with('{') {
         return malformed("it is of another type");
     }
-    let call = Call { method, params, audience: asks.audience };
+    let call = Call { method, params, audience: asks.audience, binary: asks.binary() };
     match logged(front, methods::run(front, call).await) {
         Ok(result) if method == "batch" => json(StatusCode::OK, result),
         Ok(result) => {
@@ -214,7 +231,9 @@ async fn legacy(front: &Front, body: &[u8]) -> Answer {
         }
         let params = call.params.unwrap_or(RawValue::NULL);
         let result = if methods::is_known(&call.method) {
-            methods::run(front, Call { method: &call.method, params, audience: false }).await
+            let method = &*call.method;
+            let call = Call { method, params, audience: false, binary: Binary::InPlace };
+            methods::run(front, call).await
         } else {
             Err(ApiError::new(ErrorCode::METHOD_NOT_FOUND, "there is no such method"))
         };
@@ -282,7 +301,7 @@ fn authorise(
 }
 
 /// Compares in a time that tells nothing about where two keys differ.
-fn same(left: &[u8], right: &[u8]) -> bool {
+pub(super) fn same(left: &[u8], right: &[u8]) -> bool {
     left.len() == right.len()
         && left.iter().zip(right).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
 }

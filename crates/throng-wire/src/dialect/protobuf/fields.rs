@@ -11,7 +11,7 @@ const VARINT_BYTES_MAX: usize = 10;
 
 /// A field's value as it stands in the message. Which kind of number it is only its reader knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Value<'a> {
+pub enum Value<'a> {
     Varint(u64),
     Bytes(&'a [u8]),
     /// Numbers of a fixed width: no field of this protocol is one.
@@ -20,16 +20,17 @@ pub(super) enum Value<'a> {
 
 /// One field of a message.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Field<'a> {
-    pub(super) number: u32,
-    pub(super) value: Value<'a>,
+pub struct Field<'a> {
+    /// From 1.
+    pub number: u32,
+    pub value: Value<'a>,
     /// Where its value begins, in bytes from the start of what was read.
     at: usize,
 }
 
 /// The fields of a message, in the order in which they were written.
 #[derive(Debug, Clone)]
-pub(super) struct Fields<'a> {
+pub struct Fields<'a> {
     message: &'a [u8],
     read: usize,
     /// Where the message begins, for errors.
@@ -37,12 +38,20 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn of(message: &'a [u8], base: usize) -> Self {
+    /// Those of a message; `base` is added to the places that errors name.
+    pub fn of(message: &'a [u8], base: usize) -> Self {
         Self { message, read: 0, base }
     }
 
     /// The next field; `None` at the end of the message.
-    pub(super) fn next(&mut self) -> Result<Option<Field<'a>>, Malformed> {
+    ///
+    /// # Errors
+    /// Where the message is broken.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator would have to remember its error"
+    )]
+    pub fn next(&mut self) -> Result<Option<Field<'a>>, Malformed> {
         if self.read == self.message.len() {
             return Ok(None);
         }
@@ -96,18 +105,29 @@ impl<'a> Fields<'a> {
 
 impl<'a> Field<'a> {
     /// The bytes of a nested message, to read its fields from.
-    pub(super) fn message(&self) -> Result<Fields<'a>, Malformed> {
+    ///
+    /// # Errors
+    /// Where it is of another kind.
+    pub fn message(&self) -> Result<Fields<'a>, Malformed> {
         Ok(Fields::of(self.bytes()?, self.inner_at()))
     }
 
-    pub(super) fn bytes(&self) -> Result<&'a [u8], Malformed> {
+    /// Its bytes.
+    ///
+    /// # Errors
+    /// Where it is of another kind.
+    pub fn bytes(&self) -> Result<&'a [u8], Malformed> {
         match self.value {
             Value::Bytes(bytes) => Ok(bytes),
             Value::Varint(_) | Value::Fixed => Err(self.wrong("is a number, where bytes belong")),
         }
     }
 
-    pub(super) fn text(&self) -> Result<Cow<'a, str>, Malformed> {
+    /// Its bytes as a text.
+    ///
+    /// # Errors
+    /// Where it is of another kind.
+    pub fn text(&self) -> Result<Cow<'a, str>, Malformed> {
         match simdutf8::basic::from_utf8(self.bytes()?) {
             Ok(text) => Ok(Cow::Borrowed(text)),
             Err(_) => Err(self.wrong("is a text that is not UTF-8")),
@@ -115,11 +135,18 @@ impl<'a> Field<'a> {
     }
 
     /// A payload, in the form in which it travels through the server.
-    pub(super) fn payload(&self) -> Result<Cow<'a, [u8]>, Malformed> {
+    ///
+    /// # Errors
+    /// Where it is of another kind.
+    pub fn payload(&self) -> Result<Cow<'a, [u8]>, Malformed> {
         self.bytes().map(payload::sealed)
     }
 
-    pub(super) fn number(&self) -> Result<u64, Malformed> {
+    /// Its value as a number.
+    ///
+    /// # Errors
+    /// Where it is of another kind.
+    pub fn number(&self) -> Result<u64, Malformed> {
         match self.value {
             Value::Varint(number) => Ok(number),
             Value::Bytes(_) | Value::Fixed => Err(self.wrong("is no number, where one belongs")),
@@ -127,12 +154,19 @@ impl<'a> Field<'a> {
     }
 
     /// A number of 32 bits; of a longer one the low bits count, as in every proto3 reader.
+    ///
+    /// # Errors
+    /// Where it is of another kind.
     #[expect(clippy::cast_possible_truncation, reason = "that is how proto3 reads it")]
-    pub(super) fn short(&self) -> Result<u32, Malformed> {
+    pub fn short(&self) -> Result<u32, Malformed> {
         self.number().map(|number| number as u32)
     }
 
-    pub(super) fn flag(&self) -> Result<bool, Malformed> {
+    /// Its value as a yes or no.
+    ///
+    /// # Errors
+    /// Where it is of another kind.
+    pub fn flag(&self) -> Result<bool, Malformed> {
         self.number().map(|number| number != 0)
     }
 
@@ -151,7 +185,7 @@ impl<'a> Field<'a> {
 }
 
 /// A varint from the front of `bytes`, and its size; `None` where it does not end or is too long.
-pub(crate) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
+pub fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut number = 0_u64;
     for (index, byte) in bytes.iter().take(VARINT_BYTES_MAX).enumerate() {
         let group = u64::from(byte & 0x7f);
@@ -168,13 +202,13 @@ pub(crate) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
 }
 
 /// How many bytes a varint of this number takes.
-pub(crate) fn varint_size(number: u64) -> usize {
+pub fn varint_size(number: u64) -> usize {
     let bits = u64::BITS - number.leading_zeros();
     usize::try_from(bits.div_ceil(7)).unwrap_or(VARINT_BYTES_MAX).max(1)
 }
 
 /// Appends a varint.
-pub(crate) fn put_varint(mut number: u64, out: &mut Vec<u8>) {
+pub fn put_varint(mut number: u64, out: &mut Vec<u8>) {
     while let Ok(low) = u8::try_from(number & 0x7f)
         && number > 0x7f
     {

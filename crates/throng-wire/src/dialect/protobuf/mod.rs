@@ -4,7 +4,7 @@
 
 mod decode;
 mod encode;
-mod fields;
+pub mod fields;
 #[cfg(test)]
 mod tests;
 
