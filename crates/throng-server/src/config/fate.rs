@@ -19,7 +19,7 @@ pub(crate) enum Fate {
 }
 
 /// Options of throng alone have names that no table of Centrifugo's has.
-const OWN: [&str; 9] = [
+const OWN: [&str; 10] = [
     "limits.",
     "trusted_proxies",
     "client_address_header",
@@ -27,6 +27,7 @@ const OWN: [&str; 9] = [
     "http_server.internal_proxy_protocol",
     "http_server.keep_alive_timeout",
     "http_server.header_timeout",
+    "grpc_api.insecure",
     "shutdown.spread",
     "prometheus.compat",
 ];
