@@ -25,12 +25,14 @@ function closed(schema) {
 describe('OpenAPI', { skip }, () => {
   let throng;
   let maps;
+  let polls;
   let document;
 
   before(async () => {
-    const start = async (everything) => {
+    const start = async (everything, more = {}) => {
       const port = await freePort();
-      const config = { ...configuration(port), channel: { max_length: 100_000, without_namespace: everything } };
+      const channel = { max_length: 100_000, without_namespace: everything, proxy: more.proxy };
+      const config = { ...configuration(port), shared_poll: more.shared_poll, channel };
       return Throng.start({ port, config });
     };
     // Channels of any name keep history and presence, so that only what the document forbids is refused.
@@ -39,6 +41,10 @@ describe('OpenAPI', { skip }, () => {
     delete everything.name;
     throng = await start(everything);
     maps = await start({ ...any, subscription_type: 'map', map: { mode: 'recoverable', key_ttl: '1m' } });
+    polls = await start(
+      { ...any, subscription_type: 'shared_poll', shared_poll: { mode: 'versioned', publish_enabled: true } },
+      { shared_poll: { hmac_secret_key: 'secret' }, proxy: { shared_poll_refresh: { endpoint: 'http://127.0.0.1:9/' } } },
+    );
     const { stdout } = await run(['openapi']);
     // Bounds that a number here would not hold exactly are carried as text.
     const { paths, components, ...head } = JSON.parse(stdout.replace(/: (-?\d{16,})/g, ': "=$1"'));
@@ -54,6 +60,7 @@ describe('OpenAPI', { skip }, () => {
   after(async () => {
     await throng?.stop();
     await maps?.stop();
+    await polls?.stop();
   });
 
   /** What schemathesis says when it is through, where it found something. */
@@ -78,8 +85,9 @@ describe('OpenAPI', { skip }, () => {
       '--exclude-checks', 'negative_data_rejection',
       ...more,
     );
-    assert.equal(await found(throng, '--exclude-path-regex', '/map_'), '');
+    assert.equal(await found(throng, '--exclude-path-regex', '/(map_|shared_poll_)'), '');
     assert.equal(await found(maps, '--include-path-regex', '/map_'), '');
+    assert.equal(await found(polls, '--include-path-regex', '/shared_poll_'), '');
   });
 
   it('tells of every answer, with errors as statuses, and of what is a bad request', TEST, async () => {
@@ -87,8 +95,9 @@ describe('OpenAPI', { skip }, () => {
       server, '--header', 'X-Centrifugo-Error-Mode: transport', ...more,
     );
     // Its reverse read from 0 is answered with the error 100, as Centrifugo's is, and that is the status 500.
-    assert.equal(await found(throng, '--exclude-path-regex', '/(map_|history$)'), '');
+    assert.equal(await found(throng, '--exclude-path-regex', '/(map_|shared_poll_|history$)'), '');
     // A read from a place of another life of the map is refused, and which those are no document can tell.
     assert.equal(await found(maps, '--include-path-regex', '/map_(publish|remove|stats|clear)'), '');
+    assert.equal(await found(polls, '--include-path-regex', '/shared_poll_'), '');
   });
 });

@@ -167,7 +167,7 @@ async fn shed(front: &Front, over: Duration, told: Option<&mpsc::Sender<DrainSte
 
 /// How long it takes until all those have been told to come back whose connections an older process
 /// has: it is there for five seconds at least, and while one of them is.
-const BRIDGED_SPREAD: Duration = Duration::from_secs(3);
+pub(crate) const BRIDGED_SPREAD: Duration = Duration::from_secs(3);
 
 /// Closes the clients that came from an older process with a stream of HTTP/2 instead of a socket,
 /// evenly: a crowd that is closed in one instant comes back in one instant.

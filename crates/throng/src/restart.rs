@@ -91,35 +91,36 @@ fn shown(step: &Step) -> String {
 }
 
 fn done(outcome: &Outcome) -> String {
-    let connections = count(outcome.connections, "connection");
     let Some(to) = &outcome.to else { return String::new() };
+    let stay = count(outcome.connections.saturating_sub(outcome.returning.into()), "connection");
     let versions = versions(&outcome.from, to);
     if outcome.dry_run {
         return format!(
-            "rehearsed: {connections} would stay{versions}, {} would be closed; {} in progress \
-             would be answered by pid {pid}; nothing has changed, pid {pid} serves",
-            closed(outcome.returning),
+            "rehearsed: {stay} would stay{versions}{}; {} in progress would be answered by pid \
+             {pid}; nothing has changed, pid {pid} serves",
+            closed(outcome, "would be"),
             count(outcome.requests.into(), "HTTP request"),
             pid = outcome.from.pid
         );
     }
     format!(
-        "restarted: {connections} stayed, {} {} closed{versions}; pid {} serves \
-         now, frozen for {}",
-        closed(outcome.returning),
-        if outcome.returning > 1 { "are" } else { "was" },
+        "restarted: {stay} stayed{versions}{}; pid {} serves now, frozen for {}",
+        closed(outcome, if outcome.returning == 0 { "was" } else { "are" }),
         to.pid,
         milliseconds(outcome.frozen_us)
     )
 }
 
-/// Who is.
-fn closed(returning: u32) -> String {
-    match returning {
-        0 => "none".to_owned(),
-        some => {
-            format!("{} of them over gRPC, at a pace and to come back,", thousands(some.into()))
-        }
+/// What becomes of those who cannot move.
+fn closed(outcome: &Outcome, word: &str) -> String {
+    let (some, over_ms) = (u64::from(outcome.returning), u64::from(outcome.returning_over_ms));
+    match some {
+        0 => format!(", none {word} closed"),
+        _ => format!(
+            "; {} (HTTP/2) {word} closed over {} s and come back",
+            thousands(some),
+            thousands(over_ms.div_ceil(1000))
+        ),
     }
 }
 
@@ -149,6 +150,7 @@ mod tests {
             connections: 15_000,
             requests: 1,
             returning: 0,
+            returning_over_ms: 0,
             frozen_us: 4_210,
             history_bytes: 0,
         }
@@ -163,16 +165,12 @@ mod tests {
 
     #[test]
     fn who_cannot_move_is_counted() {
-        let said = done(&Outcome { returning: 1_200, ..outcome() });
-        assert!(
-            said.contains("1,200 of them over gRPC, at a pace and to come back, are"),
-            "{said}"
-        );
-        let said = done(&Outcome { returning: 1, dry_run: true, ..outcome() });
-        assert!(
-            said.contains("1 of them over gRPC, at a pace and to come back, would be"),
-            "{said}"
-        );
+        let some = || Outcome { returning: 1_200, returning_over_ms: 3_000, ..outcome() };
+        let said = done(&some());
+        let all = "13,800 connections stayed (from throng 0.1.0 to 0.2.0); 1,200 (HTTP/2) are closed over 3 s";
+        assert!(said.contains(all), "{said}");
+        let said = done(&Outcome { dry_run: true, ..some() });
+        assert!(said.contains("1,200 (HTTP/2) would be closed over 3 s and come back"), "{said}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::front::Asks;
 use crate::front::gate::Gate;
 use crate::handoff::{Cargo, Courier, Freezer, Frozen, Outlet, Parcel, Patience};
+use crate::shutdown::BRIDGED_SPREAD;
 
 use super::channel::{Deadline, sealed};
 use super::fault;
@@ -190,6 +191,10 @@ impl Giving {
         }
         let bridged = self.gate.bridged.load(Ordering::Relaxed);
         outcome.returning = u32::try_from(bridged).unwrap_or(u32::MAX);
+        if bridged > 0 {
+            let over = BRIDGED_SPREAD.as_millis();
+            outcome.returning_over_ms = u32::try_from(over).unwrap_or(u32::MAX);
+        }
         outcome.requests = u32::try_from(self.gate.busy()).unwrap_or(u32::MAX);
         (self.tell)(Step::Ready);
         Ok(sent)

@@ -54,6 +54,9 @@ pub struct Outcome {
     /// and come back.
     #[serde(default)]
     pub returning: u32,
+    /// How long it takes until they all have been closed, in milliseconds.
+    #[serde(default)]
+    pub returning_over_ms: u32,
     /// How long clients waited, in microseconds; 0 for a rehearsal.
     pub frozen_us: u64,
     /// Bytes of history that went ahead.
@@ -79,6 +82,7 @@ impl Outcome {
             connections: 0,
             requests: 0,
             returning: 0,
+            returning_over_ms: 0,
             frozen_us: 0,
             history_bytes: 0,
         }

@@ -365,11 +365,11 @@ fn keyed() -> Value {
         "required": ["channel", "key", "version"],
         "properties": {
             "key": {
-                "minLength": 1, "pattern": "^[^\\u0000]*$",
+                "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[^\\u0000]*$",
                 "description": "Which of the channel's keys, of 255 bytes at most.",
             },
             "version": {
-                "minimum": 1,
+                "type": "integer", "minimum": 1,
                 "description": "The number of this state of the key, from the same numbers as what \
                     your application answers when it is asked. One that is not above the last is \
                     not delivered.",
