@@ -119,15 +119,7 @@ fn settings(r: &mut Reader<'_>, dev: bool, first_backend: u16) -> Settings {
         init_path: r.http_path("init.handler_prefix"),
         channel: channels(r, &mut backends),
         shared_poll: poll::shared_poll(r),
-        http_api: HttpApi {
-            enabled: !r.bool("http_api.disabled"),
-            path: r.http_path("http_api.handler_prefix"),
-            key: r.text("http_api.key"),
-            insecure: r.bool("http_api.insecure"),
-            external: r.bool("http_api.external"),
-            error_mode_transport: r
-                .word("http_api.error_mode", &[("", false), ("transport", true)]),
-        },
+        http_api: http_api(r),
         grpc_api: grpc_api(r),
         uni_grpc: uni_grpc(r),
         health: r.bool("health.enabled"),
@@ -152,6 +144,17 @@ fn settings(r: &mut Reader<'_>, dev: bool, first_backend: u16) -> Settings {
         shutdown: shutdown(r),
         limits: limits(r),
         proxies: proxies(r),
+    }
+}
+
+fn http_api(r: &mut Reader<'_>) -> HttpApi {
+    HttpApi {
+        enabled: !r.bool("http_api.disabled"),
+        path: r.http_path("http_api.handler_prefix"),
+        key: r.text("http_api.key"),
+        insecure: r.bool("http_api.insecure"),
+        external: r.bool("http_api.external"),
+        error_mode_transport: r.word("http_api.error_mode", &[("", false), ("transport", true)]),
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::{BYTES, NEEDED, NUMBER, RECORD, TAG_MAX, Writer, second_of};
+use super::{BYTES, NEEDED, NUMBER, second_of};
+#[cfg(debug_assertions)]
+use super::{RECORD, TAG_MAX, Writer};
 use crate::request::Now;
 
 /// Bytes that are not what was written, or written by what cannot be understood.
