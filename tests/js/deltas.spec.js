@@ -10,7 +10,7 @@ import { Centrifuge as Protobuf } from 'centrifuge/build/protobuf';
 import { EventSource } from 'eventsource';
 import WebSocket from 'ws';
 
-import { Relay, Throng, configuration, emptyDirectory, freePort, gather, nextEvent, run } from './throng.js';
+import { Relay, Throng, configuration, emptyDirectory, freePort, gather, killAll, nextEvent, run } from './throng.js';
 
 const TEST = { timeout: 90_000 };
 const CODECS = [{ encoding: 'JSON', Centrifuge: Json }, { encoding: 'Protobuf', Centrifuge: Protobuf }];
@@ -51,11 +51,7 @@ before(async () => {
 });
 after(async () => {
   for (const client of clients) client.disconnect();
-  for (const each of pids) {
-    try {
-      process.kill(each, 'SIGKILL');
-    } catch { /* it has ended */ }
-  }
+  killAll(pids);
   await throng?.stop();
   await rm(runtime, { recursive: true, force: true });
 });

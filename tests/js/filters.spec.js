@@ -8,7 +8,7 @@ import { after, before, describe, it } from 'node:test';
 import WebSocket from 'ws';
 
 import { ENCODINGS } from './encodings.js';
-import { Relay, Throng, configuration, emptyDirectory, freePort, gather, nextEvent, run } from './throng.js';
+import { Relay, Throng, configuration, emptyDirectory, freePort, gather, killAll, nextEvent, run } from './throng.js';
 
 const TEST = { timeout: 60_000 };
 
@@ -43,11 +43,7 @@ before(async () => {
 });
 after(async () => {
   for (const client of clients) client.disconnect();
-  for (const each of pids) {
-    try {
-      process.kill(each, 'SIGKILL');
-    } catch { /* it has ended */ }
-  }
+  killAll(pids);
   await throng?.stop();
   await rm(runtime, { recursive: true, force: true });
 });

@@ -10,7 +10,7 @@ import WebSocket from 'ws';
 import { Centrifuge as Sdk } from 'centrifuge';
 
 import { ENCODINGS } from './encodings.js';
-import { Relay, Throng, configuration, emptyDirectory, freePort, jwt, nextEvent, run } from './throng.js';
+import { Relay, Throng, configuration, emptyDirectory, freePort, jwt, killAll, nextEvent, run } from './throng.js';
 
 const TEST = { timeout: 120_000 };
 const MAY = {
@@ -79,11 +79,7 @@ before(async () => {
   pids.push(pid);
 });
 after(async () => {
-  for (const each of pids) {
-    try {
-      process.kill(each, 'SIGKILL');
-    } catch { /* it has ended */ }
-  }
+  killAll(pids);
   await throng?.stop();
   await rm(runtime, { recursive: true, force: true });
 });

@@ -14,7 +14,7 @@ import WebSocket from 'ws';
 
 import { launch, openPage } from './browser.js';
 import { Proxy } from './proxy.js';
-import { API_KEY, Throng, configuration, emptyDirectory, freePort, nextEvent, run } from './throng.js';
+import { API_KEY, Throng, configuration, emptyDirectory, freePort, killAll, nextEvent, run } from './throng.js';
 import { install, installOther, ownVersion } from './versions.js';
 
 const TEST = { timeout: 180_000 };
@@ -48,11 +48,7 @@ before(async () => {
 });
 after(async () => {
   // All at once: one that handed over serves again where its successor is killed at once.
-  for (const each of pids) {
-    try {
-      process.kill(each, 'SIGKILL');
-    } catch { /* it has ended */ }
-  }
+  killAll(pids);
   await throng?.stop();
   await rm(runtime, { recursive: true, force: true });
 });

@@ -15,7 +15,7 @@ import { Centrifuge } from 'centrifuge';
 import { Centrifuge as ProtobufCentrifuge } from 'centrifuge/build/protobuf';
 import WebSocket from 'ws';
 
-import { Throng, configuration, emptyDirectory, freePort, gather, jwt, nextEvent, run } from './throng.js';
+import { Throng, configuration, emptyDirectory, freePort, gather, jwt, killAll, nextEvent, run } from './throng.js';
 
 const TEST = { timeout: 120_000 };
 const SECRET = 'poll-secret';
@@ -130,11 +130,7 @@ before(async () => {
 });
 after(async () => {
   for (const client of clients) client.disconnect();
-  for (const each of pids) {
-    try {
-      process.kill(each, 'SIGKILL');
-    } catch { /* it has ended */ }
-  }
+  killAll(pids);
   await throng?.stop();
   await application?.stop();
   await rm(runtime, { recursive: true, force: true });

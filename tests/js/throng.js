@@ -254,6 +254,15 @@ export function jwt(claims, key = HMAC_KEY) {
 
 export const inSeconds = (seconds) => Math.floor(Date.now() / 1000) + seconds;
 
+/** Ends these processes at once; those that have ended are no matter. */
+export function killAll(pids) {
+  for (const pid of pids) {
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch { /* it has ended */ }
+  }
+}
+
 /** The next event of that name that matches. Ask before doing what causes it. */
 export function nextEvent(emitter, name, matches = () => true) {
   return new Promise((resolve) => {

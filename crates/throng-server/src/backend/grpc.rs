@@ -12,7 +12,7 @@ use socket2::SockRef;
 use throng_limits::Lane;
 use tokio::sync::Mutex;
 
-use super::line::{ANSWER_BYTES_MAX, Arrived, Line};
+use super::line::{ANSWER_BYTES_MAX, Arrived, Broken, Line};
 use super::{Ask, Call, Kind, dial};
 use crate::grpc::{frame, proxy, status};
 use crate::token::BASE64;
@@ -42,15 +42,6 @@ struct Connected {
 }
 
 type Sender = SendRequest<Full<Bytes>>;
-
-/// Why a call on one connection came to nothing.
-enum Broken {
-    /// Nothing of it was sent.
-    Unsent(String),
-    /// The connection ended before an answer began.
-    Unanswered(String),
-    Failed(String),
-}
 
 impl Line {
     /// Asks over gRPC. What comes back is what a backend over HTTP would have answered.

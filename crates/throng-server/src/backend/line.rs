@@ -64,7 +64,7 @@ struct Idle {
 type Sender = SendRequest<Full<Bytes>>;
 
 /// Why a call on one connection came to nothing.
-enum Broken {
+pub(super) enum Broken {
     /// Not a byte of the request was sent.
     Unsent(String),
     /// The connection ended before a byte of the answer.

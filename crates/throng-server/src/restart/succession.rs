@@ -148,8 +148,9 @@ impl Succession {
                 Info,
                 "restart.bridged",
                 "{} of them are clients over gRPC, whose connections cannot move: the new process closes \
-                 them with 3001 over 3 s, and they come back",
-                outcome.returning
+                 them with 3001 over {} s, and they come back",
+                outcome.returning,
+                outcome.returning_over_ms.div_ceil(1000)
             );
         }
         if let Some(asker) = asker {
